@@ -1,0 +1,1 @@
+"""What every package shares: errors, names and events. Keep it tiny."""

@@ -1,0 +1,1 @@
+"""What the operating system gives: namespaces, links, supervised children, and their removal."""
