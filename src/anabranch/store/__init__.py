@@ -1,0 +1,1 @@
+"""The SQL store and the event log: SQLite embedded, PostgreSQL by URL."""

@@ -1,0 +1,1 @@
+"""The delivery tree: roles, nodes and the links that join them."""

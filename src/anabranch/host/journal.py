@@ -1,0 +1,130 @@
+"""The journal: what a site made on this machine, so that all of it can be removed again.
+
+Every entry is on disk before the thing it names is made. Removing is idempotent and goes
+backwards, so it works after a clean stop, a failure half-way, and a kill -9.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from anabranch.core.errors import ConflictError
+from anabranch.host import network
+from anabranch.host.process import end_marked
+
+_log = structlog.get_logger("anabranch.host")
+
+Kind = Literal["run", "netns", "link", "nft", "sysctl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing made: a run of children (by mark), namespace, link, nft table or sysctl.
+
+    ``before`` is the value to restore, for a sysctl only.
+    """
+
+    kind: Kind
+    name: str
+    before: str | None = None
+
+
+class Journal:
+    """The journal file of one site, in its run directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._path = directory / "journal.jsonl"
+
+    def record(self, kind: Kind, name: str, *, before: str | None = None) -> None:
+        """Write an entry and force it to disk; call this before making the thing."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(asdict(Entry(kind, name, before))) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries, oldest first; a half-written last line is passed over."""
+        with suppress(FileNotFoundError):
+            for line in self._path.read_text().splitlines():
+                with suppress(ValueError, TypeError):
+                    yield Entry(**json.loads(line))
+
+    def undo(self) -> int:
+        """Remove everything in the journal, then the run directory; return how many entries."""
+        entries = list(self.entries())
+        # Children first: a namespace lives on unseen while a process is in it.
+        for entry in entries:
+            if entry.kind == "run":
+                end_marked(entry.name)
+        for entry in reversed(entries):
+            try:
+                _undo(entry)
+            except OSError as error:
+                _log.warning("undo.failed", kind=entry.kind, name=entry.name, error=str(error))
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return len(entries)
+
+
+def _undo(entry: Entry) -> None:
+    match entry.kind:
+        case "netns":
+            network.remove_namespace(entry.name)
+        case "link":
+            network.remove_link(entry.name)
+        case "nft":
+            network.remove_table(entry.name)
+        case "sysctl":
+            if entry.before is not None:
+                Path("/proc/sys", *entry.name.split(".")).write_text(entry.before)
+        case "run":
+            pass
+
+
+@contextmanager
+def hold(directory: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a site; the operating system frees it however its holder ends.
+
+    Raises:
+        ConflictError: another process holds it.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the directory, not in it: the directory is removed while the lock is held.
+    path = directory.with_name(directory.name + ".lock")
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ConflictError(f"{what} is running already (process {holder})") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def holder(directory: Path) -> int | None:
+    """Return the process that holds the lock of a site, or None if nobody does."""
+    path = directory.with_name(directory.name + ".lock")
+    try:
+        with path.open("r+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read().strip()
+                return int(text) if text.isdigit() else None
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,232 @@
+"""Network namespaces, the links between them, and the way in from outside.
+
+Thin over pyroute2 (netlink) and nft. All functions block for milliseconds: they are called while
+a site is set up or removed, in a thread.
+"""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import psutil
+from pyroute2 import IPRoute, NetNS, netns
+from pyroute2.netlink.exceptions import NetlinkError
+
+from anabranch.core.errors import AnabranchError
+
+_NETNS = Path("/run/netns")
+
+
+class NetworkError(AnabranchError):
+    """The kernel refused a namespace, link or rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a veth pair.
+
+    Attributes:
+        device: interface name, at most 15 characters.
+        namespace: where it lives; None is the host's own.
+        mac: fixed address, so that flow rules can be computed before the port exists.
+        address: IPv4 address with prefix, or None for a switch port.
+        rate_mbit: shaping of what leaves through it, in Mbit/s; None is unshaped.
+    """
+
+    device: str
+    namespace: str | None
+    mac: str | None = None
+    address: IPv4Interface | None = None
+    rate_mbit: float | None = None
+
+
+def make_namespace(name: str) -> None:
+    """Make a namespace with its loopback up."""
+    try:
+        netns.create(name)
+    except OSError as error:
+        raise NetworkError(f"cannot make the namespace {name}: {error.strerror}") from error
+    with _inside(name) as inside:
+        inside.link("set", index=1, state="up")
+
+
+def remove_namespace(name: str) -> None:
+    """End what still runs in a namespace and remove it; absent is fine.
+
+    The namespace is the site's own, so whatever is in it is, too.
+    """
+    path = _NETNS / name
+    if not path.exists():
+        return
+    inode = path.stat().st_ino
+    remains = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.stat(f"/proc/{process.pid}/ns/net").st_ino == inode:
+                remains.append(process)
+                process.kill()
+    psutil.wait_procs(remains, timeout=2.0)
+    with suppress(OSError):
+        netns.remove(name)
+
+
+def make_link(one: Port, other: Port) -> None:
+    """Make a veth pair with an end at each port, addressed, shaped and up."""
+    arguments: dict[str, object] = {"kind": "veth", **_end(one), "peer": _end(other)}
+    descriptors = [v for v in _descriptors(arguments) if isinstance(v, int)]
+    try:
+        with closing(IPRoute()) as host:
+            host.link("add", **arguments)
+    except NetlinkError as error:
+        raise NetworkError(f"cannot make the link {one.device}-{other.device}: {error}") from error
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    for port in (one, other):
+        _bring_up(port)
+
+
+def _end(port: Port) -> dict[str, object]:
+    end: dict[str, object] = {"ifname": port.device}
+    if port.mac is not None:
+        end["address"] = port.mac
+    if port.namespace is not None:
+        end["net_ns_fd"] = os.open(_NETNS / port.namespace, os.O_RDONLY)
+    return end
+
+
+def _descriptors(arguments: Mapping[str, object]) -> Iterator[object]:
+    for key, value in arguments.items():
+        if key == "net_ns_fd":
+            yield value
+        elif isinstance(value, dict):
+            yield from _descriptors(value)
+
+
+def _bring_up(port: Port) -> None:
+    with _inside(port.namespace) as inside:
+        index = inside.link_lookup(ifname=port.device)[0]
+        if port.address is not None:
+            inside.addr(
+                "add",
+                index=index,
+                address=str(port.address.ip),
+                prefixlen=port.address.network.prefixlen,
+            )
+        inside.link("set", index=index, state="up")
+        if port.rate_mbit is not None:
+            inside.tc(
+                "add",
+                "tbf",
+                index,
+                rate=f"{round(port.rate_mbit * 1000)}kbit",
+                burst=64 * 1024,
+                latency="50ms",
+            )
+    if port.address is not None:
+        # A userspace switch hands packets on as they are: without this, UDP and TCP from a
+        # host port leave with their checksum still to be filled in, and are dropped.
+        _run("ethtool", "-K", port.device, "tx", "off", namespace=port.namespace)
+
+
+def add_route(namespace: str, destination: str, *, device: str, via: str | None = None) -> None:
+    """Add a route inside a namespace; ``destination`` may be ``default``."""
+    with _inside(namespace) as inside:
+        index = inside.link_lookup(ifname=device)[0]
+        extra = {"gateway": via} if via is not None else {}
+        inside.route("add", dst=destination, oif=index, **extra)
+
+
+def remove_link(device: str) -> None:
+    """Remove a link of the host's namespace; absent is fine."""
+    with closing(IPRoute()) as host:
+        for index in host.link_lookup(ifname=device):
+            with suppress(NetlinkError):
+                host.link("del", index=index)
+
+
+def set_link(namespace: str | None, device: str, *, up: bool) -> None:
+    """Set a link up or down."""
+    with _inside(namespace) as inside:
+        for index in inside.link_lookup(ifname=device):
+            inside.link("set", index=index, state="up" if up else "down")
+
+
+def forward_ports(table: str, forwards: Mapping[IPv4Address, tuple[int, int]]) -> None:
+    """Forward UDP ports of this machine to addresses behind it, in an nft table of its own.
+
+    Args:
+        table: name of the table; made anew.
+        forwards: for each inner address the first and last port that belong to it.
+    """
+    rules = "\n".join(
+        f"fib daddr type local udp dport {first}-{last} dnat to {address}"
+        for address, (first, last) in forwards.items()
+    )
+    chains = "".join(
+        f"chain {hook} {{\ntype nat hook {hook} priority {priority}; policy accept;\n{rules}\n}}\n"
+        for hook, priority in (("prerouting", "dstnat"), ("output", "-100"))
+    )
+    _run("nft", "-f", "-", stdin=f"table ip {table}\ndelete table ip {table}\n"
+         f"table ip {table} {{\n{chains}}}\n")  # fmt: skip
+
+
+def remove_table(table: str) -> None:
+    """Remove an nft table; absent is fine."""
+    with suppress(NetworkError):
+        _run("nft", "delete", "table", "ip", table)
+
+
+def outward_address() -> IPv4Address | None:
+    """Return the address by which this machine reaches others, or None if it reaches nobody.
+
+    Connecting a UDP socket sends nothing: the kernel only looks up the route. The far address
+    is from the range kept for documentation (RFC 5737).
+    """
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))
+        except OSError:
+            return None
+        return IPv4Address(probe.getsockname()[0])
+
+
+def local_addresses() -> list[IPv4Address]:
+    """Return this machine's IPv4 addresses but loopback's, the outward one first."""
+    found = [
+        IPv4Address(address.address)
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family is socket.AF_INET
+    ]
+    outward = outward_address()
+    usable = [a for a in found if not a.is_loopback and not a.is_link_local]
+    return sorted(usable, key=lambda address: address != outward)
+
+
+@contextmanager
+def _inside(namespace: str | None) -> Iterator[IPRoute]:
+    handle = NetNS(namespace, flags=0) if namespace is not None else IPRoute()
+    try:
+        yield handle
+    except NetlinkError as error:
+        raise NetworkError(f"in namespace {namespace or 'host'}: {error}") from error
+    finally:
+        handle.close()
+
+
+def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> None:
+    if namespace is not None:
+        argv = ("nsenter", f"--net=/run/netns/{namespace}", "--", *argv)
+    try:
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise NetworkError(f"cannot run {argv[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()
+        raise NetworkError(f"{argv[0]}: {last[-1] if last else done.returncode}")

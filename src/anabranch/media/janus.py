@@ -1,0 +1,465 @@
+"""Debian's Janus as a leaf server: its streaming plugin, one mountpoint per feed.
+
+A mountpoint exists only while somebody watches it (and a moment longer, for zapping): the
+inlets that the network must serve are exactly the mountpoints. A viewer's offer names the
+payload types it wants; the plugin sends a mountpoint's packets with the mountpoint's own, so
+viewers of one feed with different payload types sit on different mountpoints.
+"""
+
+import asyncio
+import itertools
+import secrets
+import shutil
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from anabranch.host.process import Child, ChildSpec
+from anabranch.media import sdp
+from anabranch.media.janus_client import JanusClient, JanusError, Message
+from anabranch.media.leaf import (
+    Feed,
+    Inlet,
+    LeafError,
+    LeafUnavailableError,
+    OfferError,
+    ViewerStatistics,
+    Viewing,
+    ViewingState,
+)
+
+_PLUGIN = "janus.plugin.streaming"
+_HOLD = 3.0
+"""Seconds that a mountpoint outlives its last viewer."""
+_SETUP_LIMIT = 15.0
+"""Seconds in which a viewer must have connected, or its seat is given up."""
+_log = structlog.get_logger("anabranch.leaf")
+
+
+@dataclass(frozen=True, slots=True)
+class JanusSettings:
+    """Where one Janus lives.
+
+    Attributes:
+        name: the leaf's name.
+        directory: its own run directory (kept short: Unix socket paths end at 107 bytes).
+        run_id: mark of the site's children.
+        netns: network namespace, or None.
+        media_addresses: local addresses offered to viewers as ICE candidates.
+        public_addresses: addresses that other computers reach it by, if any.
+        media_ports: first and last UDP port for viewers.
+        inlet_interface: device or address on which feeds arrive.
+        inlet_ports: first and last UDP port for feeds.
+    """
+
+    name: str
+    directory: Path
+    run_id: str
+    netns: str | None
+    media_addresses: tuple[str, ...]
+    public_addresses: tuple[str, ...]
+    media_ports: tuple[int, int]
+    inlet_interface: str
+    inlet_ports: tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Mountpoint:
+    number: int
+    inlet: Inlet
+    viewers: set[str] = field(default_factory=set)
+    expiry: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class _Viewer:
+    handle: int
+    mountpoint: _Mountpoint
+    deadline: asyncio.TimerHandle | None = None
+
+
+_Key = tuple[Feed, int, int | None]
+
+
+class JanusLeaf:
+    """A :class:`~anabranch.media.leaf.LeafServer` on Janus."""
+
+    def __init__(self, settings: JanusSettings) -> None:
+        self.name = settings.name
+        self.on_viewing: Callable[[str, ViewingState], None] = lambda _id, _state: None
+        self.on_inlets: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._child: Child | None = None
+        self._client: JanusClient | None = None
+        self._admin: JanusClient | None = None
+        self._control: int = 0
+        self._connector: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._mountpoints: dict[_Key, _Mountpoint] = {}
+        self._creating = asyncio.Lock()
+        self._viewers: dict[str, _Viewer] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._admin_secret = secrets.token_urlsafe(24)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    @property
+    def restarts(self) -> int:
+        return self._child.restarts if self._child else 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    async def start(self) -> None:
+        """Write the configuration, start Janus and wait until it takes viewers."""
+        write_configuration(self._settings, self._admin_secret)
+        directory = self._settings.directory
+        self._child = Child(
+            ChildSpec(
+                name=f"janus:{self.name}",
+                argv=("janus", "-F", str(directory), "-C", str(directory / "janus.jcfg")),
+                netns=self._settings.netns,
+                secrets=(self._admin_secret,),
+            ),
+            self._settings.run_id,
+            on_start=lambda _pid: self._begin_connecting(),
+        )
+        await self._child.start()
+        try:
+            await asyncio.wait_for(self._ready.wait(), 10.0)
+        except TimeoutError:
+            last = self._child.last_lines[-1] if self._child.last_lines else "no output"
+            raise LeafUnavailableError(f"Janus of {self.name} does not come up: {last}") from None
+
+    async def stop(self) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+            await asyncio.gather(self._connector, return_exceptions=True)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in (self._client, self._admin):
+            if client is not None:
+                await client.close()
+        self._lost()
+        if self._child is not None:
+            await self._child.stop()
+
+    def inlets(self) -> frozenset[Inlet]:
+        return frozenset(mountpoint.inlet for mountpoint in self._mountpoints.values())
+
+    async def watch(self, feed: Feed, offer: str) -> Viewing:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        wanted = sdp.parse_offer(offer)
+        client = self._client
+        if client is None or not self.ready:
+            raise LeafUnavailableError(f"leaf {self.name} is starting; try again")
+        handle = await self._attach(client)
+        viewing_id = str(handle)
+        try:
+            mountpoint = await self._join(client, feed, wanted, viewing_id)
+            asked = await client.plugin(handle, {"request": "watch", "id": mountpoint.number})
+            theirs = asked.get("jsep", {}).get("sdp")
+            if not theirs:
+                raise LeafUnavailableError("Janus made no offer")
+            answer = {"type": "answer", "sdp": sdp.answer_for_server(wanted, theirs)}
+            await client.plugin(handle, {"request": "start"}, answer)
+        except JanusError as error:
+            await self._discard(client, handle, viewing_id)
+            # 465 and 466: its parser refuses what the viewer sent, relayed in our answer.
+            kind = OfferError if error.code in (465, 466) else LeafUnavailableError
+            raise kind(str(error)) from error
+        except BaseException:
+            await self._discard(client, handle, viewing_id)
+            raise
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(_SETUP_LIMIT, self._give_up, viewing_id)
+        self._viewers[viewing_id] = _Viewer(handle, mountpoint, deadline)
+        return Viewing(viewing_id, feed, sdp.answer_for_viewer(wanted, theirs))
+
+    async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        viewer = self._viewers.get(viewing_id)
+        if viewer is None or self._admin is None:
+            return None
+        try:
+            answer = await self._admin.request(
+                janus="handle_info",
+                admin_secret=self._admin_secret,
+                session_id=self._session_of(),
+                handle_id=viewer.handle,
+            )
+        except LeafError:
+            return None
+        return read_handle_info(answer.get("info", {}))
+
+    async def close(self, viewing_id: str) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        viewer = self._viewers.get(viewing_id)
+        if viewer is not None and self._client is not None:
+            with suppress(LeafError):
+                await self._client.request(janus="detach", handle_id=viewer.handle)
+        self._forget(viewing_id)
+
+    def _session_of(self) -> int | None:
+        return self._client.session if self._client else None
+
+    async def _attach(self, client: JanusClient) -> int:
+        answer = await client.request(janus="attach", plugin=_PLUGIN)
+        return int(answer["data"]["id"])
+
+    async def _join(
+        self, client: JanusClient, feed: Feed, wanted: sdp.Offer, viewing_id: str
+    ) -> _Mountpoint:
+        """Put a viewer on the mountpoint of its feed and payload types, making it if needed."""
+        audio = wanted.audio_codec.payload_type if wanted.audio_codec else None
+        key = (feed, wanted.video_codec.payload_type, audio)
+        async with self._creating:  # two first viewers must not make it twice
+            mountpoint = self._mountpoints.get(key)
+            if mountpoint is None:
+                mountpoint = await self._create(client, key)
+                self._mountpoints[key] = mountpoint
+                self.on_inlets()
+            mountpoint.viewers.add(viewing_id)
+            if mountpoint.expiry is not None:
+                mountpoint.expiry.cancel()
+                mountpoint.expiry = None
+        return mountpoint
+
+    async def _create(self, client: JanusClient, key: _Key) -> _Mountpoint:
+        feed, video_type, audio_type = key
+        video_port, audio_port = self._free_ports()
+        interface = self._settings.inlet_interface
+        media: list[Message] = [
+            {
+                "type": "video",
+                "mid": "v",
+                "port": video_port,
+                "pt": video_type,
+                "codec": "h264",
+                "fmtp": "profile-level-id=42e01f;packetization-mode=1",
+                "iface": interface,
+            }
+        ]
+        if audio_type is not None:
+            media.append(
+                {
+                    "type": "audio",
+                    "mid": "a",
+                    "port": audio_port,
+                    "pt": audio_type,
+                    "codec": "opus",
+                    "iface": interface,
+                }
+            )
+        number = next(self._numbers)
+        body = {
+            "request": "create",
+            "type": "rtp",
+            "id": number,
+            "name": f"{feed.channel}/{feed.rendition}",
+            "permanent": False,
+            "media": media,
+        }
+        await client.plugin(self._control, body)
+        inlet = Inlet(feed, video_port, audio_port if audio_type is not None else 0)
+        return _Mountpoint(number, inlet)
+
+    def _free_ports(self) -> tuple[int, int]:
+        used = {mountpoint.inlet.video_port for mountpoint in self._mountpoints.values()}
+        first, last = self._settings.inlet_ports
+        for port in range(first, last, 2):
+            if port not in used:
+                return port, port + 1
+        raise LeafUnavailableError(f"leaf {self.name} has no inlet port left ({first} to {last})")
+
+    async def _discard(self, client: JanusClient, handle: int, viewing_id: str) -> None:
+        with suppress(LeafError):
+            await client.request(janus="detach", handle_id=handle)
+        for mountpoint in self._mountpoints.values():
+            self._leave(mountpoint, viewing_id)
+
+    def _give_up(self, viewing_id: str) -> None:
+        _log.info("viewer.never_connected", leaf=self.name, viewing=viewing_id)
+        self._spawn(self.close(viewing_id))
+
+    def _forget(self, viewing_id: str) -> None:
+        viewer = self._viewers.pop(viewing_id, None)
+        if viewer is None:
+            return
+        if viewer.deadline is not None:
+            viewer.deadline.cancel()
+        self._leave(viewer.mountpoint, viewing_id)
+        self.on_viewing(viewing_id, "gone")
+
+    def _leave(self, mountpoint: _Mountpoint, viewing_id: str) -> None:
+        if viewing_id in mountpoint.viewers:
+            mountpoint.viewers.discard(viewing_id)
+            if not mountpoint.viewers:
+                loop = asyncio.get_running_loop()
+                mountpoint.expiry = loop.call_later(
+                    _HOLD, lambda: self._spawn(self._expire(mountpoint))
+                )
+
+    async def _expire(self, mountpoint: _Mountpoint) -> None:
+        async with self._creating:
+            if mountpoint.viewers:
+                return
+            for key, candidate in list(self._mountpoints.items()):
+                if candidate is mountpoint:
+                    del self._mountpoints[key]
+                    self.on_inlets()
+            if self._client is not None:
+                with suppress(LeafError):
+                    body = {"request": "destroy", "id": mountpoint.number}
+                    await self._client.plugin(self._control, body)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _begin_connecting(self) -> None:
+        if self._connector is not None:
+            self._connector.cancel()
+        self._connector = asyncio.create_task(self._connect(), name=f"janus-connect:{self.name}")
+
+    async def _connect(self) -> None:
+        """Connect to a Janus that has just been started, however long it takes to listen."""
+        directory = self._settings.directory
+        self._lost()
+        while True:
+            client = JanusClient(
+                directory / "api.sock", on_event=self._event, on_lost=self._client_lost
+            )
+            admin = JanusClient(
+                directory / "admin.sock", on_event=lambda _message: None, on_lost=lambda: None
+            )
+            try:
+                await client.connect(session=True)
+                await admin.connect(session=False)
+                self._control = await self._attach(client)
+            except LeafError:
+                await client.close()
+                await admin.close()
+                await asyncio.sleep(0.05)
+                continue
+            self._client, self._admin = client, admin
+            self._ready.set()
+            return
+
+    def _client_lost(self) -> None:
+        _log.warning("leaf.lost", leaf=self.name)
+        self._lost()
+
+    def _lost(self) -> None:
+        """Janus is gone and everything in it: forget viewers and mountpoints, and say so."""
+        self._ready.clear()
+        self._client = None
+        self._admin = None
+        for mountpoint in self._mountpoints.values():
+            if mountpoint.expiry is not None:
+                mountpoint.expiry.cancel()
+        had_inlets = bool(self._mountpoints)
+        self._mountpoints.clear()
+        for viewing_id in list(self._viewers):
+            viewer = self._viewers.pop(viewing_id)
+            if viewer.deadline is not None:
+                viewer.deadline.cancel()
+            self.on_viewing(viewing_id, "gone")
+        if had_inlets:
+            self.on_inlets()
+
+    def _event(self, message: Message) -> None:
+        viewing_id = str(message.get("sender", ""))
+        viewer = self._viewers.get(viewing_id)
+        if viewer is None:
+            return
+        match message.get("janus"):
+            case "webrtcup":
+                if viewer.deadline is not None:
+                    viewer.deadline.cancel()
+                    viewer.deadline = None
+                self.on_viewing(viewing_id, "up")
+            case "hangup" | "detached":
+                self._spawn(self.close(viewing_id))
+
+
+def read_handle_info(info: Message) -> ViewerStatistics:
+    """Read Janus' ``handle_info`` (its admin API) into figures; anything absent counts as none."""
+    media = info.get("webrtc", {}).get("media", {})
+    sent = lost = nacks = 0
+    jitter: float | None = None
+    rtt: float | None = None
+    for medium in media.values():
+        stats, rtcp = medium.get("stats", {}), medium.get("rtcp", {})
+        sent += int(stats.get("out", {}).get("bytes", 0))
+        nacks += int(stats.get("in", {}).get("nacks", 0))
+        main = rtcp.get("main", {}) if isinstance(rtcp, dict) else {}
+        lost += int(main.get("lost-by-remote", 0))
+        if medium.get("type") == "video":
+            jitter = float(main["jitter-remote"]) if "jitter-remote" in main else None
+            rtt = float(main["rtt"]) if "rtt" in main else None
+    return ViewerStatistics(sent, lost, nacks, jitter, rtt)
+
+
+def write_configuration(settings: JanusSettings, admin_secret: str) -> None:
+    """Write Janus' configuration and links to the only two modules it shall load."""
+    directory = settings.directory
+    for name in ("plugins", "transports", "events", "loggers"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+        (directory / name).mkdir(parents=True, mode=0o700)
+    for kind, module in (("plugins", "streaming"), ("transports", "pfunix")):
+        (directory / kind / f"libjanus_{module}.so").symlink_to(find_module(kind, module))
+    for name in ("api.sock", "admin.sock"):
+        (directory / name).unlink(missing_ok=True)
+    first, last = settings.media_ports
+    public = ""
+    if settings.public_addresses:
+        addresses = ",".join(settings.public_addresses)
+        public = f'nat_1_1_mapping = "{addresses}"; keep_private_host = true;'
+    texts = {
+        "janus.jcfg": f"""
+general: {{
+  configs_folder = "{directory}"; plugins_folder = "{directory}/plugins";
+  transports_folder = "{directory}/transports"; events_folder = "{directory}/events";
+  loggers_folder = "{directory}/loggers";
+  debug_level = 3; debug_colors = false; event_loops = 2;
+  admin_secret = "{admin_secret}"; hide_dependencies = true;
+}}
+media: {{ rtp_port_range = "{first}-{last}"; }}
+nat: {{
+  ice_lite = true; ignore_mdns = true;
+  ice_enforce_list = "{",".join(settings.media_addresses)}"; {public}
+}}
+""",
+        "janus.transport.pfunix.jcfg": f"""
+general: {{ enabled = true; json = "compact"; type = "SOCK_SEQPACKET"; path = "{directory}/api.sock"; }}
+admin: {{
+  admin_enabled = true; admin_type = "SOCK_SEQPACKET"; admin_path = "{directory}/admin.sock";
+}}
+""",
+        "janus.plugin.streaming.jcfg": "general: { }\n",
+    }
+    for name, text in texts.items():
+        path = directory / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+
+def find_module(kind: str, name: str) -> Path:
+    """Return the path of one of Janus' modules, as Debian installs it.
+
+    Raises:
+        LeafUnavailableError: Janus is not installed.
+    """
+    for path in sorted(Path("/usr/lib").glob(f"**/janus/{kind}/libjanus_{name}.so")):
+        return path
+    raise LeafUnavailableError("Janus is not installed: apt-get install janus")

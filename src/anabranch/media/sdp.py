@@ -1,0 +1,266 @@
+"""Session descriptions: just enough of RFC 8866 to answer a viewer for a server that offers.
+
+Debian's Janus (1.1.2) insists on making the offer itself, while WHEP has the viewer offer. Both
+offers describe the same session, so each side is given an answer made from the other's offer.
+Payload types are the viewer's: a mountpoint is created with them. The ICE roles agree because
+the server is ICE-lite (RFC 8445 section 6.1.1: the full agent controls), the DTLS roles because
+both answers make the viewer the client.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from anabranch.media.leaf import OfferError
+
+MAX_SDP = 64 * 1024
+_MAX_SECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The lines of the session part (``kind`` is ``""``) or of one ``m=`` section."""
+
+    kind: str
+    formats: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    def values(self, name: str) -> Iterator[str]:
+        """Yield the value of every ``a=name`` or ``a=name:value`` line, ``""`` for a flag."""
+        for line in self.lines:
+            key, _, value = line.partition(":")
+            if key == f"a={name}":
+                yield value
+
+    def value(self, name: str) -> str | None:
+        return next(self.values(name), None)
+
+    def has(self, name: str) -> bool:
+        return self.value(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A payload type of an offer: ``parameters`` is the text of its ``a=fmtp``."""
+
+    payload_type: int
+    name: str
+    parameters: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A viewer's offer, understood."""
+
+    session: Section
+    media: tuple[Section, ...]
+    video: int
+    audio: int | None
+    video_codec: Codec
+    audio_codec: Codec | None
+    ice_ufrag: str
+    ice_pwd: str
+    fingerprint: str
+
+
+def split(text: str) -> tuple[Section, tuple[Section, ...]]:
+    """Cut a description into its session part and media sections.
+
+    Raises:
+        OfferError: it is too long, is not SDP, or has too many sections.
+    """
+    if len(text) > MAX_SDP:
+        raise OfferError(f"the SDP is longer than {MAX_SDP} bytes")
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line]
+    if not lines or lines[0] != "v=0":
+        raise OfferError("the body is not SDP: it does not begin with v=0")
+    blocks: list[list[str]] = [[]]
+    for number, line in enumerate(lines, 1):
+        if len(line) < 2 or line[1] != "=" or not line[0].isalpha() or not line.isprintable():
+            raise OfferError(f"line {number} of the SDP is malformed")
+        if line.startswith("m="):
+            blocks.append([])
+        blocks[-1].append(line)
+    if len(blocks) > _MAX_SECTIONS:
+        raise OfferError(f"the SDP has more than {_MAX_SECTIONS} media sections")
+    session, *media = blocks
+    return Section("", (), tuple(session)), tuple(_media_section(block) for block in media)
+
+
+def _media_section(lines: list[str]) -> Section:
+    words = lines[0][2:].split()
+    if len(words) < 4:
+        raise OfferError(f"the SDP's line {lines[0][:40]!r} is malformed")
+    return Section(words[0], tuple(words[3:]), tuple(lines))
+
+
+def parse_offer(text: str) -> Offer:
+    """Understand a viewer's offer: it must receive H.264 and may receive Opus.
+
+    Raises:
+        OfferError: it is malformed or no such offer; the message says what is wrong.
+    """
+    session, media = split(text)
+    video = _receiver(media, "video")
+    if video is None:
+        raise OfferError("the offer has no m=video section that receives")
+    audio = _receiver(media, "audio")
+    video_codec = _pick_h264(media[video])
+    audio_codec = _pick_opus(media[audio]) if audio is not None else None
+    if audio_codec is None:
+        audio = None
+    if audio is not None and not _bundled(session, media[video], media[audio]):
+        raise OfferError("the offer must bundle its sections (a=group:BUNDLE, RFC 9143)")
+
+    def required(name: str) -> str:
+        value = media[video].value(name) or session.value(name)
+        if not value:
+            raise OfferError(f"the offer has no a={name}")
+        return value
+
+    return Offer(
+        session=session,
+        media=media,
+        video=video,
+        audio=audio,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        ice_ufrag=required("ice-ufrag"),
+        ice_pwd=required("ice-pwd"),
+        fingerprint=required("fingerprint"),
+    )
+
+
+def _receiver(media: tuple[Section, ...], kind: str) -> int | None:
+    for index, section in enumerate(media):
+        if section.kind == kind and not (section.has("sendonly") or section.has("inactive")):
+            return index
+    return None
+
+
+def _bundled(session: Section, *sections: Section) -> bool:
+    groups = [set(value.split()[1:]) for value in session.values("group") if value[:6] == "BUNDLE"]
+    mids = {section.value("mid") or "" for section in sections}
+    return any(mids <= group for group in groups)
+
+
+def _codecs(section: Section) -> Iterator[Codec]:
+    parameters = dict(value.partition(" ")[::2] for value in section.values("fmtp"))
+    names = dict(value.partition(" ")[::2] for value in section.values("rtpmap"))
+    for format_ in section.formats:
+        if format_ in names and format_.isascii() and format_.isdigit() and int(format_) < 128:
+            yield Codec(int(format_), names[format_].lower(), parameters.get(format_, ""))
+
+
+def _pick_h264(section: Section) -> Codec:
+    """Choose constrained baseline if it is offered, else any H.264 in packetization mode 1."""
+    candidates = [
+        codec
+        for codec in _codecs(section)
+        if codec.name == "h264/90000" and "packetization-mode=1" in codec.parameters
+    ]
+    if not candidates:
+        offered = ", ".join(sorted({codec.name.split("/")[0] for codec in _codecs(section)}))
+        raise OfferError(
+            "the offer has no H.264 with packetization-mode=1, the only video of this site"
+            f" (it has {offered[:120] or 'none'})"
+        )
+    ranked = ("profile-level-id=42e0", "profile-level-id=4200", "")
+    return min(candidates, key=lambda c: next(i for i, p in enumerate(ranked) if p in c.parameters))
+
+
+def _pick_opus(section: Section) -> Codec | None:
+    return next((codec for codec in _codecs(section) if codec.name == "opus/48000/2"), None)
+
+
+def answer_for_server(offer: Offer, server_offer: str) -> str:
+    """Return the viewer's side as an answer to the server's own offer."""
+    _, media = split(server_offer)
+    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
+    chosen = {"video": offer.video_codec, "audio": offer.audio_codec}
+    mids = [s.value("mid") or "" for s in media if chosen.get(s.kind) is not None]
+    lines.append("a=group:BUNDLE " + " ".join(mids))
+    for section in media:
+        codec = chosen.get(section.kind)
+        if codec is None:
+            lines += _rejected(section)
+            continue
+        lines += [
+            f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {codec.payload_type}",
+            "c=IN IP4 0.0.0.0",
+            "a=recvonly",
+            f"a=mid:{section.value('mid')}",
+            "a=rtcp-mux",
+            f"a=ice-ufrag:{offer.ice_ufrag}",
+            f"a=ice-pwd:{offer.ice_pwd}",
+            f"a=fingerprint:{offer.fingerprint}",
+            "a=setup:active",
+            *_codec_lines(codec),
+        ]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def answer_for_viewer(offer: Offer, server_offer: str) -> str:
+    """Return the server's side as an answer to the viewer's offer, section by section."""
+    session, media = split(server_offer)
+    sources = {section.kind: section for section in media}
+    accepted = [offer.video] if offer.audio is None else sorted((offer.video, offer.audio))
+    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=Anabranch", "t=0 0", "a=ice-lite"]
+    mids = [offer.media[index].value("mid") for index in accepted]
+    if all(mids):
+        lines.append("a=group:BUNDLE " + " ".join(mid or "" for mid in mids))
+    lines.append("a=msid-semantic: WMS *")
+    for index, section in enumerate(offer.media):
+        if index not in accepted:
+            lines += _rejected(section)
+            continue
+        source = sources[section.kind]
+        codec = offer.video_codec if index == offer.video else offer.audio_codec
+        assert codec is not None
+        mid = section.value("mid")
+        lines += [
+            f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {codec.payload_type}",
+            "c=IN IP4 0.0.0.0",
+            "a=sendonly",
+            *([f"a=mid:{mid}"] if mid else []),
+            "a=rtcp-mux",
+            f"a=ice-ufrag:{source.value('ice-ufrag')}",
+            f"a=ice-pwd:{source.value('ice-pwd')}",
+            f"a=fingerprint:{source.value('fingerprint') or session.value('fingerprint')}",
+            "a=setup:passive",
+            *_codec_lines(codec),
+            f"a=msid:anabranch {section.kind}",
+        ]
+        # The first listed source is the media; a second one would be a retransmission stream,
+        # which neither answer accepts: what is asked for again comes on the first.
+        ssrc = (source.value("ssrc") or "").partition(" ")[0]
+        if ssrc:
+            lines.append(f"a=ssrc:{ssrc} cname:anabranch")
+        lines += [f"a=candidate:{value}" for value in source.values("candidate")]
+        lines.append("a=end-of-candidates")
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _rejected(section: Section) -> list[str]:
+    mid = section.value("mid")
+    return [
+        f"m={section.kind} 0 UDP/TLS/RTP/SAVPF {section.formats[0]}",
+        "c=IN IP4 0.0.0.0",
+        "a=inactive",
+        *([f"a=mid:{mid}"] if mid else []),
+    ]
+
+
+def _codec_lines(codec: Codec) -> list[str]:
+    number = codec.payload_type
+    if codec.name.startswith("opus"):
+        return [
+            f"a=rtpmap:{number} opus/48000/2",
+            f"a=fmtp:{number} minptime=10;useinbandfec=1",
+        ]
+    return [
+        f"a=rtpmap:{number} H264/90000",
+        f"a=fmtp:{number} {codec.parameters}",
+        f"a=rtcp-fb:{number} nack",
+        f"a=rtcp-fb:{number} nack pli",
+        f"a=rtcp-fb:{number} ccm fir",
+    ]

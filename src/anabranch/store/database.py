@@ -1,0 +1,130 @@
+"""Tables and sessions. Every change is one transaction: it is in the store whole or not at all."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import JSON, String, delete, event, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from anabranch.core.errors import ConflictError, UnavailableError
+from anabranch.core.events import Event
+
+
+class StoreError(UnavailableError):
+    """The store cannot be read or written: no space, no permission, no database server."""
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+class ChannelRow(Base):
+    """A channel as its operator defined it. ``slot`` fixes its overlay addresses."""
+
+    __tablename__ = "channels"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    title: Mapped[str] = mapped_column(String(120))
+    source: Mapped[str] = mapped_column(String(2000))
+    once: Mapped[bool]
+    key: Mapped[str] = mapped_column(String(80))
+    slot: Mapped[int] = mapped_column(unique=True)
+    created: Mapped[float]
+
+
+class EventRow(Base):
+    """One line of the event log."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    time: Mapped[float] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(80), index=True)
+    subject: Mapped[str] = mapped_column(String(120))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Database:
+    """The store of one site.
+
+    ``url`` is an SQLAlchemy URL with an asyncio driver: ``sqlite+aiosqlite:///path`` or
+    ``postgresql+psycopg://...``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine: AsyncEngine = create_async_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+
+    async def open(self) -> None:
+        """Make the tables that are not there yet.
+
+        Raises:
+            StoreError: the store cannot be reached or written.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(Base.metadata.create_all)
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Give a session whose changes are committed together at the end, or not at all.
+
+        Raises:
+            ConflictError: a change breaks a uniqueness rule.
+            StoreError: the store cannot be read or written.
+        """
+        try:
+            async with AsyncSession(self._engine, expire_on_commit=False) as session:
+                async with session.begin():
+                    yield session
+        except IntegrityError as error:
+            raise ConflictError("it exists already") from error
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(f"the store cannot be used: {_reason(error)}") from error
+
+    async def append_events(self, events: Sequence[Event]) -> None:
+        """Write events to the log."""
+        rows = [
+            EventRow(time=e.time, kind=e.kind, subject=e.subject, data=dict(e.data)) for e in events
+        ]
+        async with self.transaction() as session:
+            session.add_all(rows)
+
+    async def recent_events(self, limit: int = 100) -> list[Event]:
+        """Return the newest ``limit`` events, newest first."""
+        async with self.transaction() as session:
+            rows = await session.scalars(select(EventRow).order_by(EventRow.id.desc()).limit(limit))
+            return [Event(row.kind, row.subject, row.data, row.time) for row in rows]
+
+    async def forget_events(self, *, older_than_s: float) -> None:
+        """Drop events older than ``older_than_s`` seconds, so that the log has an end."""
+        async with self.transaction() as session:
+            await session.execute(
+                delete(EventRow).where(EventRow.time < time.time() - older_than_s)
+            )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    # WAL: readers never wait for the writer, and a crash leaves whole transactions only.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA busy_timeout=3000")
+    cursor.close()
+
+
+def _reason(error: BaseException) -> str:
+    """Return the driver's own words, without the statement and its parameters (secrets)."""
+    origin = getattr(error, "orig", None) or error
+    lines = str(origin).strip().splitlines()
+    return lines[0] if lines else type(origin).__name__
