@@ -1,0 +1,1 @@
+"""Channels and seats: what can be watched, and who watches what, where."""

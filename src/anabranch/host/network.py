@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import psutil
-from pyroute2 import IPRoute, NetNS, netns
+from pyroute2 import IPRoute, netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from anabranch.core.errors import AnabranchError
@@ -51,6 +51,15 @@ def make_namespace(name: str) -> None:
         netns.create(name)
     except OSError as error:
         raise NetworkError(f"cannot make the namespace {name}: {error.strerror}") from error
+    netns.pushns(name)
+    try:
+        # The kernel's own neighbour discovery would put packets on links where nothing flows.
+        for scope in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+    except OSError:
+        pass  # a kernel without IPv6
+    finally:
+        netns.popns()
     with _inside(name) as inside:
         inside.link("set", index=1, state="up")
 
@@ -211,7 +220,17 @@ def local_addresses() -> list[IPv4Address]:
 
 @contextmanager
 def _inside(namespace: str | None) -> Iterator[IPRoute]:
-    handle = NetNS(namespace, flags=0) if namespace is not None else IPRoute()
+    # Not pyroute2's NetNS: it forks a helper, which shares our signal wake-up descriptor, so that
+    # the SIGTERM which ends the helper would end the director. This thread steps inside instead,
+    # just to open the socket, which stays there.
+    if namespace is not None:
+        netns.pushns(namespace)
+        try:
+            handle = IPRoute()
+        finally:
+            netns.popns()
+    else:
+        handle = IPRoute()
     try:
         yield handle
     except NetlinkError as error:

@@ -110,12 +110,9 @@ class JanusLeaf:
         return self._ready.is_set()
 
     @property
-    def restarts(self) -> int:
-        return self._child.restarts if self._child else 0
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child else None
+    def child(self) -> Child | None:
+        """The supervised process, once started."""
+        return self._child
 
     async def start(self) -> None:
         """Write the configuration, start Janus and wait until it takes viewers."""

@@ -160,6 +160,9 @@ class JanusClient:
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(LeafUnavailableError("Janus is gone"))

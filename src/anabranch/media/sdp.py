@@ -7,6 +7,7 @@ the server is ICE-lite (RFC 8445 section 6.1.1: the full agent controls), the DT
 both answers make the viewer the client.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ from anabranch.media.leaf import OfferError
 
 MAX_SDP = 64 * 1024
 _MAX_SECTIONS = 32
+_REQUIRED = {
+    # RFC 8839 sections 5.4 and 4.1.1, RFC 8122 section 5
+    "ice-ufrag": re.compile(r"[A-Za-z0-9+/]{4,256}"),
+    "ice-pwd": re.compile(r"[A-Za-z0-9+/]{22,256}"),
+    "fingerprint": re.compile(r"sha-(?:1|224|256|384|512) [0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){19,63}"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ def parse_offer(text: str) -> Offer:
         value = media[video].value(name) or session.value(name)
         if not value:
             raise OfferError(f"the offer has no a={name}")
+        if not _REQUIRED[name].fullmatch(value):
+            raise OfferError(f"the offer's a={name} is malformed")
         return value
 
     return Offer(

@@ -1,0 +1,1 @@
+"""The brain of a site: its plan, who is served where, and wish made reality."""

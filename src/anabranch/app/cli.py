@@ -1,0 +1,355 @@
+"""The command line: ``anabranch``."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anabranch import __version__
+from anabranch.app.client import Client
+from anabranch.app.config import Config, load_config
+from anabranch.core.errors import AnabranchError, UsageError
+from anabranch.host.journal import Journal, holder
+
+app = typer.Typer(
+    help="A programmable edge for live media: one command, and a channel plays in a browser.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+channel_app = typer.Typer(help="Add, list and remove channels.", no_args_is_help=True)
+app.add_typer(channel_app, name="channel")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors of ours into one line and exit code 1."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except AnabranchError as error:
+            err.print(f"[red]anabranch:[/red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """See `anabranch COMMAND --help`."""
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+@command
+def up(
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve HTTPS (see `tls` in the YAML).")
+    ] = False,
+    listen: Annotated[str | None, typer.Option(help="ADDRESS:PORT of the console.")] = None,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="No switches: straight to one leaf server.")
+    ] = False,
+) -> None:
+    """Bring a whole site up and run it until Ctrl-C."""
+    from anabranch.app.director import Steps
+    from anabranch.app.director import direct as run_director
+    from anabranch.app.logs import set_up_logs
+
+    overrides: dict[str, object] = {"listen": listen}
+    if direct:
+        overrides["carriage"] = "direct"
+    config = load_config(**overrides)
+    if tls and not config.tls.enabled:
+        config = load_config(**overrides, tls={**config.tls.model_dump(), "enabled": True})
+    set_up_logs(config.log)
+    if not config.switches:
+        why = "as asked" if direct or os.geteuid() == 0 else "not root"
+        err.print(
+            f"[yellow]Without switches ({why}):[/yellow] channels go straight to one leaf server."
+            " Run with sudo for the tree of switches.",
+            soft_wrap=True,
+        )
+
+    def show(text: str, took: float | None) -> None:
+        if took is not None:
+            err.print(f"  [green]✓[/green] {text} [dim]{took:.1f} s[/dim]")
+
+    steps = Steps(show)
+    began = time.monotonic()
+
+    def on_air(site: Any) -> None:
+        steps.finish()
+        _greet(config, [channel.name for channel in site.channels], time.monotonic() - began)
+        for note in site.notes:
+            err.print(f"[yellow]Note:[/yellow] {escape(note)}")
+
+    asyncio.run(run_director(config, progress=steps, on_air=on_air))
+    steps.finish()
+    err.print("Off the air; nothing is left.")
+
+
+def _greet(config: Config, channels: list[str], took: float) -> None:
+    err.print(f"\n[bold green]On the air[/bold green] after {took:.1f} s.\n")
+    scheme = "https" if config.tls.enabled else "http"
+    err.print(f"  Watch    {scheme}://localhost:{config.port}/")
+    for address in config.public_addresses():
+        err.print(f"           {scheme}://{address}:{config.port}/  (from another computer)")
+    if channels:
+        err.print(f"  Playing  {', '.join(channels[:8])}{' ...' if len(channels) > 8 else ''}")
+    err.print("  Feed     anabranch channel add NAME --from SOURCE")
+    err.print("  Look     anabranch status")
+    err.print("  Stop     Ctrl-C, or anabranch down\n")
+
+
+@app.command()
+@command
+def down() -> None:
+    """End the site and remove everything it made, also after a crash."""
+    config = load_config()
+    pid = holder(config.run)
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except PermissionError:
+            raise UsageError(f"process {pid} belongs to another user: run this with sudo") from None
+        for _ in range(200):
+            if holder(config.run) is None:
+                break
+            time.sleep(0.1)
+        else:
+            err.print(f"[yellow]process {pid} does not end by itself: killed[/yellow]")
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+    removed = Journal(config.run).undo()
+    if pid is None and not removed:
+        out.print("Nothing was up.")
+    else:
+        out.print("Everything is removed.")
+
+
+@app.command()
+@command
+def status(as_json: JsonFlag = False) -> None:
+    """Show nodes, channels and viewers."""
+    site = Client(load_config()).request("GET", "/api/site")
+    if as_json:
+        out.print_json(json.dumps(site))
+        return
+    out.print(
+        f"[bold]{site['name']}[/bold]  Anabranch {site['version']}, {site['carriage']},"
+        f" up {_duration(site['uptime_s'])}, {site['seats']} viewers"
+    )
+    nodes = Table("Node", "Role", "Parent", "Address", "State", "Viewers", box=None)
+    for node in site["nodes"]:
+        nodes.add_row(
+            node["name"],
+            node["role"],
+            node["parent"] or "",
+            node["address"] or "",
+            "[green]up[/green]" if node["connected"] else "[red]down[/red]",
+            "" if node["viewers"] is None else str(node["viewers"]),
+        )
+    out.print(nodes)
+    _print_channels(site["channels"])
+    restarts = {name: c["restarts"] for name, c in site["children"].items() if c["restarts"]}
+    for name, count in restarts.items():
+        out.print(f"[yellow]{name} was restarted {count} times[/yellow]")
+    for note in site["notes"]:
+        out.print(f"[yellow]{escape(note)}[/yellow]")
+
+
+@app.command()
+@command
+def viewers(as_json: JsonFlag = False) -> None:
+    """Show every viewer with its figures."""
+    seats = Client(load_config()).request("GET", "/api/seats")
+    if as_json:
+        out.print_json(json.dumps(seats))
+        return
+    table = Table("Channel", "Rendition", "Leaf", "State", "For", "Sent", "Lost", "RTT", box=None)
+    for seat in seats:
+        sent, rtt = seat["bytes_sent"], seat["rtt_ms"]
+        table.add_row(
+            seat["channel"],
+            seat["rendition"],
+            seat["leaf"],
+            seat["state"],
+            _duration(seat["seconds"]),
+            "" if sent is None else f"{sent / 1e6:.1f} MB",
+            "" if seat["packets_lost"] is None else str(seat["packets_lost"]),
+            "" if rtt is None else f"{rtt:.0f} ms",
+        )
+    out.print(table if seats else "Nobody watches.")
+
+
+@app.command()
+@command
+def log(
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many lines.")] = 30,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what happened, newest last."""
+    events = Client(load_config()).request("GET", f"/api/log?limit={limit}")
+    if as_json:
+        out.print_json(json.dumps(events))
+        return
+    for event in reversed(events):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
+        data = " ".join(f"{k}={v}" for k, v in event["data"].items() if v is not None)
+        line = f"{when}  {event['kind']:<20} {event['subject']:<12} {data}"
+        out.print(escape(line), soft_wrap=True)
+
+
+@app.command()
+@command
+def doctor(as_json: JsonFlag = False) -> None:
+    """Say what this machine has and lacks, each with its remedy."""
+    from anabranch.app.doctor import examine
+
+    findings = examine(load_config())
+    if as_json:
+        out.print_json(json.dumps([finding.as_dict() for finding in findings]))
+    else:
+        marks = {"ok": "[green]✓[/green]", "lacks": "[yellow]![/yellow]", "fails": "[red]✗[/red]"}
+        for finding in findings:
+            out.print(f"{marks[finding.state]} {escape(finding.what)}", soft_wrap=True)
+            if finding.remedy and finding.state != "ok":
+                out.print(f"    {escape(finding.remedy)}", soft_wrap=True)
+    if any(finding.state == "fails" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command("config")
+@command
+def show_config(
+    check: Annotated[bool, typer.Option("--check", help="Only check the present one.")] = False,
+) -> None:
+    """Print a commented anabranch.yaml with every default, to start from."""
+    if check:
+        load_config()
+        out.print("The configuration is right.")
+        return
+    sys.stdout.write(files("anabranch.app").joinpath("anabranch.yaml").read_text())
+
+
+@channel_app.command("add")
+@command
+def channel_add(
+    name: Annotated[str, typer.Argument(help="Name in the URL: a-z, 0-9 and '-'.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="A file, any URL, rtp[:PORT], srt[:PORT], rtmp, or test."),
+    ],
+    title: Annotated[str | None, typer.Option(help="Title for people.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Play a file once, not in a loop.")] = False,
+    key: Annotated[str | None, typer.Option(help="Publisher's key (default: drawn).")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add a channel and put it on the air."""
+    config = load_config()
+    path = Path(source).expanduser()
+    if "://" not in source and path.exists():
+        source = str(path.resolve())  # the director has another working directory
+    body = {"name": name, "source": source, "title": title, "once": once, "key": key}
+    channel = Client(config).request("POST", "/api/channels", json=body)
+    _print_channel(config, channel, as_json=as_json)
+
+
+@channel_app.command("show")
+@command
+def channel_show(name: str, as_json: JsonFlag = False) -> None:
+    """Show a channel with its way in and its key."""
+    config = load_config()
+    channel = Client(config).request("GET", f"/api/channels/{name}/detail")
+    _print_channel(config, channel, as_json=as_json)
+
+
+@channel_app.command("list")
+@command
+def channel_list(as_json: JsonFlag = False) -> None:
+    """List the channels."""
+    channels = Client(load_config()).request("GET", "/api/channels")["channels"]
+    if as_json:
+        out.print_json(json.dumps(channels))
+    else:
+        _print_channels(channels)
+
+
+@channel_app.command("remove")
+@command
+def channel_remove(name: str) -> None:
+    """Take a channel off the air and forget it."""
+    Client(load_config()).request("DELETE", f"/api/channels/{name}")
+    out.print(f"{name} is off the air.")
+
+
+def _print_channels(channels: list[dict[str, Any]]) -> None:
+    table = Table("Channel", "Title", "State", "Viewers", "", box=None)
+    colours = {"live": "green", "slate": "yellow", "starting": "yellow", "failed": "red"}
+    for channel in channels:
+        colour = colours[channel["state"]]
+        table.add_row(
+            channel["name"],
+            escape(channel["title"]),
+            f"[{colour}]{channel['state']}[/{colour}]",
+            str(channel["viewers"]),
+            escape(channel["detail"] or ""),
+        )
+    hint = "There is no channel: anabranch channel add NAME --from SOURCE"
+    out.print(table if channels else hint)
+
+
+def _print_channel(config: Config, channel: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(json.dumps(channel))
+        return
+    rows = {
+        "channel": channel["name"],
+        "title": channel["title"],
+        "state": " - ".join(filter(None, (channel["state"], channel["detail"]))),
+        "source": channel["source"],
+        "watch": f"{config.local_url}/watch/{channel['name']}",
+        "WHEP": f"{config.local_url}/whep/{channel['name']}",
+        **({"key": channel["key"]} if channel["key"] else {}),
+        **channel["publish"],
+    }
+    width = max(map(len, rows))
+    for label, value in rows.items():
+        out.print(f"{label:>{width}}  {escape(value)}", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    """Entry point."""
+    app()

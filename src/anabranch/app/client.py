@@ -1,0 +1,72 @@
+"""The command line's way to a running director: its HTTP API with the operator's token."""
+
+import os
+from typing import Any
+
+import httpx
+
+from anabranch.app.config import Config
+from anabranch.app.tls import certificate_for, client_context
+from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+
+
+class RefusedError(AnabranchError):
+    """The director refused a request; the message is its own."""
+
+
+class Client:
+    """Asks the director of the site that the configuration names.
+
+    ``ANABRANCH_URL`` and ``ANABRANCH_TOKEN`` name another one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._url = os.environ.get("ANABRANCH_URL", config.local_url).rstrip("/")
+
+    def request(self, method: str, path: str, *, json: object = None) -> Any:
+        """Send one request and return the JSON of the answer.
+
+        Raises:
+            UnavailableError: no director answers.
+            RefusedError: it refused; the message is its own.
+        """
+        try:
+            with httpx.Client(
+                base_url=self._url,
+                headers={"Authorization": f"Bearer {self._token()}"},
+                timeout=30.0,
+                verify=self._verify(),
+                trust_env=False,
+            ) as client:
+                answer = client.request(method, path, json=json)
+        except httpx.TransportError as error:
+            raise UnavailableError(
+                f"no director answers at {self._url} ({error}): is `anabranch up` running?"
+            ) from error
+        if answer.is_error:
+            try:
+                detail = answer.json()["detail"]
+            except (ValueError, KeyError, TypeError):
+                detail = f"the director answered {answer.status_code}"
+            raise RefusedError(str(detail))
+        return answer.json() if answer.content else None
+
+    def _token(self) -> str:
+        given = os.environ.get("ANABRANCH_TOKEN")
+        if given:
+            return given
+        path = self._config.token_file
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            raise UnavailableError(
+                f"there is no operator's token at {path}: has this site ever been up?"
+            ) from None
+        except PermissionError:
+            raise UsageError(f"{path} may not be read: run this as the site's owner") from None
+
+    def _verify(self) -> Any:
+        if self._url.startswith("https") and "ANABRANCH_URL" not in os.environ:
+            return client_context(certificate_for(self._config)[0])
+        return True

@@ -1,0 +1,125 @@
+"""A channel on the air: its ingest, its encoder, and what state the two add up to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from anabranch.channels.definitions import Definition
+from anabranch.channels.ways_in import has_key, ready_source
+from anabranch.core.events import Event
+from anabranch.media.encoder import Encoder, EncoderConfig
+from anabranch.media.ingest import Ingest, IngestState
+from anabranch.media.source import RtmpSource
+
+State = Literal["starting", "live", "slate", "failed"]
+
+
+class Channel:
+    """One channel on the air.
+
+    Args:
+        definition: what the operator said.
+        config: how and where it is encoded; its directory is the channel's own.
+        run_id: mark of the children.
+        rtmp_port: port of the site's RTMP server.
+        number: which test picture, if it is one and does not say.
+        on_event: gets ``channel.*`` events.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        config: EncoderConfig,
+        run_id: str,
+        *,
+        rtmp_port: int,
+        number: int,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.definition = definition
+        self.source = ready_source(definition, rtmp_port, number)
+        self.publisher: str | None = None
+        """Number of the RTMP connection that feeds this channel, or None."""
+        self._on_event = on_event
+        self._told: State | None = None
+        self._directory: Path = config.directory
+        self.encoder = Encoder(
+            f"encoder:{definition.name}", config, run_id, on_state=lambda _state: self._changed()
+        )
+        self.ingest = Ingest(
+            f"ingest:{definition.name}",
+            self.source,
+            config.picture,
+            config.feed_path,
+            config.directory,
+            run_id,
+            on_state=lambda _state, _detail: self._changed(),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def title(self) -> str:
+        return self.definition.title
+
+    @property
+    def described(self) -> str:
+        """The source without its secrets."""
+        return self.source.describe()
+
+    @property
+    def has_key(self) -> bool:
+        return has_key(self.source)
+
+    @property
+    def state(self) -> State:
+        if not self.encoder.state.running:
+            return "starting"
+        if self.encoder.state.video == "live" or self.encoder.state.audio == "live":
+            return "live"
+        return "failed" if self.ingest.state is IngestState.RETRYING else "slate"
+
+    @property
+    def detail(self) -> str | None:
+        """Why the channel is not live, in words; None if it is."""
+        match self.state:
+            case "live":
+                return None
+            case "starting":
+                return self.encoder.state.detail or "the encoder starts"
+        if isinstance(self.source, RtmpSource) and self.publisher is None:
+            return "waiting for a publisher"
+        match self.ingest.state:
+            case IngestState.WAITING:
+                return "waiting for a publisher"
+            case IngestState.STARTING | IngestState.RUNNING | IngestState.STOPPED:
+                return "waiting for the source"
+            case IngestState.ENDED:
+                return "the file is over"
+        return self.ingest.detail or "the source is lost"
+
+    async def start(self) -> None:
+        """Put the channel on the air: the slate first, then the source."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await self.encoder.start()
+        if not isinstance(self.source, RtmpSource):
+            await self.ingest.start()
+
+    async def stop(self) -> None:
+        await self.ingest.stop()
+        await self.encoder.stop()
+
+    async def follow_publisher(self) -> None:
+        """Pull from the RTMP server while somebody publishes there, and only then."""
+        await self.ingest.stop()
+        if self.publisher is not None:
+            await self.ingest.start()
+        self._changed()
+
+    def _changed(self) -> None:
+        state = self.state
+        if state != self._told:
+            self._told = state
+            self._on_event(Event(f"channel.{state}", self.name, {"detail": self.detail}))

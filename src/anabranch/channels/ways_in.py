@@ -1,0 +1,128 @@
+"""Ways in: settling a source's ports, and telling a producer where to send. Pure."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from urllib.parse import quote
+
+from anabranch.channels.definitions import Definition
+from anabranch.core.errors import ConflictError, UsageError
+from anabranch.media.source import RtmpSource, RtpSource, Source, SrtSource, TestSource
+from anabranch.media.source_text import parse_source
+
+Span = tuple[int, int]
+
+
+def ports_of(source: Source) -> frozenset[int]:
+    """Return the UDP ports that a source listens on; RTP has its RTCP port above each."""
+    if isinstance(source, SrtSource) and source.port is not None:
+        return frozenset({source.port})
+    if isinstance(source, RtpSource) and source.port is not None:
+        media = {source.port} | ({source.audio_port} if source.audio_port is not None else set())
+        return frozenset(media | {port + 1 for port in media})
+    return frozenset()
+
+
+def settle(
+    text: str,
+    others: Collection[Definition],
+    *,
+    srt: Span,
+    rtp: Span,
+    is_free: Callable[[int], bool],
+) -> str:
+    """Return ``text`` as it is kept: checked, and with a port filled in if it listens.
+
+    Args:
+        text: the source as the operator wrote it.
+        others: the channels there are, whose ports are taken.
+        srt, rtp: where a port is chosen from, first and last.
+        is_free: whether nobody else on this machine has a UDP port.
+
+    Raises:
+        SourceError: it is no source, or its file cannot be read.
+        ConflictError: its port belongs to another channel or program, or none is left.
+    """
+    text = text.strip()
+    source = parse_source(text)
+    taken = {port: other.name for other in others for port in ports_of(parse_source(other.source))}
+    if isinstance(source, (SrtSource, RtpSource)) and source.port is None:
+        span, step = (srt, 1) if isinstance(source, SrtSource) else (rtp, 2)
+        for port in range(span[0], span[1] + 1, step):
+            needed = ports_of(replace(source, port=port))
+            if not needed & taken.keys() and all(is_free(number) for number in needed):
+                return _with_port(text, port)
+        raise ConflictError(f"no port of {span[0]} to {span[1]} is free")
+    for port in sorted(ports_of(source)):
+        if port in taken:
+            raise ConflictError(f"port {port} belongs to the channel {taken[port]}")
+        if not is_free(port):
+            raise ConflictError(f"port {port} is taken by another program")
+    if not isinstance(source, RtmpSource):
+        source.check()
+    return text
+
+
+def _with_port(text: str, port: int) -> str:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return f"{text.partition(':')[0]}:{port}"
+    return f"{scheme}://:{port}{rest[rest.index('?') :] if '?' in rest else ''}"
+
+
+def ready_source(definition: Definition, rtmp_port: int, number: int) -> Source:
+    """Return a definition's source with everything filled in that it needs to be read.
+
+    Raises:
+        SourceError: the definition's text is no source (any more).
+    """
+    source = parse_source(definition.source, loop=not definition.once)
+    if isinstance(source, TestSource):
+        return replace(source, number=source.number or number, label=definition.title)
+    if isinstance(source, SrtSource) and not source.passphrase:
+        return replace(source, passphrase=definition.key)
+    if isinstance(source, RtmpSource):
+        return replace(source, channel=definition.name, port=rtmp_port)
+    return source
+
+
+def has_key(source: Source) -> bool:
+    """Return whether a publisher needs the channel's key."""
+    return isinstance(source, (RtmpSource, SrtSource))
+
+
+def publish_hints(source: Source, key: str, host: str) -> dict[str, str]:
+    """Return what a producer enters, by the names that OBS and ffmpeg use; empty if nobody sends.
+
+    ``host`` is the address by which producers reach this machine.
+    """
+    match source:
+        case RtmpSource(port=port):
+            server = f"rtmp://{host}/live" if port in (None, 1935) else f"rtmp://{host}:{port}/live"
+            return {
+                "OBS server": server,
+                "OBS stream key": key,
+                "ffmpeg": f"ffmpeg -re -i FILE -c:v libx264 -c:a aac -f flv {server}/{key}",
+            }
+        case SrtSource(port=port, passphrase=passphrase):
+            url = f"srt://{host}:{port}?mode=caller&passphrase={quote(passphrase, safe='')}"
+            return {
+                "OBS server": url,
+                "ffmpeg": f"ffmpeg -re -i FILE -c:v libx264 -c:a aac -f mpegts '{url}'",
+            }
+        case RtpSource(port=port, codec="mp2t"):
+            return {"ffmpeg": f"ffmpeg -re -i FILE -f rtp_mpegts rtp://{host}:{port}"}
+        case RtpSource(port=port):
+            return {
+                "ffmpeg": f"ffmpeg -re -i FILE -an -c:v libx264 -f rtp 'rtp://{host}:{port}?pkt_size=1200'"
+            }
+    return {}
+
+
+def check_once(source: Source, *, once: bool) -> None:
+    """See that ``once`` is asked of a file only.
+
+    Raises:
+        UsageError: it is asked of something that has no end.
+    """
+    if once and not hasattr(source, "path"):
+        raise UsageError("only a file can be played once")

@@ -1,0 +1,182 @@
+"""The application: routes over a :class:`~anabranch.site.site.Site`."""
+
+import secrets
+import time
+from collections.abc import AsyncIterable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+import anabranch
+from anabranch.console import models, pages, problems, whep
+from anabranch.console.limits import LimitBody
+from anabranch.console.metrics import render_metrics
+from anabranch.site.site import Site
+
+
+def make_app(site: Site, *, token: str) -> FastAPI:
+    """Make the web application.
+
+    Args:
+        site: what it serves.
+        token: the operator's secret; whoever sends it as a bearer may change the site.
+    """
+    app = FastAPI(
+        title="Anabranch",
+        version=anabranch.__version__,
+        summary="A programmable edge for live media: channels, seats and the tree beneath them.",
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.state.site = site
+    problems.install(app)
+    app.add_middleware(LimitBody, limit=128 * 1024)
+    app.include_router(_public())
+    app.include_router(_operator(token))
+    app.include_router(whep.router)
+    app.include_router(_metrics())
+    pages.install(app)
+    return app
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request is about."""
+    site: Site = request.app.state.site
+    return site
+
+
+TheSite = Annotated[Site, Depends(site_of)]
+
+
+def _public() -> APIRouter:
+    router = APIRouter(prefix="/api", tags=["viewers"])
+
+    @router.get("/channels")
+    async def channels(site: TheSite) -> models.ChannelsOut:
+        """List the channels."""
+        return models.ChannelsOut(channels=[channel_out(site, c.name) for c in site.channels])
+
+    @router.get("/channels/{name}")
+    async def channel(name: str, site: TheSite) -> models.ChannelOut:
+        """Show one channel."""
+        return channel_out(site, name)
+
+    @router.get("/time")
+    async def clock(response: Response) -> models.TimeOut:
+        """Tell the director's clock."""
+        response.headers["Cache-Control"] = "no-store"
+        return models.TimeOut(epoch_ms=time.time() * 1000)
+
+    @router.get("/events", response_class=EventSourceResponse)
+    async def events(site: TheSite) -> AsyncIterable[ServerSentEvent]:
+        """Stream what changes, as server-sent events."""
+        async for event in site.events.subscribe():
+            if event.kind.startswith(("channel.", "seat.", "leaf.")):
+                out = models.EventOut(
+                    kind=event.kind, subject=event.subject, time=event.time, data={}
+                )
+                yield ServerSentEvent(data=out.model_dump())
+
+    return router
+
+
+def _operator(token: str) -> APIRouter:
+    def authorise(authorization: Annotated[str | None, Header()] = None) -> None:
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(
+                401, "this needs the operator's token", {"WWW-Authenticate": "Bearer"}
+            )
+
+    router = APIRouter(prefix="/api", tags=["operator"], dependencies=[Depends(authorise)])
+
+    @router.post("/channels", status_code=201)
+    async def add(wanted: models.ChannelIn, site: TheSite) -> models.ChannelDetailOut:
+        """Add a channel and put it on the air."""
+        await site.add_channel(
+            wanted.name,
+            wanted.source,
+            title=wanted.title,
+            once=wanted.once,
+            key=wanted.key,
+        )
+        return detail_out(site, wanted.name)
+
+    @router.get("/channels/{name}/detail")
+    async def detail(name: str, site: TheSite) -> models.ChannelDetailOut:
+        """Show a channel with its way in and its key."""
+        return detail_out(site, name)
+
+    @router.delete("/channels/{name}", status_code=204)
+    async def remove(name: str, site: TheSite) -> None:
+        """Take a channel off the air; its viewers' seats end."""
+        await site.remove_channel(name)
+
+    @router.get("/site")
+    async def overview(site: TheSite) -> models.SiteOut:
+        """Show the whole site."""
+        return models.SiteOut(
+            **site.overview(), channels=[channel_out(site, c.name) for c in site.channels]
+        )
+
+    @router.get("/seats")
+    async def seats(site: TheSite) -> list[models.SeatOut]:
+        """List the viewers with their figures."""
+        return [models.SeatOut(**fields) for fields in await site.seat_reports()]
+
+    @router.get("/ports")
+    async def ports(site: TheSite) -> list[models.PortOut]:
+        """Read the counters of every switch port: what flows where."""
+        return [models.PortOut(**fields) for fields in await site.port_counters()]
+
+    @router.get("/log")
+    async def log(site: TheSite, limit: int = 100) -> list[models.EventOut]:
+        """Read the newest lines of the event log."""
+        return [
+            models.EventOut(kind=e.kind, subject=e.subject, time=e.time, data=dict(e.data))
+            for e in await site.recent_events(min(max(limit, 1), 1000))
+        ]
+
+    return router
+
+
+def _metrics() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/metrics")
+    async def metrics(site: TheSite) -> Response:
+        return await render_metrics(site)
+
+    return router
+
+
+def channel_out(site: Site, name: str) -> models.ChannelOut:
+    """Return a channel as anybody may see it."""
+    channel = site.channel(name)
+    return models.ChannelOut(
+        name=channel.name,
+        title=channel.title,
+        state=channel.state,
+        detail=channel.detail,
+        viewers=site.seats.per_channel()[name],
+        renditions=[
+            models.RenditionOut(
+                name=r.name, width=r.width, height=r.height, bitrate_kbps=r.bitrate_kbps
+            )
+            for r in site.settings.ladder
+        ],
+    )
+
+
+def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
+    """Return a channel as its operator sees it."""
+    channel = site.channel(name)
+    return models.ChannelDetailOut(
+        **channel_out(site, name).model_dump(),
+        source=channel.described,
+        once=channel.definition.once,
+        key=channel.definition.key if channel.has_key else None,
+        publish=site.publish_hints(name),
+    )

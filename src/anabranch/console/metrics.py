@@ -1,0 +1,111 @@
+"""``/metrics`` in Prometheus' text form, collected when it is asked for."""
+
+from collections.abc import Iterator
+
+import psutil
+from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from anabranch.site.site import Site
+
+
+class _Collected:
+    """Hands metrics that were collected beforehand to the client library."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics
+
+
+async def render_metrics(site: Site) -> Response:
+    """Return the present figures of a site."""
+    metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
+    metrics += _process(site)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(metrics))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _channels(site: Site) -> Iterator[Metric]:
+    live = GaugeMetricFamily("anabranch_channel_live", "1 if the source is on", labels=["channel"])
+    viewers = GaugeMetricFamily(
+        "anabranch_channel_viewers", "Seats on the channel", labels=["channel"]
+    )
+    counts = site.seats.per_channel()
+    for channel in site.channels:
+        live.add_metric([channel.name], float(channel.state == "live"))
+        viewers.add_metric([channel.name], counts[channel.name])
+    yield live
+    yield viewers
+    total = CounterMetricFamily("anabranch_seats_taken", "Seats taken since the start")
+    total.add_metric([], site.seats.taken_total)
+    yield total
+
+
+def _leaves(site: Site) -> Iterator[Metric]:
+    ready = GaugeMetricFamily("anabranch_leaf_ready", "1 if it takes viewers", labels=["leaf"])
+    viewers = GaugeMetricFamily("anabranch_leaf_viewers", "Seats at the leaf", labels=["leaf"])
+    inlets = GaugeMetricFamily("anabranch_leaf_inlets", "Feeds delivered to it", labels=["leaf"])
+    counts = site.seats.per_leaf()
+    for leaf in site.leaves:
+        ready.add_metric([leaf.name], float(leaf.ready))
+        viewers.add_metric([leaf.name], counts[leaf.name])
+        inlets.add_metric([leaf.name], len(leaf.inlets()))
+    yield ready
+    yield viewers
+    yield inlets
+    restarts = CounterMetricFamily(
+        "anabranch_child_restarts", "Restarts by supervision", labels=["child"]
+    )
+    for name, report in site.children().items():
+        restarts.add_metric([name], report["restarts"])
+    yield restarts
+
+
+async def _ports(site: Site) -> list[Metric]:
+    labels = ["node", "device", "direction"]
+    packets = CounterMetricFamily("anabranch_port_packets", "Packets by switch port", labels=labels)
+    octets = CounterMetricFamily("anabranch_port_bytes", "Bytes by switch port", labels=labels)
+    for port in await site.port_counters():
+        for direction in ("rx", "tx"):
+            where = [str(port["node"]), str(port["device"]), direction]
+            packets.add_metric(where, float(port[f"{direction}_packets"]))
+            octets.add_metric(where, float(port[f"{direction}_bytes"]))
+    return [packets, octets]
+
+
+async def _seats(site: Site) -> list[Metric]:
+    sent = GaugeMetricFamily(
+        "anabranch_seat_bytes_sent", "Bytes sent to the present seats", labels=["channel"]
+    )
+    lost = GaugeMetricFamily(
+        "anabranch_seat_packets_lost", "Loss that present seats report", labels=["channel"]
+    )
+    sums: dict[str, list[int]] = {}
+    for report in await site.seat_reports():
+        sum_ = sums.setdefault(str(report["channel"]), [0, 0])
+        sum_[0] += int(report["bytes_sent"] or 0)
+        sum_[1] += int(report["packets_lost"] or 0)
+    for channel, (bytes_sent, packets_lost) in sums.items():
+        sent.add_metric([channel], bytes_sent)
+        lost.add_metric([channel], packets_lost)
+    return [sent, lost]
+
+
+def _process(site: Site) -> Iterator[Metric]:
+    me = psutil.Process()
+    cpu = CounterMetricFamily("process_cpu_seconds", "CPU time of the director")
+    times = me.cpu_times()
+    cpu.add_metric([], times.user + times.system)
+    yield cpu
+    yield GaugeMetricFamily(
+        "process_resident_memory_bytes", "Memory of the director", value=me.memory_info().rss
+    )
+    discarded = CounterMetricFamily(
+        "anabranch_events_discarded", "Events that slow subscribers lost"
+    )
+    discarded.add_metric([], site.events.discarded)
+    yield discarded

@@ -1,0 +1,122 @@
+"""The JSON of the API."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RenditionOut(BaseModel):
+    """One encoding of a channel."""
+
+    name: str
+    width: int
+    height: int
+    bitrate_kbps: int
+
+
+class ChannelOut(BaseModel):
+    """A channel as anybody may see it."""
+
+    name: str
+    title: str
+    state: Literal["starting", "live", "slate", "failed"]
+    detail: str | None = Field(description="why it is not live, in words")
+    viewers: int
+    renditions: list[RenditionOut]
+
+
+class ChannelsOut(BaseModel):
+    channels: list[ChannelOut]
+
+
+class ChannelIn(BaseModel):
+    """A channel to be added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=200, description="a-z, 0-9 and '-', at most 40")]
+    source: Annotated[
+        str,
+        Field(
+            max_length=2000,
+            description="test, a file on the director's machine, a URL, rtp, srt or rtmp",
+        ),
+    ]
+    title: Annotated[str | None, Field(max_length=500)] = None
+    once: bool = False
+    key: Annotated[str | None, Field(max_length=100)] = None
+
+
+class ChannelDetailOut(ChannelOut):
+    """A channel as its operator sees it: with the way in, and the key."""
+
+    source: str
+    once: bool
+    key: str | None = Field(description="the publisher's secret, where its protocol has one")
+    publish: dict[str, str] = Field(description="what to enter at the producer's side, by name")
+
+
+class NodeOut(BaseModel):
+    """A node of the tree."""
+
+    name: str
+    role: str
+    parent: str | None
+    connected: bool
+    viewers: int | None
+    address: str | None
+
+
+class SiteOut(BaseModel):
+    """The whole site, for ``anabranch status``."""
+
+    name: str
+    version: str
+    carriage: Literal["switches", "direct"]
+    uptime_s: float
+    pid: int
+    nodes: list[NodeOut]
+    channels: list[ChannelOut]
+    seats: int
+    children: dict[str, dict[str, Any]]
+    notes: list[str]
+
+
+class SeatOut(BaseModel):
+    """A viewer. The seat's identifier is its viewer's secret and is not shown."""
+
+    channel: str
+    rendition: str
+    leaf: str
+    state: str
+    seconds: float
+    bytes_sent: int | None
+    packets_lost: int | None
+    nacks: int | None
+    jitter_ms: float | None
+    rtt_ms: float | None
+
+
+class EventOut(BaseModel):
+    kind: str
+    subject: str
+    time: float
+    data: dict[str, Any]
+
+
+class PortOut(BaseModel):
+    """Counters of one switch port."""
+
+    node: str
+    port: int
+    device: str
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+
+
+class TimeOut(BaseModel):
+    """The director's clock, for pages that measure delay from the picture."""
+
+    epoch_ms: float

@@ -1,0 +1,60 @@
+"""The pages, built from ``web/`` and shipped inside the package."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+STATIC = Path(__file__).parent / "static"
+_CSP = (
+    "default-src 'self'; media-src 'self' blob:; style-src 'self'; script-src 'self';"
+    " connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class _Assets(StaticFiles):
+    """Built files have their hash in their name, so a browser may keep them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def cached(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                headers = message["headers"]
+                assert isinstance(headers, list)
+                headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
+            await send(message)
+
+        await super().__call__(scope, receive, cached)  # type: ignore[arg-type]
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages to ``app``; a checkout whose pages are not built says how to build them."""
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return _page("index.html")
+
+    @app.get("/watch/{channel}", include_in_schema=False)
+    async def watch(channel: str) -> Response:
+        return _page("watch.html")
+
+    @app.get("/favicon.svg", include_in_schema=False)
+    async def icon() -> Response:
+        return FileResponse(STATIC / "favicon.svg")
+
+    app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
+
+
+def _page(name: str) -> Response:
+    path = STATIC / name
+    if not path.is_file():
+        text = "<p>The pages are not built yet: run <code>./scripts/build</code>.</p>"
+        return HTMLResponse(text, 503)
+    return FileResponse(path, headers=_PAGE_HEADERS, media_type="text/html")

@@ -1,0 +1,92 @@
+"""WHEP: WebRTC-HTTP egress (draft-ietf-wish-whep). The offer comes by POST, the answer is 201.
+
+The answer is complete and the leaves are ICE-lite, so a viewer's own candidates are not needed:
+a PATCH that trickles them is accepted and changes nothing. An ICE restart is not possible;
+a viewer that lost its connection posts a new offer.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+
+from anabranch.media.leaf import OfferError
+from anabranch.media.sdp import MAX_SDP
+from anabranch.site.site import Site
+
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, DELETE, PATCH, OPTIONS",
+    "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
+    "Access-Control-Expose-Headers": "Location, ETag, Link, Accept-Patch",
+    "Access-Control-Max-Age": "86400",
+}
+router = APIRouter(prefix="/whep", tags=["WHEP"])
+
+
+def _site(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+@router.options("/{channel}", include_in_schema=False)
+@router.options("/{channel}/{seat}", include_in_schema=False)
+async def preflight() -> Response:
+    """Let players on other sites in."""
+    return Response(status_code=204, headers={**_CORS, "Accept-Post": "application/sdp"})
+
+
+@router.post(
+    "/{channel}",
+    status_code=201,
+    response_class=Response,
+    responses={
+        201: {"content": {"application/sdp": {}}, "description": "The answer."},
+        404: {"description": "No such channel or rendition."},
+        415: {"description": "The body is not application/sdp."},
+        422: {"description": "The offer cannot be answered; the detail says why."},
+        503: {"description": "No leaf is ready; try again."},
+    },
+    openapi_extra={"requestBody": {"content": {"application/sdp": {"schema": {"type": "string"}}}}},
+)
+async def watch(
+    channel: str,
+    request: Request,
+    rendition: Annotated[str | None, Query(max_length=40)] = None,
+) -> Response:
+    """Watch a channel: send an SDP offer, get the answer and the seat's address."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/sdp":
+        raise HTTPException(415, "the offer must come as application/sdp", _CORS)
+    body = await request.body()
+    if len(body) > MAX_SDP:
+        raise HTTPException(413, f"an offer has at most {MAX_SDP} bytes", _CORS)
+    try:
+        offer = body.decode()
+    except UnicodeDecodeError as error:
+        raise OfferError("the offer is not UTF-8 text") from error
+    seat, answer = await _site(request).watch(channel, rendition, offer)
+    headers = {
+        **_CORS,
+        "Location": f"/whep/{channel}/{seat.id}",
+        "ETag": f'"{seat.id[:8]}"',
+        "Accept-Patch": "application/trickle-ice-sdpfrag",
+        "Cache-Control": "no-store",
+    }
+    return Response(answer, 201, headers, media_type="application/sdp")
+
+
+@router.patch("/{channel}/{seat}", status_code=204)
+async def trickle(channel: str, seat: str, request: Request) -> Response:
+    """Take a viewer's candidates (not needed, see above)."""
+    _site(request).seats.get(seat)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/trickle-ice-sdpfrag":
+        raise HTTPException(415, "a patch must be application/trickle-ice-sdpfrag", _CORS)
+    return Response(status_code=204, headers=_CORS)
+
+
+@router.delete("/{channel}/{seat}")
+async def leave(channel: str, seat: str, request: Request) -> Response:
+    """Leave: the seat is free at once."""
+    await _site(request).leave(seat)
+    return Response(status_code=200, headers=_CORS)

@@ -1,0 +1,76 @@
+"""What an operator may set about a site. The composition root fills these in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition
+from anabranch.tree.model import Node, Role
+
+DEFAULT_NODES = (
+    Node("root", Role.ROOT),
+    Node("relay", Role.RELAY, "root"),
+    Node("leaf1", Role.LEAF, "relay"),
+    Node("leaf2", Role.LEAF, "relay"),
+)
+
+
+_OVERLAY = IPv4Network("10.98.0.0/24")
+_ACCESS = IPv4Network("10.97.0.0/24")
+_GROUPS = IPv4Network("239.192.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Address ranges of a site.
+
+    Attributes:
+        overlay: hosts of the nodes, behind their switches.
+        access: the links by which viewers reach the leaves; four addresses a leaf.
+        groups: multicast range of the streams (RFC 2365: organisation-local scope).
+    """
+
+    overlay: IPv4Network = _OVERLAY
+    access: IPv4Network = _ACCESS
+    groups: IPv4Network = _GROUPS
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports of this machine that a site uses; ranges are first and last.
+
+    ``media`` is shared out among the leaves, ``srt`` and ``rtp`` among channels that name none.
+    """
+
+    media: tuple[int, int] = (20000, 20999)
+    inlets: tuple[int, int] = (21000, 21999)
+    rtmp: int = 1935
+    srt: tuple[int, int] = (9000, 9099)
+    rtp: tuple[int, int] = (5004, 5103)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSettings:
+    """A site.
+
+    ``switches`` False sends the channels straight to a single leaf server: no namespaces, no
+    Open vSwitch, no root needed. ``public_addresses`` are what other computers reach the
+    leaves by. ``callback_port`` of 127.0.0.1 is where the RTMP server asks whether a
+    publisher is allowed.
+    """
+
+    name: str
+    run_id: str
+    run_dir: Path
+    database_url: str
+    switches: bool = True
+    nodes: Sequence[Node] = DEFAULT_NODES
+    addresses: Addresses = field(default_factory=Addresses)
+    ports: Ports = field(default_factory=Ports)
+    format: Format = field(default_factory=Format)
+    ladder: tuple[Rendition, ...] = DEFAULT_LADDER
+    public_addresses: tuple[str, ...] = ()
+    test_channels: int = 2
+    keyframe_on_join: bool = True
+    callback_port: int = 0

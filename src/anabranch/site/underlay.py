@@ -1,0 +1,262 @@
+"""The underlay: what carries the channels, made and removed.
+
+``SwitchedUnderlay`` makes a namespace, an Open vSwitch and a host for every node of the plan.
+``DirectUnderlay`` makes nothing: one leaf server beside the director, fed by the encoders.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Protocol
+
+from anabranch.core.errors import UnavailableError
+from anabranch.core.events import Event
+from anabranch.fabric.controller import Controller
+from anabranch.fabric.errors import FabricError
+from anabranch.fabric.openvswitch import OpenVSwitch
+from anabranch.host import network
+from anabranch.host.journal import Journal
+from anabranch.host.process import Child
+from anabranch.media.janus import JanusSettings
+from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, SwitchCarriage, Target
+from anabranch.site.plan import BRIDGE, HOST_DEVICE, NodePlan, make_plan
+from anabranch.site.settings import SiteSettings
+
+_FORWARDING = "net.ipv4.ip_forward"
+
+
+class Underlay(Protocol):
+    """What a site stands on."""
+
+    carriage: Carriage
+    encoder_namespace: str | None
+    encoder_interface: str | None
+
+    async def start(self, progress: Callable[[str], None]) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def leaf_settings(self) -> list[JanusSettings]: ...
+
+    def nodes(self) -> list[dict[str, Any]]: ...
+
+    def children(self) -> Mapping[str, Child]: ...
+
+    async def port_counters(self) -> list[dict[str, Any]]: ...
+
+
+class SwitchedUnderlay:
+    """Namespaces, links, switches, and the controller that programs them."""
+
+    def __init__(
+        self, settings: SiteSettings, journal: Journal, on_event: Callable[[Event], None]
+    ) -> None:
+        self.plan = make_plan(settings)
+        self.controller = Controller(on_event)
+        self.carriage: Carriage = SwitchCarriage(self.plan, self.controller)
+        self.encoder_namespace: str | None = self.plan.nodes[self.plan.tree.root.name].namespace
+        self.encoder_interface: str | None = HOST_DEVICE
+        self._settings = settings
+        self._journal = journal
+        self._switches = {
+            node.name: OpenVSwitch(
+                node.name,
+                node.namespace,
+                settings.run_dir / node.name / "ovs",
+                settings.run_id,
+                on_event,
+            )
+            for node in self.plan.nodes.values()
+        }
+
+    async def start(self, progress: Callable[[str], None]) -> None:
+        progress("namespaces and links")
+        await asyncio.to_thread(self._make_network)
+        progress("switches")
+        await asyncio.gather(*(self._start_switch(node) for node in self.plan.nodes.values()))
+        await self._until_connected()
+
+    def _make_network(self) -> None:
+        for node in self.plan.nodes.values():
+            self._journal.record("netns", node.namespace)
+            network.make_namespace(node.namespace)
+            network.make_link(node.host, node.switch_end)
+        for one, other in self.plan.links:
+            network.make_link(one, other)
+        root = self.plan.nodes[self.plan.tree.root.name]
+        network.add_route(root.namespace, str(self._settings.addresses.groups), device=HOST_DEVICE)
+        self._open_leaves()
+
+    def _open_leaves(self) -> None:
+        """Make the leaves reachable: an access link each, and this machine's media ports."""
+        forwards: dict[IPv4Address, tuple[int, int]] = {}
+        for leaf in self.plan.leaves:
+            assert leaf.access is not None
+            assert leaf.gateway is not None
+            assert leaf.access.address is not None
+            assert leaf.gateway.address is not None
+            self._journal.record("link", leaf.gateway.device)
+            network.make_link(leaf.gateway, leaf.access)
+            network.add_route(
+                leaf.namespace,
+                "default",
+                device=leaf.access.device,
+                via=str(leaf.gateway.address.ip),
+            )
+            forwards[leaf.access.address.ip] = leaf.media_ports
+        if not self._settings.public_addresses:
+            return
+        self._journal.record("nft", self.plan.table)
+        network.forward_ports(self.plan.table, forwards)
+        switch = Path("/proc/sys", *_FORWARDING.split("."))
+        before = switch.read_text().strip()
+        if before != "1":
+            self._journal.record("sysctl", _FORWARDING, before=before)
+            switch.write_text("1")
+
+    async def _start_switch(self, node: NodePlan) -> None:
+        switch = self._switches[node.name]
+        path = switch.controller_path(BRIDGE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        await self.controller.listen_unix(path, node.name)
+        await switch.start()
+        await switch.configure(BRIDGE, node.dpid, node.ports, f"unix:{path}")
+
+    async def _until_connected(self, limit: float = 10.0) -> None:
+        missing = sorted(self.plan.nodes)
+        for _ in range(round(limit / 0.02)):
+            states = self.controller.switches()
+            missing = [n for n in self.plan.nodes if n not in states or not states[n].connected]
+            if not missing:
+                return
+            await asyncio.sleep(0.02)
+        raise UnavailableError(f"these switches do not connect: {', '.join(missing)}")
+
+    async def stop(self) -> None:
+        await asyncio.gather(
+            *(switch.stop() for switch in self._switches.values()), return_exceptions=True
+        )
+        await self.controller.close()
+
+    def leaf_settings(self) -> list[JanusSettings]:
+        result = []
+        for leaf in self.plan.leaves:
+            assert leaf.access is not None
+            assert leaf.access.address is not None
+            result.append(
+                JanusSettings(
+                    name=leaf.name,
+                    directory=self._settings.run_dir / leaf.name / "janus",
+                    run_id=self._settings.run_id,
+                    netns=leaf.namespace,
+                    media_addresses=(str(leaf.access.address.ip),),
+                    public_addresses=self._settings.public_addresses,
+                    media_ports=leaf.media_ports,
+                    inlet_interface=str(leaf.overlay_address),
+                    inlet_ports=self._settings.ports.inlets,
+                )
+            )
+        return result
+
+    def nodes(self) -> list[dict[str, Any]]:
+        states = self.controller.switches()
+        return [
+            {
+                "name": node.name,
+                "role": str(node.role),
+                "parent": self.plan.tree[node.name].parent,
+                "connected": node.name in states and states[node.name].connected,
+                "address": str(node.overlay_address),
+            }
+            for node in self.plan.nodes.values()
+        ]
+
+    def children(self) -> Mapping[str, Child]:
+        return {
+            child.spec.name: child
+            for switch in self._switches.values()
+            for child in (switch.ovsdb, switch.vswitchd)
+        }
+
+    async def port_counters(self) -> list[dict[str, Any]]:
+        async def read(node: NodePlan) -> list[dict[str, Any]]:
+            devices = {number: device for device, number in node.ports.items()}
+            try:
+                stats = await self.controller.port_stats(node.name)
+            except FabricError:
+                return []
+            return [
+                {
+                    "node": node.name,
+                    "port": port.port_no,
+                    "device": devices[port.port_no],
+                    "rx_packets": port.rx_packets,
+                    "tx_packets": port.tx_packets,
+                    "rx_bytes": port.rx_bytes,
+                    "tx_bytes": port.tx_bytes,
+                }
+                for port in stats
+                if port.port_no in devices
+            ]
+
+        parts = await asyncio.gather(*(read(node) for node in self.plan.nodes.values()))
+        return [counter for part in parts for counter in part]
+
+
+class DirectUnderlay:
+    """No switches and no privileges: the encoders send straight to one leaf server."""
+
+    encoder_namespace: str | None = None
+    encoder_interface: str | None = None
+
+    def __init__(
+        self, settings: SiteSettings, retarget: Callable[[StreamId, list[Target]], None]
+    ) -> None:
+        self._settings = settings
+        self.carriage: Carriage = DirectCarriage("127.0.0.1", retarget)
+
+    async def start(self, progress: Callable[[str], None]) -> None:
+        progress("no switches: channels go straight to the leaf server")
+
+    async def stop(self) -> None:
+        pass
+
+    def leaf_settings(self) -> list[JanusSettings]:
+        """Return the one leaf's settings.
+
+        Raises:
+            UnavailableError: this machine has no address but loopback, which Janus cannot use.
+        """
+        addresses = tuple(str(address) for address in network.local_addresses())
+        if not addresses:
+            raise UnavailableError(
+                "this machine has no network address but loopback, and Janus needs one:"
+                " connect it to a network, or run as root"
+            )
+        return [
+            JanusSettings(
+                name="leaf1",
+                directory=self._settings.run_dir / "leaf1",
+                run_id=self._settings.run_id,
+                netns=None,
+                media_addresses=addresses,
+                public_addresses=tuple(
+                    a for a in self._settings.public_addresses if a not in addresses
+                ),
+                media_ports=self._settings.ports.media,
+                inlet_interface="127.0.0.1",
+                inlet_ports=self._settings.ports.inlets,
+            )
+        ]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {"name": "leaf1", "role": "leaf", "parent": None, "connected": True, "address": None}
+        ]
+
+    def children(self) -> Mapping[str, Child]:
+        return {}
+
+    async def port_counters(self) -> list[dict[str, Any]]:
+        return []

@@ -1,0 +1,166 @@
+"""The Janus leaf with a foreign viewer, in a namespace of its own."""
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from anabranch.core.names import new_id
+from anabranch.host import network
+from anabranch.host.journal import Journal
+from anabranch.host.network import Port
+from anabranch.host.process import Child, ChildSpec
+from anabranch.media.janus import JanusLeaf, JanusSettings
+from anabranch.media.leaf import Feed, OfferError
+from tests.lab.viewer import viewer
+
+pytestmark = pytest.mark.lab
+FEED = Feed("test1", "high")
+
+
+@asynccontextmanager
+async def source(leaf: JanusLeaf, netns: str) -> AsyncIterator[None]:
+    """Send H.264 and Opus to the leaf's only inlet."""
+    (inlet,) = leaf.inlets()
+    video = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -profile:v baseline -an"
+    lavfi = ["-re", "-f", "lavfi", "-i", "testsrc2=s=320x180:r=25", "-f", "lavfi", "-i", "sine"]
+    child = Child(
+        ChildSpec(
+            "source",
+            ("ffmpeg", "-loglevel", "error", *lavfi, "-map", "0:v", *video.split(), "-pix_fmt",
+             "yuv420p", "-f", "rtp", f"rtp://127.0.0.1:{inlet.video_port}?pkt_size=1200",
+             "-map", "1:a", "-c:a", "libopus", "-ar", "48000", "-ac", "2", "-vn",
+             "-f", "rtp", f"rtp://127.0.0.1:{inlet.audio_port}"),
+            netns=netns,
+        ),
+        new_id(),
+    )  # fmt: skip
+    await child.start()
+    try:
+        yield
+    finally:
+        await child.stop()
+
+
+def make_network(netns: str, device: str) -> None:
+    network.make_namespace(netns)
+    network.make_link(
+        Port(device, None, address=IPv4Interface("10.97.250.1/30")),
+        Port("access0", netns, address=IPv4Interface("10.97.250.2/30")),
+    )
+
+
+@pytest.fixture
+async def leaf() -> AsyncIterator[JanusLeaf]:
+    directory = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
+    tag = secrets.token_hex(2)
+    netns = f"ab-t{tag}"
+    journal = Journal(directory)
+    try:
+        journal.record("netns", netns)
+        await asyncio.to_thread(make_network, netns, f"abt{tag}")
+        made = JanusLeaf(
+            JanusSettings(
+                name="leaf1",
+                directory=directory,
+                run_id=new_id(),
+                netns=netns,
+                media_addresses=("10.97.250.2",),
+                public_addresses=(),
+                media_ports=(20000, 20099),
+                inlet_interface="lo",
+                inlet_ports=(21000, 21099),
+            )
+        )
+        await made.start()
+        yield made
+        await made.stop()
+    finally:
+        await asyncio.to_thread(journal.undo)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def until(condition: object, limit: float = 5.0) -> None:
+    async with asyncio.timeout(limit):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.02)
+
+
+async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
+    states: list[str] = []
+    changes: list[int] = []
+    leaf.on_viewing = lambda _id, state: states.append(state)
+    leaf.on_inlets = lambda: changes.append(len(leaf.inlets()))
+    async with viewer() as first:
+        viewings = []
+
+        async def ask(offer: str) -> str:
+            viewings.append(await leaf.watch(FEED, offer))
+            return viewings[-1].answer
+
+        await first.watch(ask)
+        async with source(leaf, leaf._settings.netns or ""):
+            await first.frames(25)
+            assert first.size == (320, 180)
+            assert first.audio_frames > 10
+            assert states == ["up"]
+
+            statistics = await leaf.statistics(viewings[0].id)
+            assert statistics is not None
+            assert statistics.bytes_sent > 10_000
+
+            async with viewer() as second:  # shares the mountpoint
+                await second.watch(ask)
+                await second.frames(5)
+                assert len(leaf.inlets()) == 1
+            await leaf.close(viewings[1].id)
+            await first.frames(5)
+        await leaf.close(viewings[0].id)
+    await until(lambda: not leaf.inlets())
+    assert changes == [1, 0]
+    assert states.count("gone") == 2
+
+
+async def test_bad_offers_are_refused_and_leave_nothing(leaf: JanusLeaf) -> None:
+    async with viewer() as one:
+        await one.connection.setLocalDescription(await one.connection.createOffer())
+        good = one.connection.localDescription.sdp
+    for bad in (
+        "",
+        "hello",
+        good.replace("H264", "H265"),
+        good.replace("a=ice-pwd", "a=ice-pwx"),
+        good.replace("a=fingerprint:", "a=fingerprint:sha-256 no"),
+        good.replace("m=video ", "m=video"),
+        "v=0\r\n" + "a=x\r\n" * 30_000,
+    ):
+        with pytest.raises(OfferError):
+            await leaf.watch(FEED, bad)
+    await until(lambda: not leaf.inlets())
+    assert leaf.ready
+
+
+async def test_a_killed_janus_comes_back_and_its_viewers_are_told(leaf: JanusLeaf) -> None:
+    states: list[str] = []
+    leaf.on_viewing = lambda _id, state: states.append(state)
+    async with viewer() as first:
+
+        async def ask(offer: str) -> str:
+            return (await leaf.watch(FEED, offer)).answer
+
+        await first.watch(ask)
+        await until(lambda: states == ["up"])
+        assert leaf._child is not None
+        leaf._child.kill()
+        await until(lambda: states == ["up", "gone"])
+        assert leaf.inlets() == frozenset()
+        await until(lambda: leaf.ready, limit=5.0)
+    async with viewer() as again:
+        await again.watch(ask)
+        await until(lambda: states[-1] == "up")

@@ -1,0 +1,63 @@
+"""A WHEP viewer that is not ours: aiortc, an independent WebRTC stack."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+
+
+class Viewer:
+    """Counts the decoded frames of what it watches."""
+
+    def __init__(self) -> None:
+        self.connection = RTCPeerConnection()
+        self.video_frames = 0
+        self.audio_frames = 0
+        self.size: tuple[int, int] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        for kind in ("video", "audio"):
+            self.connection.addTransceiver(kind, direction="recvonly")
+        self.connection.on("track", self._track)
+
+    def _track(self, track: object) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(self._drain(track)))
+
+    async def _drain(self, track: object) -> None:
+        with suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()  # type: ignore[attr-defined]
+                if track.kind == "video":  # type: ignore[attr-defined]
+                    self.video_frames += 1
+                    self.size = (frame.width, frame.height)
+                else:
+                    self.audio_frames += 1
+
+    async def watch(self, ask: Callable[[str], Awaitable[str]]) -> None:
+        """Offer by ``ask`` (offer in, answer out) and connect."""
+        await self.connection.setLocalDescription(await self.connection.createOffer())
+        answer = await ask(self.connection.localDescription.sdp)
+        await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+    async def frames(self, count: int, limit: float = 10.0) -> None:
+        """Wait for ``count`` more video frames."""
+        goal = self.video_frames + count
+        async with asyncio.timeout(limit):
+            while self.video_frames < goal:
+                await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        await self.connection.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def viewer() -> AsyncIterator[Viewer]:
+    made = Viewer()
+    try:
+        yield made
+    finally:
+        await made.close()
