@@ -256,6 +256,41 @@ def show_config(
     sys.stdout.write(files("anabranch.app").joinpath("anabranch.yaml").read_text())
 
 
+@app.command()
+@command
+def bench(
+    name: Annotated[str, typer.Argument(help="first-frame, latency or idle.")],
+    samples: Annotated[int | None, typer.Option("-n", help="How many samples.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure, on a site of its own, beside a peer in the same run."""
+    from anabranch.app.bench import first_frame, idle, latency
+    from anabranch.app.bench.report import report
+
+    benches = {
+        "first-frame": (first_frame.measure, 30),
+        "latency": (latency.measure, 500),
+        "idle": (idle.measure, 20),
+    }
+    if name not in benches:
+        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
+    measure, usual = benches[name]
+    if samples is not None and samples < 1:
+        raise UsageError("at least one sample")
+    result = report(name, measure(samples or usual))
+    if as_json:
+        out.print_json(json.dumps(result))
+        return
+    machine = result["machine"]
+    out.print(f"{name}, {result['date']}, {machine['cores']} cores, {machine['cpu']}")
+    for row in result["results"]:
+        figures = "  ".join(f"{k} {row[k]}" for k in ("value", "p50", "p95", "max") if k in row)
+        out.print(f"  {row['metric']} ({row['unit']}, n={row['n']}): [bold]{figures}[/bold]")
+        out.print(f"    target {row.get('target', '-')}", soft_wrap=True)
+        if "peer" in row:
+            out.print(f"    peer {row['peer']['value']}: {row['peer']['name']}", soft_wrap=True)
+
+
 @channel_app.command("add")
 @command
 def channel_add(

@@ -1,0 +1,156 @@
+"""A site of its own for a measurement or a test: another process, other names, other ports."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from anabranch.core.errors import UnavailableError
+
+_LIMIT = 30.0
+
+
+class SiteProcess:
+    """``anabranch up`` as a child process, with a state of its own that is removed afterwards."""
+
+    def __init__(self, **settings: str) -> None:
+        """Prepare; ``settings`` are ``ANABRANCH_*`` variables without their prefix."""
+        self.name = f"t{secrets.token_hex(2)}"
+        # Short: Unix socket paths end at 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
+        self.port = _free_port()
+        third = secrets.randbelow(200) + 20
+        base = 22000 + secrets.randbelow(40) * 100
+        defaults = {
+            "SITE": self.name,
+            "LISTEN": f"0.0.0.0:{self.port}",
+            "PUBLIC_ADDRESS": "none",
+            "STATE_DIR": str(self.directory / "state"),
+            "RUN_DIR": str(self.directory / "run"),
+            "ADDRESSES__OVERLAY": f"10.98.{third}.0/24",
+            "ADDRESSES__ACCESS": f"10.97.{third}.0/24",
+            "PORTS__MEDIA": f"{base}-{base + 99}",
+            "PORTS__INLETS": f"{base + 4000}-{base + 4099}",
+            "PORTS__SRT": f"{base + 8000}-{base + 8019}",
+            "PORTS__RTP": f"{base + 8020}-{base + 8039}",
+            "PORTS__RTMP": str(_free_port()),
+            "LOG__FORMAT": "json",
+        }
+        values = defaults | {name.upper(): value for name, value in settings.items()}
+        self.environment = {f"ANABRANCH_{name}": value for name, value in values.items()}
+        self.settings = values
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.settings["RUN_DIR"])
+
+    def start(self) -> float:
+        """Start it and return the seconds until its channels are on the air.
+
+        Raises:
+            UnavailableError: it ended, or was not on the air in 30 s; with its last words.
+        """
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "anabranch", "up"],
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        while time.monotonic() - began < _LIMIT:
+            if self.process.poll() is not None:
+                break
+            try:
+                channels = httpx.get(f"{self.url}/api/channels", timeout=2.0).json()["channels"]
+                if all(channel["state"] == "live" for channel in channels):
+                    return time.monotonic() - began
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        words = self.log.read_text(errors="replace").strip().splitlines()
+        self.stop()
+        raise UnavailableError(f"the site did not come up: {' | '.join(words[-3:])}")
+
+    def stop(self) -> int | None:
+        """End it as Ctrl-C does; return its exit code."""
+        process, self.process = self.process, None
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def kill(self) -> None:
+        """End it as kill -9 does: what it made stays."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run an ``anabranch`` command about this site."""
+        return subprocess.run(
+            [sys.executable, "-m", "anabranch", *arguments],
+            env=os.environ | self.environment | {"COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def api(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request with the operator's token."""
+        token = (Path(self.settings["STATE_DIR"]) / "token").read_text().strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.request(method, self.url + path, headers=headers, timeout=20.0, **options)
+
+    def remove(self) -> None:
+        """End it and remove everything, whatever state it is in."""
+        self.stop()
+        self.command("down")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def running_site(**settings: str) -> Iterator[SiteProcess]:
+    """Give a site that is on the air, and remove it afterwards."""
+    site = SiteProcess(**settings)
+    try:
+        site.start()
+        yield site
+    finally:
+        site.remove()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,99 @@
+/** The channel list. */
+
+import { fetchChannels } from "./channels";
+import type { Channel } from "./channels";
+import { Card } from "./cards";
+import { copyText } from "./clipboard";
+import { followEvents } from "./events";
+import { viewersLabel } from "./format";
+
+// Asked for before anything else is set up.
+const first = fetchChannels();
+first.catch(() => undefined);
+
+const TOAST_MS = 2200;
+const RETRY_MS = 3000;
+const COMMAND = "anabranch channel add NAME --from SOURCE";
+
+function summaryOf(channels: readonly Channel[]): string {
+  if (!channels.length) return "";
+  const live = channels.filter(({ state }) => state === "live").length;
+  const viewers = channels.reduce((sum, channel) => sum + channel.viewers, 0);
+  return `${live} of ${channels.length} live · ${viewersLabel(viewers)}`;
+}
+
+function run(): void {
+  const part = (id: string) => document.getElementById(id)!;
+  const grid = part("grid");
+  const cards = new Map<string, Card>();
+
+  let fading = 0;
+  const toast = (text: string) => {
+    const element = part("toast");
+    element.textContent = text;
+    element.classList.add("shown");
+    clearTimeout(fading);
+    fading = setTimeout(() => element.classList.remove("shown"), TOAST_MS);
+  };
+  const copy = async (text: string, what: string) => {
+    if (await copyText(text)) toast(`${what} copied`);
+    else prompt(`${what}:`, text);
+  };
+  part("copy-command").onclick = () => void copy(COMMAND, "Command");
+
+  const show = (channels: readonly Channel[]) => {
+    const names = new Set(channels.map(({ name }) => name));
+    for (const [name, card] of cards) {
+      if (names.has(name)) continue;
+      card.element.remove();
+      cards.delete(name);
+    }
+    channels.forEach((channel, index) => {
+      let card = cards.get(channel.name);
+      if (card) card.update(channel);
+      else {
+        card = new Card(channel, (text, what) => void copy(text, what));
+        cards.set(channel.name, card);
+      }
+      // Moving an element takes the focus from it: only where the order has really changed.
+      if (grid.children[index] !== card.element) grid.insertBefore(card.element, grid.children[index] ?? null);
+    });
+    part("empty").hidden = channels.length > 0;
+    grid.hidden = channels.length === 0;
+    grid.setAttribute("aria-busy", "false");
+    const summary = summaryOf(channels);
+    if (part("summary").textContent !== summary) part("summary").textContent = summary;
+  };
+
+  let running = false;
+  let again = false;
+  let retry = 0;
+  const refresh = async (asked: Promise<Channel[]> = fetchChannels()) => {
+    if (running) {
+      asked.catch(() => undefined);
+      again = true;
+      return;
+    }
+    running = true;
+    clearTimeout(retry);
+    const trouble = part("trouble");
+    try {
+      show(await asked);
+      trouble.hidden = true;
+    } catch {
+      trouble.textContent = "The server cannot be reached at the moment. Trying again…";
+      trouble.hidden = false;
+      retry = setTimeout(() => void refresh(), RETRY_MS);
+    }
+    running = false;
+    if (again) {
+      again = false;
+      void refresh();
+    }
+  };
+  void refresh(first);
+  followEvents(() => void refresh());
+}
+
+if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", run);
+else run();

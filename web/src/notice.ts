@@ -1,0 +1,49 @@
+/** The words over the picture while there is none, or while it stands still. */
+
+import { byId } from "./controls";
+import type { Player } from "./player";
+import type { Target } from "./target";
+
+interface Words {
+  text: string;
+  detail: string | null;
+  /** There is a picture underneath; stay out of its way. */
+  corner: boolean;
+  final: boolean;
+}
+
+export function wordsFor(
+  phase: Player["phase"],
+  channel: string,
+  detail: string | null,
+): Words | null {
+  switch (phase) {
+    case "playing":
+      return null;
+    case "connecting":
+      return detail === null
+        ? { text: "Connecting…", detail: null, corner: false, final: false }
+        : { text: "Waiting for the channel…", detail, corner: false, final: false };
+    case "recovering":
+      return { text: "Reconnecting…", detail: null, corner: true, final: false };
+    case "ended": {
+      const text = channel ? `There is no channel “${channel}”` : "No channel is named here";
+      const hint = "It may have been removed, or its name is misspelt.";
+      return { text, detail: hint, corner: false, final: true };
+    }
+  }
+}
+
+export function showNotice(player: Pick<Player, "phase" | "detail">, target: Target): void {
+  const words = wordsFor(player.phase, target.channel, player.detail);
+  const notice = byId("notice");
+  notice.hidden = words === null;
+  byId("bar").hidden = words?.final ?? false;
+  if (!words) return;
+  notice.classList.toggle("corner", words.corner);
+  notice.classList.toggle("final", words.final);
+  byId("notice-text").textContent = words.text;
+  byId("notice-detail").textContent = words.detail ?? "";
+  byId("notice-detail").hidden = words.detail === null;
+  byId("notice-link").hidden = !words.final || target.embed;
+}

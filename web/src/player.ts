@@ -1,0 +1,202 @@
+/**
+ * Keeps a channel playing: carries out what recovery.ts decides, with WHEP sessions on a screen.
+ */
+
+import { IDLE, step } from "./recovery";
+import type { Command, Event, Recovery } from "./recovery";
+import { Screen } from "./screen";
+import { Meter, readCounters } from "./stats";
+import type { Counters, Figures } from "./stats";
+import type { Target } from "./target";
+import { whepPath } from "./target";
+import { WhepSession } from "./whep";
+
+const POLL_MS = 250;
+const NO_MEDIA = "The server answers, but no picture arrives. A firewall may be holding back UDP.";
+
+export type Phase = "connecting" | "playing" | "recovering" | "ended";
+
+interface Seat {
+  readonly session: WhepSession;
+  readonly meter: Meter;
+  readonly rendition: string | null;
+  counters: Counters | null;
+}
+
+export class Player {
+  /** Another phase, or another detail to show with it. */
+  onphase: (() => void) | null = null;
+  /** Another picture: its size, its sound or its rendition may have changed. */
+  onshow: (() => void) | null = null;
+  onpoll: (() => void) | null = null;
+
+  readonly screen: Screen;
+  rendition: string | null;
+  /** The server's words about the last refusal. */
+  detail: string | null = null;
+  firstFrameAt: number | null = null;
+  reconnects = 0;
+  marks: Record<string, number> = {};
+
+  #state: Recovery = IDLE;
+  #seats = new Map<number, Seat>();
+  #opening: WhepSession | null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    videos: readonly [HTMLVideoElement, HTMLVideoElement],
+    private readonly target: Target,
+    /** A session already under way when the player is made: the first attempt. */
+    opening: WhepSession | null,
+  ) {
+    this.screen = new Screen(videos);
+    this.rendition = target.rendition;
+    this.#opening = opening;
+  }
+
+  start(): void {
+    this.#dispatch({ kind: "open" });
+    setInterval(() => void this.#poll(), POLL_MS);
+    addEventListener("online", () => this.#dispatch({ kind: "hurry" }));
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#dispatch({ kind: "hurry" });
+    });
+    addEventListener("pagehide", () => this.#leave());
+    // Out of the back/forward cache: the page is as it was, its connections are not.
+    addEventListener("pageshow", (event) => event.persisted && this.reopen());
+  }
+
+  /** Begin again after an end. */
+  reopen(): void {
+    this.#dispatch({ kind: "open" });
+  }
+
+  get phase(): Phase {
+    if (this.#state.ended) return "ended";
+    const { showing, attempt, retry } = this.#state;
+    if (!showing) return "connecting";
+    return retry || (attempt && attempt.reason !== "switch") ? "recovering" : "playing";
+  }
+
+  get #current(): Seat | undefined {
+    return this.#seats.get(this.#state.showing?.id ?? -1);
+  }
+
+  get figures(): Figures | null {
+    return this.#current?.meter.figures() ?? null;
+  }
+
+  get counters(): Counters | null {
+    return this.#current?.counters ?? null;
+  }
+
+  get hasAudio(): boolean {
+    return this.#current?.session.hasAudio ?? false;
+  }
+
+  choose(rendition: string | null): void {
+    if (rendition === this.rendition) return;
+    this.rendition = rendition;
+    this.#dispatch({ kind: "switch" });
+  }
+
+  #dispatch(event: Event): void {
+    const now = performance.now();
+    const before = this.phase;
+    const failures = this.#state.failures;
+    const [state, commands] = step(this.#state, event, now);
+    this.#state = state;
+    const timedOut = event.kind === "tick" && state.failures > failures;
+    if (timedOut) this.detail = NO_MEDIA;
+    for (const command of commands) this.#carryOut(command);
+    if (state === this.#state) {
+      clearTimeout(this.#timer);
+      if (state.retry) {
+        const wait = Math.max(0, state.retry.at - now);
+        // The poll alone would round the short pauses up to its own interval.
+        this.#timer = setTimeout(() => this.#dispatch({ kind: "tick" }), wait + 1);
+      }
+    }
+    if (timedOut || this.phase !== before) this.onphase?.();
+  }
+
+  #carryOut(command: Command): void {
+    switch (command.do) {
+      case "connect":
+        return this.#connect(command.id);
+      case "drop":
+        return this.#drop(command.id);
+      case "show":
+        return this.#show(command.id);
+      case "revert":
+        this.rendition = this.#current?.rendition ?? null;
+        return this.onshow?.();
+      case "forget":
+        this.rendition = null;
+    }
+  }
+
+  #connect(id: number): void {
+    const session =
+      this.#opening ?? new WhepSession(whepPath(this.target.channel, this.rendition));
+    this.#opening = null;
+    const { rendition } = this;
+    this.#seats.set(id, { session, meter: new Meter(), rendition, counters: null });
+    session.onlost = () => this.#dispatch({ kind: "lost", id });
+    void session.outcome.then((outcome) => {
+      // Of a session that was given up in the meantime nobody wants to hear.
+      if (outcome.ok || !this.#seats.has(id)) return;
+      this.detail = outcome.detail;
+      this.#dispatch({ kind: "refused", id, status: outcome.status, chosen: rendition !== null });
+      this.onphase?.();
+    });
+    this.screen.prepare(session.stream, () => this.#dispatch({ kind: "frame", id }));
+  }
+
+  #show(id: number): void {
+    const seat = this.#seats.get(id);
+    if (!seat) return;
+    const now = performance.now();
+    if (this.firstFrameAt === null) {
+      this.firstFrameAt = now;
+      this.marks = { ...this.marks, ...seat.session.marks, firstFrame: now };
+    } else {
+      this.reconnects++;
+    }
+    this.detail = null;
+    this.screen.swap();
+    this.onshow?.();
+  }
+
+  #drop(id: number): void {
+    const seat = this.#seats.get(id);
+    if (!seat) return;
+    this.#seats.delete(id);
+    seat.session.close();
+    this.screen.clear(seat.session.stream);
+  }
+
+  async #poll(): Promise<void> {
+    const watched = !document.hidden && !this.screen.paused;
+    await Promise.all(
+      [...this.#seats].map(async ([id, seat]) => {
+        const report = await seat.session.pc?.getStats().catch(() => null);
+        if (!report || !this.#seats.has(id)) return;
+        const counters = readCounters(report, performance.now());
+        seat.counters = counters;
+        seat.meter.push(counters);
+        const { videoPackets: packets, frames } = counters;
+        this.#dispatch({ kind: "counters", id, packets, frames, watched });
+        // A hidden page presents no frames; what is decoded will have to do.
+        if (document.hidden && frames > 0) this.#dispatch({ kind: "frame", id });
+      }),
+    );
+    this.#dispatch({ kind: "tick" });
+    this.onpoll?.();
+  }
+
+  #leave(): void {
+    for (const id of [...this.#seats.keys()]) this.#drop(id);
+    this.#state = { ...IDLE, lastId: this.#state.lastId, ended: true };
+  }
+}

@@ -1,0 +1,42 @@
+/** What the address of a watch page asks for. Pure. */
+
+export interface Target {
+  readonly channel: string;
+  readonly rendition: string | null;
+  readonly embed: boolean;
+}
+
+export function readTarget(url: URL, framed: boolean): Target {
+  const match = /^\/watch\/([^/]+)\/?$/.exec(url.pathname);
+  let channel = "";
+  try {
+    channel = match?.[1] ? decodeURIComponent(match[1]) : "";
+  } catch {
+    // A stray % in the address: no such channel.
+  }
+  const embed = url.searchParams.get("embed");
+  return {
+    channel,
+    rendition: url.searchParams.get("rendition") || null,
+    // ?embed=0 lets a page that frames the player have the full one.
+    embed: embed === null ? framed : embed !== "0",
+  };
+}
+
+export function whepPath(channel: string, rendition: string | null = null): string {
+  const query = rendition ? `?rendition=${encodeURIComponent(rendition)}` : "";
+  return `/whep/${encodeURIComponent(channel)}${query}`;
+}
+
+export function watchPath(channel: string): string {
+  return `/watch/${encodeURIComponent(channel)}`;
+}
+
+/** The HTML that puts a channel into someone else's page. */
+export function embedCode(origin: string, channel: string, title: string): string {
+  const plain = title.replace(/&/g, "&amp;").replace(/"/g, "&quot;").replace(/</g, "&lt;");
+  return (
+    `<iframe src="${origin}${watchPath(channel)}?embed=1" title="${plain}" width="640" height="360" ` +
+    `allow="autoplay; fullscreen" allowfullscreen style="border:0"></iframe>`
+  );
+}

@@ -1,0 +1,17 @@
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  base: "/",
+  // The director serves the two pages and /assets, nothing else: no public directory.
+  publicDir: false,
+  build: {
+    outDir: "../src/anabranch/console/static",
+    emptyOutDir: true,
+    target: "es2022",
+    // Every browser that can play over WHEP knows modulepreload; the polyfill would only be in the way.
+    modulePreload: { polyfill: false },
+    // Files, not data: addresses, so that the browser caches them under their hashed names.
+    assetsInlineLimit: 0,
+    rolldownOptions: { input: { index: "index.html", watch: "watch.html" } },
+  },
+});
