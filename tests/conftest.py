@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -21,16 +22,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_child_left() -> Iterator[None]:
     """Fail a test that leaves a child process of its own running."""
     me = psutil.Process()
+    mine = {me.pid, *(parent.pid for parent in me.parents())}
     before = {child.pid for child in me.children(recursive=True)}
     yield
-    left = [child for child in me.children(recursive=True) if child.pid not in before]
+    left = [child for child in me.children(recursive=True) if is_new(child, before, mine)]
     _, alive = psutil.wait_procs(left, timeout=1.0)
-    # Helpers of libraries that end with the interpreter: pyroute2 and multiprocessing.
-    alive = [child for child in alive if "resource_tracker" not in " ".join(child.cmdline())]
-    names = [" ".join(child.cmdline())[:80] for child in alive]
+    names = []
     for child in alive:
-        child.kill()
+        with suppress(psutil.Error):
+            names.append(" ".join(child.cmdline())[:80])
+            child.kill()
     assert not names, f"left running: {names}"
+
+
+def is_new(child: psutil.Process, before: set[int], mine: set[int]) -> bool:
+    """What a longer-lived fixture starts meanwhile is that fixture's own, not the test's."""
+    try:
+        family = {child.pid, *(parent.pid for parent in child.parents())} - mine
+    except psutil.Error:
+        return False
+    return before.isdisjoint(family)
 
 
 @pytest.fixture(autouse=True)

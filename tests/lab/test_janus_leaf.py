@@ -10,6 +10,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
+from tests.lab.viewer import viewer
 
 from anabranch.core.names import new_id
 from anabranch.host import network
@@ -18,7 +19,6 @@ from anabranch.host.network import Port
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.janus import JanusLeaf, JanusSettings
 from anabranch.media.leaf import Feed, OfferError
-from tests.lab.viewer import viewer
 
 pytestmark = pytest.mark.lab
 FEED = Feed("test1", "high")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import quote
 
 from anabranch.channels.definitions import Definition
@@ -10,6 +11,7 @@ from anabranch.media.source import RtmpSource, RtpSource, Source, SrtSource, Tes
 from anabranch.media.source_text import parse_source
 
 Span = tuple[int, int]
+_FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 
 
 def ports_of(source: Source) -> frozenset[int]:
@@ -77,7 +79,12 @@ def ready_source(definition: Definition, rtmp_port: int, number: int) -> Source:
     """
     source = parse_source(definition.source, loop=not definition.once)
     if isinstance(source, TestSource):
-        return replace(source, number=source.number or number, label=definition.title)
+        return replace(
+            source,
+            number=source.number or number,
+            label=definition.title,
+            has_font=_FONT.is_file(),
+        )
     if isinstance(source, SrtSource) and not source.passphrase:
         return replace(source, passphrase=definition.key)
     if isinstance(source, RtmpSource):

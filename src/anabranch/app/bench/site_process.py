@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class SiteProcess:
     def run_dir(self) -> Path:
         return Path(self.settings["RUN_DIR"])
 
-    def start(self) -> float:
+    def start(self, prefix: Sequence[str] = ()) -> float:
         """Start it and return the seconds until its channels are on the air.
 
         Raises:
@@ -73,7 +73,7 @@ class SiteProcess:
         began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "anabranch", "up"],
+                [*prefix, sys.executable, "-m", "anabranch", "up"],
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

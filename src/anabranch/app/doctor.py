@@ -1,0 +1,252 @@
+"""``anabranch doctor``: what this machine has and lacks, each with its remedy."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from anabranch.app.config import Config, site_settings
+from anabranch.core.errors import AnabranchError
+from anabranch.host.journal import Journal, holder
+from anabranch.host.network import local_addresses, outward_address
+from anabranch.media.encoder import WORKER_PYTHON
+from anabranch.media.janus import find_module
+from anabranch.media.rtmp import RTMP_MODULE
+from anabranch.site.plan import make_plan
+
+State = Literal["ok", "lacks", "fails"]
+
+_PROGRAMS = (
+    ("ffmpeg", "ffmpeg", "fails", "no source can be read"),
+    ("janus", "janus", "fails", "no viewer can be served"),
+    ("ovs-vswitchd", "openvswitch-switch", "fails", "no switches"),
+    ("ovsdb-tool", "openvswitch-common", "fails", "no switches"),
+    ("nft", "nftables", "fails", "leaves cannot be reached from other computers"),
+    ("ethtool", "ethtool", "fails", "packets would leave with wrong checksums"),
+    ("nsenter", "util-linux", "fails", "no namespaces"),
+    ("nginx", "nginx-light", "lacks", "no RTMP publishers"),
+)
+_ROOT_ONLY = {"ovs-vswitchd", "ovsdb-tool", "nft", "ethtool", "nsenter"}
+_ELEMENTS = (
+    "x264enc",
+    "opusenc",
+    "rtph264pay",
+    "rtpopuspay",
+    "multiudpsink",
+    "matroskademux",
+    "textoverlay",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: ``lacks`` costs a feature, ``fails`` keeps the site from coming up."""
+
+    state: State
+    what: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(config: Config) -> list[Finding]:
+    """Look at this machine with the eyes of the site that ``config`` describes."""
+    return [
+        *_configuration(config),
+        *_privileges(config),
+        *_programs(config),
+        *_encoder(),
+        *_kernel(config),
+        *_ports(config),
+        *_reachability(config),
+        *_room(config),
+    ]
+
+
+def _configuration(config: Config) -> Iterator[Finding]:
+    try:
+        make_plan(site_settings(config))
+    except AnabranchError as error:
+        yield Finding("fails", f"configuration: {error}", "correct it: anabranch config --check")
+    else:
+        yield Finding("ok", "configuration")
+
+
+def _privileges(config: Config) -> Iterator[Finding]:
+    if os.geteuid() == 0:
+        yield Finding("ok", "root: a tree of switches is possible")
+    elif config.carriage == "switches":
+        yield Finding("fails", "not root, and the configuration wants switches", "use sudo")
+    else:
+        yield Finding(
+            "lacks",
+            "not root: channels go straight to one leaf server, without switches",
+            "run with sudo for the tree of switches",
+        )
+
+
+def _programs(config: Config) -> Iterator[Finding]:
+    for program, package, state, cost in _PROGRAMS:
+        if program in _ROOT_ONLY and not config.switches:
+            continue
+        # Servers live in sbin, which is not on everybody's path.
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
+            yield Finding("ok", program)
+        else:
+            severity: State = "fails" if state == "fails" else "lacks"
+            yield Finding(severity, f"{program} is missing: {cost}", f"apt-get install {package}")
+    if not Path(RTMP_MODULE).is_file():
+        yield Finding(
+            "lacks",
+            "nginx has no RTMP module: no RTMP publishers",
+            "apt-get install libnginx-mod-rtmp",
+        )
+    try:
+        find_module("plugins", "streaming")
+        find_module("transports", "pfunix")
+    except AnabranchError as error:
+        yield Finding("fails", str(error), "apt-get install janus")
+    if not shutil.which("chromium"):
+        yield Finding("lacks", "Chromium is missing: no benchmarks", "apt-get install chromium")
+
+
+def _encoder() -> Iterator[Finding]:
+    lines = [
+        "import gi",
+        "gi.require_version('Gst', '1.0')",
+        "gi.require_version('GstVideo', '1.0')",
+        "from gi.repository import Gst, GstVideo",
+        "Gst.init(None)",
+        f"print(*[n for n in {_ELEMENTS!r} if Gst.ElementFactory.find(n) is None])",
+    ]
+    remedy = (
+        "apt-get install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base"
+        " gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-x"
+    )
+    try:
+        done = subprocess.run(
+            [WORKER_PYTHON, "-c", "\n".join(lines)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("fails", f"GStreamer cannot be asked: {error}", remedy)
+        return
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or ["unknown"]
+        yield Finding("fails", f"GStreamer's Python bindings: {words[-1]}", remedy)
+    elif done.stdout.strip():
+        yield Finding("fails", f"GStreamer lacks {done.stdout.strip()}", remedy)
+    else:
+        yield Finding("ok", "GStreamer with every element the encoder uses")
+
+
+def _kernel(config: Config) -> Iterator[Finding]:
+    if not config.switches or os.geteuid() != 0:
+        return
+    if Path("/sys/module/openvswitch").exists():
+        yield Finding("ok", "kernel has openvswitch (the userspace datapath is used all the same)")
+    else:
+        yield Finding("ok", "kernel without openvswitch: the userspace datapath is used")
+    for what, command in (
+        ("network namespaces", ["unshare", "--net", "true"]),
+        (
+            "links and their shaping (veth, tbf)",
+            ["unshare", "--net", "sh", "-c", "ip link add name va type veth peer name vb &&"
+             " tc qdisc add dev va root tbf rate 1mbit burst 10kb latency 50ms"],
+        ),
+        (
+            "port forwarding (nft, nat)",
+            ["unshare", "--net", "sh", "-c", "nft add table ip t && nft add chain ip t c"
+             " '{ type nat hook prerouting priority dstnat; }'"
+             " && nft add rule ip t c fib daddr type local udp dport 1 dnat to 10.0.0.1"],
+        ),
+    ):  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            yield Finding("ok", what)
+        else:
+            words = done.stderr.strip().splitlines() or ["refused"]
+            yield Finding("fails", f"{what}: {words[0]}", "use a kernel that allows it")
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    pid = holder(config.run)
+    if pid is not None:
+        yield Finding("ok", f"the site is up (process {pid})")
+        return
+    if any(Journal(config.run).entries()):
+        yield Finding("lacks", "an earlier run was killed and left things", "anabranch down")
+    for what, port in (("console", config.port), ("RTMP", config.ports.rtmp)):
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except PermissionError:
+                yield Finding("fails", f"port {port} ({what}) needs root", "choose another")
+            except OSError:
+                state: State = "fails" if what == "console" else "lacks"
+                remedy = "set `listen`" if what == "console" else "set `ports.rtmp`"
+                yield Finding(
+                    state, f"port {port} ({what}) is taken", f"{remedy} in anabranch.yaml"
+                )
+            else:
+                yield Finding("ok", f"port {port} ({what}) is free")
+
+
+def _reachability(config: Config) -> Iterator[Finding]:
+    public = config.public_addresses()
+    ports = config.ports.media
+    if not local_addresses():
+        state: State = "lacks" if config.switches else "fails"
+        yield Finding(
+            state,
+            "this machine has no address but loopback: no viewers from other computers",
+            "connect it to a network",
+        )
+    elif public:
+        yield Finding("ok", f"viewers reach the leaves at {', '.join(public)}, UDP {ports}")
+        if outward_address() is None:
+            yield Finding("lacks", "no route to other networks", "set public_address if wrong")
+        elif any(_is_private(address) for address in public):
+            yield Finding(
+                "ok",
+                f"{public[0]} is a private address: viewers beyond the router need"
+                f" public_address, and UDP {ports} forwarded",
+            )
+    else:
+        yield Finding("lacks", "no public address: viewers on this machine only", "public_address")
+
+
+def _is_private(address: str) -> bool:
+    try:
+        return IPv4Address(address).is_private
+    except ValueError:
+        return False
+
+
+def _room(config: Config) -> Iterator[Finding]:
+    path = config.state
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free / 1e6
+    if free < 100:
+        yield Finding("fails", f"{path} has {free:.0f} MB left", "make room for the store")
+    else:
+        yield Finding("ok", f"{free / 1000:.0f} GB free for the store")
+    cores = psutil.cpu_count() or 1
+    if cores < 2:
+        yield Finding("lacks", "one core: two channels at once may stutter", "fewer renditions")
+    else:
+        yield Finding("ok", f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB")
