@@ -1,6 +1,7 @@
 """What breaks comes back, without the viewer doing anything; and nothing is left at the end."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tests.lab.page import Watching
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
-from tests.lab.page import Watching
 
 pytestmark = pytest.mark.lab
 
@@ -22,15 +23,11 @@ pytestmark = pytest.mark.lab
 @pytest.mark.parametrize(
     "victim", ["janus", "encoder:test1", "ingest:test1", "vswitchd-leaf", "relay-vswitchd"]
 )
-def test_a_killed_part_is_back_within_5_s(
-    site: SiteProcess, watch: Watching, victim: str
-) -> None:
+def test_a_killed_part_is_back_within_5_s(site: SiteProcess, watch: Watching, victim: str) -> None:
     page = watch(site.url, "test1")
     page.wait_for_picture()
     time.sleep(1.5)
-    (seat,) = [
-        s for s in site.api("GET", "/api/seats").json() if s["channel"] == "test1"
-    ]
+    (seat,) = [s for s in site.api("GET", "/api/seats").json() if s["channel"] == "test1"]
     name = {"janus": f"janus:{seat['leaf']}", "vswitchd-leaf": f"{seat['leaf']}-vswitchd"}.get(
         victim, victim
     )
@@ -184,11 +181,40 @@ def test_https_with_a_generated_certificate(watch: Watching) -> None:
         page.wait_for_picture()
 
 
-def test_leaves_are_reached_through_the_machines_own_address(watch: Watching) -> None:
-    """Another computer: here a namespace that knows nothing of the access network."""
-    # Shown by the candidate that the browser uses: only the public address is left to it.
-    with running_site(public_address="auto") as site:
-        address = site.command("doctor", "--json")
-        assert address.returncode == 0
-        page = watch(site.url, "test1")
-        page.wait_for_picture()
+@pytest.fixture
+def other_computer() -> Iterator[str]:
+    """A namespace that reaches this machine at 10.96.0.1 and nothing beyond."""
+    name, device = f"ab-pc{secrets.token_hex(2)}", f"abpc{secrets.token_hex(2)}"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("addr", "add", "10.96.0.1/30", "dev", device)
+        ip("link", "set", device, "up")
+        ip("-n", name, "addr", "add", "10.96.0.2/30", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", device], check=False)
+        ip("netns", "del", name)
+
+
+def test_another_computer_watches_through_forwarded_ports(other_computer: str) -> None:
+    with running_site(public_address="10.96.0.1") as site:
+        done = subprocess.run(
+            [
+                *("nsenter", f"--net=/run/netns/{other_computer}", "--"),
+                *(sys.executable, "-m", "tests.lab.viewer"),
+                f"http://10.96.0.1:{site.port}/whep/test1",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-500:]
+        assert "640x360" in done.stdout
+        assert site.command("doctor").returncode == 0

@@ -1,9 +1,14 @@
-"""A WHEP viewer that is not ours: aiortc, an independent WebRTC stack."""
+"""A WHEP viewer that is not ours: aiortc, an independent WebRTC stack.
+
+``python -m tests.lab.viewer URL`` watches 25 frames and prints their size.
+"""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+import httpx
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
@@ -61,3 +66,22 @@ async def viewer() -> AsyncIterator[Viewer]:
         yield made
     finally:
         await made.close()
+
+
+async def main(url: str) -> None:
+    async with viewer() as one, httpx.AsyncClient() as client:
+
+        async def ask(offer: str) -> str:
+            headers = {"Content-Type": "application/sdp"}
+            answer = await client.post(url, content=offer, headers=headers)
+            answer.raise_for_status()
+            return answer.text
+
+        await one.watch(ask)
+        await one.frames(25, limit=20.0)
+        assert one.size is not None
+        sys.stdout.write(f"{one.size[0]}x{one.size[1]}\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -65,9 +65,9 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
         if any(journal.entries()):
             progress("removing what an earlier run left")
             await asyncio.to_thread(journal.undo)
-        _make_directories(config, settings)
         with _listen(config.host, config.port) as console, _listen("127.0.0.1", 0) as callbacks:
-            settings = _with_callback(settings, callbacks)
+            settings = replace(settings, callback_port=callbacks.getsockname()[1])
+            _make_directories(config, settings)
             journal.record("run", settings.run_id)
             site = Site(settings, journal)
             try:
@@ -84,10 +84,6 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
                 progress("removing processes, namespaces and links")
                 await site.stop()
                 await asyncio.to_thread(journal.undo)
-
-
-def _with_callback(settings: SiteSettings, callbacks: socket.socket) -> SiteSettings:
-    return replace(settings, callback_port=callbacks.getsockname()[1])
 
 
 def _make_directories(config: Config, settings: SiteSettings) -> None:

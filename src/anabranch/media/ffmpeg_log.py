@@ -1,0 +1,116 @@
+"""Understands what ffmpeg prints: what it reads, how far it is, and why it ended. Pure."""
+
+import re
+from dataclasses import dataclass, field
+
+_REASONS: tuple[tuple[str, str], ...] = (
+    # The first that matches any line wins, so the cause stands before its consequences.
+    (r"[Aa]ddress already in use|bind failed", "the port is taken by another program"),
+    (r"[Tt]oo many packets buffered", "a stream was announced but nothing of it arrives"),
+    (r"401|[Uu]nauthorized|authorization failed", "unauthorised: user or password are wrong"),
+    (r"403 Forbidden|access denied", "the server forbids it"),
+    (r"404 Not Found|Server returned 404|StreamNotFound", "the server does not know it"),
+    (r"Server returned 5\d\d|5XX Server", "the server has an error of its own"),
+    (r"Failed to resolve|Name or service not known", "the host's name is unknown"),
+    (r"Connection refused", "the connection was refused"),
+    (r"No route to host|Network is unreachable", "the host cannot be reached"),
+    (r"Connection timed out|Operation timed out|Connection .*time-?out", "no answer in time"),
+    (r"Permission denied", "permission denied"),
+    (r"No such file or directory", "there is no such file"),
+    (r"not on whitelist", "it leads to a protocol that is not allowed"),
+    (r"Protocol not found", "this ffmpeg does not know the protocol"),
+    (
+        r"Decoder \(codec .*\) not found|[Uu]nsupported codec|Unknown decoder|codec none"
+        r"|no decoder found|Could not find codec parameters",
+        "its codec is not supported",
+    ),
+    (
+        r"does not contain any stream|matches no streams",
+        "it has neither a picture nor sound",
+    ),
+    (r"Invalid data found|could not find corresponding|moov atom", "it is not readable media"),
+    (r"Connection reset", "the connection was cut"),
+    (r"Input/output error|I/O error", "the connection broke"),
+)
+_STREAM = re.compile(r"Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
+_SIZE = re.compile(r"\b(\d{2,5}x\d{2,5})\b")
+
+
+def printable(text: str, limit: int = 160) -> str:
+    """Return ``text`` without control characters and not longer than ``limit`` characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)[:limit]
+
+
+@dataclass(slots=True)
+class LogReader:
+    """Follows one life of ffmpeg.
+
+    Attributes:
+        output: path of the feed's socket, to tell trouble there from trouble at the source.
+        running: the output was opened, so media flows.
+        streams: what is read, ``h264 640x360``.
+        media_s: seconds of output so far.
+    """
+
+    output: str
+    running: bool = False
+    streams: list[str] = field(default_factory=list)
+    media_s: float = 0.0
+    frames: int = 0
+    _rank: int = len(_REASONS)
+    _feed_lost: bool = False
+    _last: str = ""
+    _in_input: bool = True
+
+    def read(self, stream: str, line: str) -> None:
+        """Take one line of ``stdout`` (progress) or ``stderr`` (log, ``[level] text``)."""
+        if stream == "stdout":
+            self._progress(line)
+            return
+        text = line.strip()
+        if "Stream mapping:" in text:
+            self._in_input = False
+        elif "Output #0" in text:
+            self._in_input = False
+            self.running = True
+        elif self._in_input and (found := _STREAM.search(text)) and len(self.streams) < 2:
+            size = _SIZE.search(found[3])
+            self.streams.append(f"{found[2]} {size[1]}" if size else found[2])
+        level = re.search(r"\[(warning|error|fatal|panic)\]", text)
+        if level is None:
+            return
+        if self.output in text or "Broken pipe" in text:
+            self._feed_lost = True
+        elif level[1] != "warning":
+            self._last = text
+        for rank, (pattern, _) in enumerate(_REASONS[: self._rank]):
+            # A warning is worth a look only where ffmpeg warns of what then stops it.
+            if (level[1] != "warning" or rank < 3) and re.search(pattern, text):
+                if self.output not in text:
+                    self._rank = rank
+                break
+
+    def _progress(self, line: str) -> None:
+        name, _, value = line.partition("=")
+        if name == "out_time_us" and re.fullmatch(r"\d{1,18}", value):
+            self.media_s = int(value) / 1e6
+        elif name == "frame" and re.fullmatch(r"\d{1,18}", value):
+            self.frames = int(value)
+
+    @property
+    def announced_only(self) -> bool:
+        """Whether it gave up since one of the announced streams never came."""
+        return self._rank < len(_REASONS) and _REASONS[self._rank][0].startswith("[Tt]oo many")
+
+    def reason(self, code: int) -> str:
+        """Return in plain words why ffmpeg ended with exit code ``code``."""
+        if self._feed_lost:
+            return "the encoder closed the feed"
+        if code == 0:
+            return "the source ended"
+        if self._rank < len(_REASONS):
+            return _REASONS[self._rank][1]
+        if self.running:
+            return "the source broke off"
+        text = re.sub(r"\[[^\]]*\] ?", "", self._last)
+        return printable(text) if text else f"ffmpeg ended with code {code}"

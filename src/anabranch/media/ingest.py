@@ -1,0 +1,263 @@
+"""The ingest: one ffmpeg per channel that turns any source into raw picture and sound."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
+from anabranch.media.ffmpeg_log import LogReader
+from anabranch.media.rendition import Picture
+from anabranch.media.source import Source, TestSource
+
+_MIN_DELAY = 0.1
+_MAX_DELAY = 5.0
+_HEALTHY_AFTER = 5.0
+
+
+class IngestState(StrEnum):
+    """How a channel's source is doing."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    """It listens, and nobody publishes yet."""
+    RUNNING = "running"
+    RETRYING = "retrying"
+    ENDED = "ended"
+    """A file that was to be played once is over."""
+    STOPPED = "stopped"
+
+
+OnState = Callable[[IngestState, str], None]
+
+
+def video_filter(picture: Picture) -> str:
+    """Return the ffmpeg filters that fit any picture into ``picture``: aspect kept, bars black."""
+    width, height = picture.width, picture.height
+    return (
+        f"fps={picture.framerate},"
+        f"scale='trunc(min({width},{height}*dar)/2)*2':'trunc(min({height},{width}/dar)/2)*2'"
+        f":flags=bilinear,pad={width}:{height}:(ow-iw)/2:(oh-ih)/2,setsar=1,format=yuv420p"
+    )
+
+
+def ingest_command(
+    source: Source,
+    picture: Picture,
+    feed: Path,
+    directory: Path,
+    *,
+    sound: bool = True,
+    ffmpeg: str = "ffmpeg",
+) -> tuple[str, ...]:
+    """Return the command that feeds ``source`` into the Unix socket ``feed``.
+
+    Raises:
+        SourceError: the source lacks a port.
+    """
+    command = [ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "level+info", "-nostats"]
+    command += ["-progress", "pipe:1", "-stats_period", "1"]
+    command += source.input_args(picture, directory)
+    # V, not v: the cover of a music file is no moving picture.
+    command += ["-map", "0:V:0?"]
+    command += ["-map", "0:a:0?"] if sound else ["-an"]
+    command += ["-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"]
+    if not isinstance(source, TestSource):
+        command += ["-filter_threads", "1", "-vf", video_filter(picture)]
+        if sound:
+            command += [
+                *("-af", "aresample=48000:async=1:first_pts=0"),
+                *("-ar", "48000", "-ac", "2", "-sample_fmt", "s16"),
+            ]
+    command += ["-c:v", "rawvideo"]
+    if sound:
+        command += ["-c:a", "pcm_s16le"]
+    # Neither line waits for the other: the muxer's 10 s become 0.2 s, and an announced line of
+    # which nothing comes is given up after 50 packets.
+    command += ["-max_interleave_delta", "1000"]
+    command += ["-max_muxing_queue_size", "50", "-muxing_queue_data_threshold", "1"]
+    command += ["-f", "matroska", "-live", "1", "-cluster_time_limit", "1"]
+    command += ["-flush_packets", "1", f"unix:{feed}"]
+    return tuple(command)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStats:
+    """Frames and seconds of media that the present life has delivered, and lives begun before."""
+
+    frames: int
+    media_s: float
+    restarts: int
+
+
+class Ingest:
+    """Keeps one source flowing into the encoder's feed socket.
+
+    Args:
+        name: of the child, unique in the site.
+        picture: what the encoder expects.
+        feed: the encoder's Unix socket.
+        directory: existing directory for the ingest's own files.
+        run_id: mark of the children.
+        on_state: called with the state and one line of detail without secrets, on each change.
+        stall_timeout: seconds without progress after which ffmpeg is started anew. A source that
+            comes back does so with other timestamps, and a fresh start is sure to take them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        picture: Picture,
+        feed: Path,
+        directory: Path,
+        run_id: str,
+        *,
+        on_state: OnState | None = None,
+        stall_timeout: float = 6.0,
+        ffmpeg: str = "ffmpeg",
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.state = IngestState.STOPPED
+        self.detail = ""
+        self._picture = picture
+        self._feed = feed
+        self._directory = directory
+        self._run_id = run_id
+        self._on_state = on_state
+        self._stall_timeout = stall_timeout
+        self._ffmpeg = ffmpeg
+        self._sound = True
+        self._child: Child | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reader = LogReader(str(feed))
+        self._stalled = False
+        self._restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def stats(self) -> IngestStats:
+        return IngestStats(self._reader.frames, self._reader.media_s, self._restarts)
+
+    async def start(self) -> None:
+        """Check the source and begin.
+
+        Raises:
+            SourceError: the source cannot be, as far as can be seen before trying.
+            ProcessError: there is no ffmpeg.
+        """
+        if self._task is not None:
+            return
+        self.source.check()
+        for name, text in self.source.files().items():
+            (self._directory / name).write_text(text)
+        self._restarts = 0
+        self._sound = True
+        child = self._new_child()
+        await child.start()
+        self._task = asyncio.create_task(self._run(child), name=f"ingest:{self.name}")
+
+    async def stop(self) -> None:
+        """End ffmpeg and remove its files. Safe to call twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._child is not None:
+            await self._child.stop()
+            self._child = None
+        for name in self.source.files() if task is not None else ():
+            (self._directory / name).unlink(missing_ok=True)
+        if task is not None:
+            self._tell(IngestState.STOPPED, "")
+
+    async def _run(self, child: Child) -> None:
+        backoff = Backoff(_MIN_DELAY, _MAX_DELAY, _HEALTHY_AFTER)
+        while True:
+            began = time.monotonic()
+            code = await self._live(child)
+            await child.stop()
+            reason = "nothing arrived any more" if self._stalled else self._reader.reason(code)
+            if self.source.once and code == 0 and not self._stalled:
+                self._tell(IngestState.ENDED, reason)
+                return
+            if self._sound and self._reader.announced_only:
+                self._sound = False
+                reason += "; going on without sound"
+            self._tell(IngestState.RETRYING, reason)
+            await asyncio.sleep(backoff.delay(time.monotonic() - began))
+            self._restarts += 1
+            child = self._new_child()
+            try:
+                await child.start()
+            except ProcessError as error:
+                self._tell(IngestState.RETRYING, str(error))
+                await asyncio.sleep(_MAX_DELAY)
+
+    async def _live(self, child: Child) -> int:
+        """Follow one life of ffmpeg to its end; end it where it stalls."""
+        ended = asyncio.ensure_future(child.wait())
+        best, since = -1.0, time.monotonic()
+        try:
+            while True:
+                done, _ = await asyncio.wait({ended}, timeout=0.5)
+                if done:
+                    return self._code
+                media_s, now = self._reader.media_s, time.monotonic()
+                if media_s > best or not self._reader.running:
+                    best, since = media_s, now
+                elif now - since > self._stall_timeout:
+                    self._stalled = True
+                    return self._code
+        finally:
+            ended.cancel()
+
+    def _new_child(self) -> Child:
+        spec = ChildSpec(
+            self.name,
+            ingest_command(
+                self.source,
+                self._picture,
+                self._feed,
+                self._directory,
+                sound=self._sound,
+                ffmpeg=self._ffmpeg,
+            ),
+            secrets=self.source.secrets,
+            stop_timeout=1.0,
+            restart=False,
+        )
+        self._reader = LogReader(str(self._feed))
+        self._stalled = False
+        self._code = -1
+        self._tell(
+            IngestState.WAITING if self.source.listens else IngestState.STARTING,
+            self.source.describe(),
+        )
+        self._child = Child(spec, self._run_id, on_line=self._on_line, on_exit=self._on_exit)
+        return self._child
+
+    def _on_line(self, stream: str, line: str) -> None:
+        reader = self._reader
+        was_running = reader.running
+        reader.read(stream, line)
+        if reader.running and not was_running:
+            self._tell(IngestState.RUNNING, ", ".join(reader.streams))
+
+    def _on_exit(self, code: int) -> None:
+        self._code = code
+
+    def _tell(self, state: IngestState, detail: str) -> None:
+        detail = redact(detail, self.source.secrets)
+        if (state, detail) != (self.state, self.detail):
+            self.state, self.detail = state, detail
+            if self._on_state is not None:
+                self._on_state(state, detail)

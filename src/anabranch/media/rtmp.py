@@ -1,0 +1,202 @@
+"""The site's RTMP server: one nginx with its RTMP module, and the calls it makes.
+
+A publisher comes with a secret key as its stream's name. The server asks the director, which
+answers ``302`` with the channel's name in ``Location`` (the stream then goes by that name, and
+the key is seen nowhere) or ``403``. Only this machine may play what is published.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from anabranch.host.process import Child, ChildSpec
+from anabranch.media.errors import RtmpError
+
+APPLICATION = "live"
+PUBLISH_PATH = "/internal/rtmp/publish"
+DONE_PATH = "/internal/rtmp/publish_done"
+# The server talks to strangers: as root it keeps the user, for its directory's sake, but no power.
+_POWERLESS = (
+    *("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"),
+    *("--no-new-privs", "--"),
+)
+RTMP_MODULE = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
+
+
+@dataclass(frozen=True, slots=True)
+class RtmpConfig:
+    """Where the server listens and whom it asks.
+
+    Attributes:
+        directory: existing directory, the server's own.
+        port: TCP port for publishers and for the ingest, on every address.
+        api_port: TCP port of the director on 127.0.0.1.
+        idle_s: seconds of silence after which a publisher is dropped.
+    """
+
+    directory: Path
+    port: int
+    api_port: int
+    idle_s: int = 5
+    nginx: str = "/usr/sbin/nginx"
+    module: str = RTMP_MODULE
+
+
+@dataclass(frozen=True, slots=True)
+class RtmpCall:
+    """One call of the server.
+
+    Attributes:
+        call: ``publish`` or ``publish_done`` (others exist).
+        app: application, ``live``.
+        name: the publisher's key, at ``publish_done`` too. It is a secret.
+        addr: the publisher's address.
+        client_id: the server's number of the connection, equal in both calls. A publisher that is
+            refused since the channel is busy also ends with ``publish_done``: go by this number.
+    """
+
+    call: str
+    app: str
+    name: str
+    addr: str
+    client_id: str
+
+
+def rtmp_conf(config: RtmpConfig) -> str:
+    """Return the text of ``nginx.conf``."""
+    for path in (str(config.directory), config.module):
+        if not re.fullmatch(r"[A-Za-z0-9_./+-]+", path):
+            raise RtmpError(f"nginx cannot be told the path {path!r}")
+    api = f"http://127.0.0.1:{config.api_port}"
+    return f"""\
+load_module {config.module};
+daemon off;
+master_process off;
+worker_processes 1;
+pid {config.directory}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 512; }}
+rtmp {{
+    access_log off;
+    server {{
+        listen {config.port};
+        chunk_size 4096;
+        ping 10s;
+        ping_timeout 5s;
+        application {APPLICATION} {{
+            live on;
+            record off;
+            drop_idle_publisher {config.idle_s}s;
+            notify_method post;
+            on_publish {api}{PUBLISH_PATH};
+            on_publish_done {api}{DONE_PATH};
+            allow play 127.0.0.1;
+            deny play all;
+        }}
+    }}
+}}
+"""
+
+
+def parse_call(body: bytes) -> RtmpCall:
+    """Read the form-encoded body of the server's call.
+
+    Raises:
+        RtmpError: it is something else.
+    """
+    try:
+        fields = {
+            name: values[-1]
+            for name, values in parse_qs(
+                body.decode("ascii"), keep_blank_values=True, max_num_fields=64
+            ).items()
+        }
+        return RtmpCall(
+            fields["call"],
+            fields.get("app", ""),
+            fields["name"],
+            fields.get("addr", ""),
+            fields.get("clientid", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise RtmpError("not a call of the RTMP server") from error
+
+
+class RtmpServer:
+    """The supervised nginx.
+
+    ``on_line`` gets what it logs; secrets may be in it, so it goes nowhere by default.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: RtmpConfig,
+        run_id: str,
+        *,
+        on_exit: Callable[[int], None] | None = None,
+    ) -> None:
+        self.config = config
+        self._conf = config.directory / "nginx.conf"
+        self._errors: list[str] = []
+        self._child = Child(
+            ChildSpec(
+                name,
+                (
+                    *(_POWERLESS if os.geteuid() == 0 else ()),
+                    *(config.nginx, "-p", str(config.directory)),
+                    *("-e", "stderr", "-c", str(self._conf)),
+                ),
+            ),
+            run_id,
+            on_line=self._on_line,
+            on_exit=on_exit,
+        )
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid
+
+    async def start(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+        """Write the configuration, start the server and wait until it listens.
+
+        Raises:
+            ProcessError: there is no nginx.
+            RtmpError: it does not listen within ``timeout`` seconds, the port is taken for example.
+        """
+        self._conf.write_text(rtmp_conf(self.config))
+        await self._child.start()
+        deadline = asyncio.get_running_loop().time() + timeout
+        while asyncio.get_running_loop().time() < deadline and not self._errors:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.config.port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            # Whoever answered: ours is the one that did not complain of a taken port.
+            await asyncio.sleep(0.1)
+            if not self._errors:
+                return
+        reason = self._errors[0] if self._errors else "it does not listen"
+        await self.stop()
+        raise RtmpError(f"the RTMP server does not start: {reason}")
+
+    async def stop(self) -> None:
+        """End the server and remove its files. Safe to call twice."""
+        await self._child.stop()
+        for name in ("nginx.conf", "nginx.pid"):
+            (self.config.directory / name).unlink(missing_ok=True)
+
+    def _on_line(self, stream: str, line: str) -> None:
+        if "[emerg]" in line and len(self._errors) < 5:
+            text = line.partition("[emerg]")[2]
+            taken = "Address already in use" in text
+            port = self.config.port
+            self._errors.append(
+                f"port {port} is taken by another program" if taken else text.strip()[:200]
+            )
