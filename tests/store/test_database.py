@@ -21,6 +21,11 @@ def row(name: str, slot: int, title: str = "") -> ChannelRow:
     )
 
 
+async def write(database: Database, *rows: ChannelRow) -> None:
+    async with database.transaction() as session:
+        session.add_all(rows)
+
+
 @contextmanager
 def postgresql(directory: Path) -> Iterator[str]:
     """Run Debian's PostgreSQL as nobody on a Unix socket in ``directory``."""
@@ -64,9 +69,7 @@ async def test_what_is_written_is_read_and_conflicts_change_nothing(database: Da
     async with database.transaction() as session:
         session.add(row("one", 1))
     with pytest.raises(ConflictError):
-        async with database.transaction() as session:
-            session.add(row("two", 2))
-            session.add(row("three", 1))  # the slot is taken: neither may stay
+        await write(database, row("two", 2), row("three", 1))  # taken: neither may stay
     async with database.transaction() as session:
         names = list(await session.scalars(select(ChannelRow.name)))
     assert names == ["one"]
@@ -97,13 +100,12 @@ async def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path: Path) -> None
         await database.open()
         async with database.transaction() as session:
             session.add(row("kept", 1))
-        with pytest.raises(StoreError, match="full|I/O"):
-            for slot in range(2, 5000):
-                async with database.transaction() as session:
-                    session.add(row(f"c{slot}", slot, title="x" * 100))
+        many = [row(f"c{slot}", slot, title="x" * 100) for slot in range(2, 5000)]
+        with pytest.raises(StoreError, match=r"full|I/O"):
+            await write(database, *many)
         async with database.transaction() as session:
             names = set(await session.scalars(select(ChannelRow.name)))
-        assert "kept" in names
+        assert names == {"kept"}
         await database.close()
         check = shutil.which("sqlite3")
         if check:

@@ -438,7 +438,9 @@ nat: {{
 }}
 """,
         "janus.transport.pfunix.jcfg": f"""
-general: {{ enabled = true; json = "compact"; type = "SOCK_SEQPACKET"; path = "{directory}/api.sock"; }}
+general: {{
+  enabled = true; json = "compact"; type = "SOCK_SEQPACKET"; path = "{directory}/api.sock";
+}}
 admin: {{
   admin_enabled = true; admin_type = "SOCK_SEQPACKET"; admin_path = "{directory}/admin.sock";
 }}

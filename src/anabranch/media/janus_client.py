@@ -62,7 +62,7 @@ class JanusClient:
             LeafUnavailableError: Janus does not listen (yet).
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, str(self._path))
         except OSError as error:

@@ -19,7 +19,9 @@ _REQUIRED = {
     # RFC 8839 sections 5.4 and 4.1.1, RFC 8122 section 5
     "ice-ufrag": re.compile(r"[A-Za-z0-9+/]{4,256}"),
     "ice-pwd": re.compile(r"[A-Za-z0-9+/]{22,256}"),
-    "fingerprint": re.compile(r"sha-(?:1|224|256|384|512) [0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){19,63}"),
+    "fingerprint": re.compile(
+        r"sha-(?:1|224|256|384|512) (?:[0-9A-Fa-f]{2}:){19,63}[0-9A-Fa-f]{2}"
+    ),
 }
 
 

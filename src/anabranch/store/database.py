@@ -84,9 +84,11 @@ class Database:
             StoreError: the store cannot be read or written.
         """
         try:
-            async with AsyncSession(self._engine, expire_on_commit=False) as session:
-                async with session.begin():
-                    yield session
+            async with (
+                AsyncSession(self._engine, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
         except IntegrityError as error:
             raise ConflictError("it exists already") from error
         except (SQLAlchemyError, OSError) as error:
