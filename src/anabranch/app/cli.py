@@ -259,18 +259,19 @@ def show_config(
 @app.command()
 @command
 def bench(
-    name: Annotated[str, typer.Argument(help="first-frame, latency or idle.")],
+    name: Annotated[str, typer.Argument(help="first-frame, latency, idle or recovery.")],
     samples: Annotated[int | None, typer.Option("-n", help="How many samples.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
-    from anabranch.app.bench import first_frame, idle, latency
+    from anabranch.app.bench import first_frame, idle, latency, recovery
     from anabranch.app.bench.report import report
 
     benches = {
         "first-frame": (first_frame.measure, 30),
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
+        "recovery": (recovery.measure, 5),
     }
     if name not in benches:
         raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")

@@ -1,5 +1,7 @@
 """Tables and sessions. Every change is one transaction: it is in the store whole or not at all."""
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -74,6 +76,11 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+        # aiosqlite's threads report to this loop once more after a connection has gone; if the
+        # loop were closed by then, each would die with a traceback.
+        for thread in threading.enumerate():
+            if "_connection_worker_thread" in thread.name:
+                await asyncio.to_thread(thread.join, 1.0)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
