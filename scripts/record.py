@@ -33,7 +33,7 @@ def main(work: Path, target: Path) -> None:
 
 
 def tests(path: Path) -> list[str]:
-    suite = ElementTree.parse(path).getroot().find("testsuite")
+    suite = ElementTree.parse(path).getroot().find("testsuite")  # noqa: S314  # pytest wrote it
     assert suite is not None
     figures = {
         name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tests.lab.viewer import viewer
 
 from anabranch.app.bench.site_process import running_site
-from tests.lab.viewer import viewer
 
 pytestmark = [pytest.mark.proof, pytest.mark.lab, pytest.mark.timeout(7200)]
 MINUTES = float(os.environ.get("ANABRANCH_SOAK_MINUTES", "10"))

@@ -54,13 +54,13 @@ class TestSource:
     def input_args(self, picture: Picture, directory: Path) -> list[str]:
         """Return ffmpeg's input arguments; the picture has its final size at once."""
         width, height, rate = picture.width, picture.height, picture.framerate
-        hue = self.number * 77 % 360
+        hue = max(0, self.number - 1) * 77 % 360
         background = f"testsrc2=s={width}x{height}:r={rate}" + (f",hue=h={hue}" if hue else "")
         if self.has_font:
             label = re.sub(r"[^A-Za-z0-9 -]", "", self.label) or f"test {self.number}"
             background += (
-                f",drawtext=font=Sans:text='{label}':fontsize=h/8:fontcolor=white"
-                ":x=(w-tw)/2:y=h*0.8-th/2:box=1:boxcolor=black@0.6:boxborderw=10"
+                f",drawtext=font=Sans:text='{label}':fontsize=h/12:fontcolor=white"
+                f":x=(w-tw)/2:y=h*0.45-th/2:box=1:boxcolor=black@0.6:boxborderw={height // 36}"
             )
         tone = round(220 * 2 ** (self.number % 24 / 12))
         graph = (
