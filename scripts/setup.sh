@@ -9,7 +9,7 @@ RUN_PACKAGES=(
   python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0
   python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
 )
-TEST_PACKAGES=(chromium postgresql sqlite3 socat procps git)
+TEST_PACKAGES=(gir1.2-gst-rtsp-server-1.0 chromium postgresql sqlite3 socat procps git)
 
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
 else BOLD='' DIM='' GREEN='' RED='' PLAIN=''; fi

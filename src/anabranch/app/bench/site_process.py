@@ -119,11 +119,12 @@ class SiteProcess:
             self.process.wait()
             self.process = None
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run an ``anabranch`` command about this site."""
         return subprocess.run(
             [sys.executable, "-m", "anabranch", *arguments],
             env=os.environ | self.environment | {"COLUMNS": "200"},
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
