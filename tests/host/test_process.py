@@ -108,7 +108,7 @@ def test_backoff_stays_within_its_bounds(lives: list[float]) -> None:
     assert backoff.delay(10.0) == 0.05
 
 
-@given(st.text(), st.text(min_size=1))
+@given(st.text(), st.text(min_size=1).filter(lambda secret: "\0" not in secret))
 def test_redaction_leaves_no_secret(text: str, secret: str) -> None:
     if secret not in "***":
         assert secret not in redact(text + secret + text, (secret,)).replace("***", "\0")

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from anabranch.app.bench.browser import chromium
+from anabranch.app.bench.browser import chromium, wait_for_picture
 
 T = TypeVar("T")
 
@@ -38,11 +38,7 @@ class Page:
         self._page = page
 
     def wait_for_picture(self, limit_s: float = 15.0) -> None:
-        self._thread.do(
-            lambda: self._page.wait_for_function(
-                "window.anabranch && window.anabranch.firstFrameAt", timeout=limit_s * 1000
-            )
-        )
+        self._thread.do(lambda: wait_for_picture(self._page, limit_s))
 
     def wait_for_text(self, pattern: str, limit_s: float = 5.0) -> None:
         self._thread.do(

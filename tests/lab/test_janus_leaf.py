@@ -17,7 +17,8 @@ from anabranch.host import network
 from anabranch.host.journal import Journal
 from anabranch.host.network import Port
 from anabranch.host.process import Child, ChildSpec
-from anabranch.media.janus import JanusLeaf, JanusSettings
+from anabranch.media.janus import JanusLeaf
+from anabranch.media.janus_config import JanusSettings
 from anabranch.media.leaf import Feed, OfferError
 
 pytestmark = pytest.mark.lab

@@ -159,14 +159,98 @@ def test_other_orders_and_sections_are_answered_in_kind() -> None:
     session, sections = split(answer_for_viewer(offer, JANUS))
     assert [section.kind for section in sections] == ["audio", "video", "application"]
     assert session.value("group") == "BUNDLE 0 1"
-    assert sections[2].lines[0].startswith("m=application 0 ")
+    assert sections[2].lines[0] == "m=application 0 UDP/DTLS/SCTP webrtc-datachannel"
 
 
 def test_an_offer_of_video_alone_is_answered_without_sound() -> None:
     offer = parse_offer(CHROMIUM[: CHROMIUM.index("m=audio")])
     assert offer.audio is None
     _, sections = split(answer_for_server(offer, JANUS))
-    assert sections[1].lines[0].startswith("m=audio 0 ")
+    assert sections[1].lines[0] == "m=audio 0 UDP/TLS/RTP/SAVPF 111"
+
+
+def test_what_is_refused_keeps_its_protocol_and_formats() -> None:
+    offer = parse_offer(CHROMIUM.replace("opus", "speex"))
+    assert offer.audio is None
+    _, sections = split(answer_for_viewer(offer, JANUS))
+    assert sections[1].lines[0] == "m=audio 0 UDP/TLS/RTP/SAVPF 111 63"
+
+
+@pytest.mark.parametrize(
+    "protocol", ["UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP"]
+)
+def test_the_viewer_is_answered_in_its_own_protocol(protocol: str) -> None:
+    offer = parse_offer(CHROMIUM.replace("UDP/TLS/RTP/SAVPF", protocol))
+    _, sections = split(answer_for_viewer(offer, JANUS))
+    assert [(s.port, s.protocol) for s in sections] == [(9, protocol)] * 2
+    _, sections = split(answer_for_server(offer, JANUS))
+    assert {section.protocol for section in sections} == {"UDP/TLS/RTP/SAVPF"}
+
+
+AUDIO_AT_PORT_0 = CHROMIUM.replace("m=audio 9", "m=audio 0")
+
+
+def test_a_section_at_port_0_is_not_offered_unless_it_is_bundled() -> None:
+    offer = parse_offer(AUDIO_AT_PORT_0.replace("BUNDLE 0 1", "BUNDLE 0"))
+    assert offer.audio is None
+    _, sections = split(answer_for_viewer(offer, JANUS))
+    assert [section.port for section in sections] == [9, 0]
+
+    bundled = AUDIO_AT_PORT_0.replace("a=mid:1\n", "a=mid:1\na=bundle-only\n")
+    assert parse_offer(bundled).audio == 1
+    # It has the transport of the section that it is bundled with (RFC 9143 section 6).
+    video_first = CHROMIUM.replace("m=video 9", "m=video 0").replace(
+        f"{TRANSPORT}a=mid:0", "a=mid:0\na=bundle-only"
+    )
+    assert parse_offer(video_first).ice_ufrag == "abcd"
+
+
+def test_a_direction_of_the_session_holds_for_sections_without_one() -> None:
+    silent = CHROMIUM.replace("a=recvonly\n", "")
+    assert parse_offer(silent).audio == 1  # nothing at all means both ways
+    for direction in ("sendonly", "inactive"):
+        with pytest.raises(OfferError, match="receives"):
+            parse_offer(silent.replace("t=0 0\n", f"t=0 0\na={direction}\n"))
+        own = CHROMIUM.replace("t=0 0\n", f"t=0 0\na={direction}\n")
+        assert parse_offer(own).audio == 1
+
+
+def test_a_viewer_may_be_the_dtls_client_by_a_line_of_the_session() -> None:
+    without = CHROMIUM.replace("a=setup:actpass\n", "")
+    assert parse_offer(without).video == 0
+    for setup in ("actpass", "active"):
+        assert parse_offer(without.replace("t=0 0\n", f"t=0 0\na=setup:{setup}\n")).video == 0
+    with pytest.raises(OfferError, match="DTLS client"):
+        parse_offer(without.replace("t=0 0\n", "t=0 0\na=setup:passive\n"))
+
+
+def test_payload_types_that_look_like_rtcp_are_not_chosen() -> None:
+    for number, chosen in (("63", 63), ("64", 103), ("95", 103), ("35", 35), ("128", 103)):
+        text = CHROMIUM.replace("111 63", "111").replace("a=rtpmap:63 red/48000/2\n", "")
+        assert parse_offer(text.replace("109", number)).video_codec.payload_type == chosen
+
+
+def test_feedback_is_accepted_only_where_it_is_offered() -> None:
+    def accepted(*lines: str) -> list[str]:
+        text = CHROMIUM.replace("m=audio", "".join(f"{line}\n" for line in lines) + "m=audio")
+        _, (video, audio) = split(answer_for_viewer(parse_offer(text), JANUS))
+        assert not audio.has("rtcp-fb")
+        return list(video.values("rtcp-fb"))
+
+    assert accepted() == []
+    assert accepted("a=rtcp-fb:109 nack pli", "a=rtcp-fb:103 nack") == ["109 nack pli"]
+    assert accepted("a=rtcp-fb:* nack", "a=rtcp-fb:109 goog-remb") == ["109 nack"]
+    every = ["109 nack", "109 nack pli", "109 ccm fir"]
+    assert accepted(*(f"a=rtcp-fb:{line}" for line in every[::-1])) == every
+
+
+def test_every_candidate_has_its_own_foundation_and_priority() -> None:
+    _, (video, audio) = split(answer_for_viewer(parse_offer(CHROMIUM), JANUS))
+    assert list(video.values("candidate")) == [
+        "1 1 udp 2015363327 203.0.113.7 20011 typ host",
+        "2 1 udp 2015363326 192.0.2.2 20011 typ host",
+    ]
+    assert len(list(audio.values("candidate"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,6 +266,12 @@ def test_an_offer_of_video_alone_is_answered_without_sound() -> None:
         (CHROMIUM + "a=x\x00y\n", "malformed"),
         (CHROMIUM + "a=y\n" * MAX_SDP, "longer"),
         ("v=0\n" + "m=video 9 X 96\n" * 40, "sections"),
+        ("v=0\nm=video x RTP/SAVPF 96\n", "malformed"),
+        (CHROMIUM.replace("m=video 9", "m=video 0"), "receives"),
+        (CHROMIUM.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP"), "'RTP/AVP', not UDP/TLS/RTP/SAVPF"),
+        (CHROMIUM.replace("setup:actpass", "setup:passive"), "DTLS client"),
+        (CHROMIUM.replace("a=mid:1", "a=mid:0"), "same a=mid"),
+        (CHROMIUM.replace("111", "109"), "payload type 109 for both"),
     ],
 )
 def test_what_cannot_be_answered_says_why(text: str, word: str) -> None:

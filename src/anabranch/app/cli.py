@@ -11,6 +11,7 @@ from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -19,9 +20,10 @@ from rich.table import Table
 
 from anabranch import __version__
 from anabranch.app.client import Client
-from anabranch.app.config import Config, load_config
+from anabranch.app.config import Config, load_config, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.host.journal import Journal, holder
+from anabranch.site.plan import make_plan
 
 app = typer.Typer(
     help="A programmable edge for live media: one command, and a channel plays in a browser.",
@@ -107,7 +109,12 @@ def up(
         for note in site.notes:
             err.print(f"[yellow]Note:[/yellow] {escape(note)}")
 
-    asyncio.run(run_director(config, progress=steps, on_air=on_air))
+    try:
+        asyncio.run(run_director(config, progress=steps, on_air=on_air))
+    except AnabranchError as error:
+        if not isinstance(error, UsageError):
+            err.print("`anabranch doctor` says what this machine lacks, and how to get it.")
+        raise
     steps.finish()
     err.print("Off the air; nothing is left.")
 
@@ -116,7 +123,8 @@ def _greet(config: Config, channels: list[str], took: float) -> None:
     err.print(f"\n[bold green]On the air[/bold green] after {took:.1f} s.\n")
     scheme = "https" if config.tls.enabled else "http"
     err.print(f"  Watch    {scheme}://localhost:{config.port}/")
-    for address in config.public_addresses():
+    everywhere = config.host in {"0.0.0.0", "::"}
+    for address in config.public_addresses() if everywhere else ():
         err.print(f"           {scheme}://{address}:{config.port}/  (from another computer)")
     if channels:
         err.print(f"  Playing  {', '.join(channels[:8])}{' ...' if len(channels) > 8 else ''}")
@@ -250,7 +258,7 @@ def show_config(
 ) -> None:
     """Print a commented anabranch.yaml with every default, to start from."""
     if check:
-        load_config()
+        make_plan(site_settings(load_config()))
         out.print("The configuration is right.")
         return
     sys.stdout.write(files("anabranch.app").joinpath("anabranch.yaml").read_text())
@@ -320,7 +328,7 @@ def channel_add(
 def channel_show(name: str, as_json: JsonFlag = False) -> None:
     """Show a channel with its way in and its key."""
     config = load_config()
-    channel = Client(config).request("GET", f"/api/channels/{name}/detail")
+    channel = Client(config).request("GET", f"/api/channels/{quote(name, safe='')}/detail")
     _print_channel(config, channel, as_json=as_json)
 
 
@@ -339,7 +347,7 @@ def channel_list(as_json: JsonFlag = False) -> None:
 @command
 def channel_remove(name: str) -> None:
     """Take a channel off the air and forget it."""
-    Client(load_config()).request("DELETE", f"/api/channels/{name}")
+    Client(load_config()).request("DELETE", f"/api/channels/{quote(name, safe='')}")
     out.print(f"{name} is off the air.")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from anabranch.app.config import Config
-from anabranch.app.tls import certificate_for, client_context
+from anabranch.app.tls import client_context
 from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
 
 
@@ -40,6 +40,8 @@ class Client:
                 trust_env=False,
             ) as client:
                 answer = client.request(method, path, json=json)
+        except (UnicodeError, httpx.InvalidURL) as error:
+            raise UsageError(f"this cannot be sent to {self._url}: {error}") from error
         except httpx.TransportError as error:
             raise UnavailableError(
                 f"no director answers at {self._url} ({error}): is `anabranch up` running?"
@@ -50,7 +52,10 @@ class Client:
             except (ValueError, KeyError, TypeError):
                 detail = f"the director answered {answer.status_code}"
             raise RefusedError(str(detail))
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError:
+            raise UnavailableError(f"what answers at {self._url} is no director") from None
 
     def _token(self) -> str:
         given = os.environ.get("ANABRANCH_TOKEN")
@@ -58,15 +63,17 @@ class Client:
             return given
         path = self._config.token_file
         try:
-            return path.read_text().strip()
+            return path.read_text("ascii").strip()
         except FileNotFoundError:
             raise UnavailableError(
                 f"there is no operator's token at {path}: has this site ever been up?"
             ) from None
         except PermissionError:
             raise UsageError(f"{path} may not be read: run this as the site's owner") from None
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"{path} is no operator's token: {error}") from None
 
     def _verify(self) -> Any:
         if self._url.startswith("https") and "ANABRANCH_URL" not in os.environ:
-            return client_context(certificate_for(self._config)[0])
+            return client_context(self._config)
         return True

@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -24,7 +25,22 @@ from anabranch.tree.model import Node, Role
 CONFIG_NAME = "anabranch.yaml"
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
-PortRange = Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")]
+
+
+def span(text: str) -> tuple[int, int]:
+    """Return first and last of a range of ports."""
+    first, last = (int(part) for part in text.split("-"))
+    return first, last
+
+
+def _check_span(text: str) -> str:
+    first, last = span(text)
+    if not 0 < first <= last < 65536:
+        raise ValueError("a range of ports is FIRST-LAST within 1 to 65535")
+    return text
+
+
+PortRange = Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$"), AfterValidator(_check_span)]
 
 
 class _Part(BaseModel):
@@ -188,7 +204,7 @@ class Config(BaseSettings):
         """The address by which programs on this machine reach the director."""
         scheme = "https" if self.tls.enabled else "http"
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host
-        return f"{scheme}://{host}:{self.port}"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def switches(self) -> bool:
@@ -230,6 +246,7 @@ def load_config(**overrides: object) -> Config:
     if file is not None and not file.is_file():
         raise UsageError(f"there is no configuration file {file}")
     try:
+        _check_mapping(file)
         return Config(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         lines = [
@@ -237,18 +254,17 @@ def load_config(**overrides: object) -> Config:
             for item in error.errors()
         ]
         raise UsageError("the configuration is wrong: " + "; ".join(lines)) from error
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, yaml.YAMLError) as error:
         text = re.sub(r"\s+", " ", str(error))
         raise UsageError(f"the configuration cannot be read: {text[:300]}") from error
     finally:
         os.environ.update(environment)
 
 
-def _span(text: str) -> tuple[int, int]:
-    first, last = (int(part) for part in text.split("-"))
-    if not 0 < first <= last < 65536:
-        raise UsageError(f"{text} is not a range of ports")
-    return first, last
+def _check_mapping(file: Path | None) -> None:
+    content = yaml.safe_load(file.read_text()) if file is not None else None
+    if not isinstance(content, dict | None) or not all(isinstance(k, str) for k in content or ()):
+        raise ValueError(f"{file} is not of the form NAME: VALUE")
 
 
 def site_settings(config: Config) -> SiteSettings:
@@ -277,11 +293,11 @@ def site_settings(config: Config) -> SiteSettings:
             config.addresses.overlay, config.addresses.access, config.addresses.groups
         ),
         ports=Ports(
-            media=_span(ports.media),
-            inlets=_span(ports.inlets),
+            media=span(ports.media),
+            inlets=span(ports.inlets),
             rtmp=ports.rtmp,
-            srt=_span(ports.srt),
-            rtp=_span(ports.rtp),
+            srt=span(ports.srt),
+            rtp=span(ports.rtp),
         ),
         format=Format(
             framerate=config.video.framerate,

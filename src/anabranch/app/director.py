@@ -104,9 +104,9 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
             listener.listen(256)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConflictError(
-                f"cannot listen on {host}:{port}: {error.strerror};"
+                f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)};"
                 " set ANABRANCH_LISTEN, or `listen` in anabranch.yaml"
             ) from error
         yield listener
@@ -140,21 +140,33 @@ async def _serve(app: Any, listener: socket.socket, config: Config | None) -> No
     try:
         await asyncio.shield(serving)
     finally:
-        # Ended from inside: open event streams would otherwise hold the end back.
         server.should_exit = True
-        server.force_exit = True
+        # Open event streams would hold the end back: cut, they end as if their client had left.
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
         with suppress(asyncio.CancelledError):
             await serving
 
 
 def operator_token(path: Path) -> str:
-    """Return the operator's token, drawn and kept at the first start."""
-    if path.is_file():
-        return path.read_text().strip()
-    token = secrets.token_urlsafe(32)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
-    path.write_text(token + "\n")
+    """Return the operator's token, drawn and kept at the first start.
+
+    An empty file is one that could not be written: nobody's token, so another is drawn.
+
+    Raises:
+        UsageError: it cannot be read or kept.
+    """
+    try:
+        if path.is_file() and (kept := path.read_text("ascii").strip()):
+            return kept
+        token = secrets.token_urlsafe(32)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(token + "\n")
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"the operator's token cannot be kept in {path}: {error}") from error
     return token
 
 

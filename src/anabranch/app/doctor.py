@@ -18,7 +18,7 @@ from anabranch.core.errors import AnabranchError
 from anabranch.host.journal import Journal, holder
 from anabranch.host.network import local_addresses, outward_address
 from anabranch.media.encoder import WORKER_PYTHON
-from anabranch.media.janus import find_module
+from anabranch.media.janus_config import find_module
 from anabranch.media.rtmp import RTMP_MODULE
 from anabranch.site.plan import make_plan
 

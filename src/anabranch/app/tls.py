@@ -23,28 +23,57 @@ def certificate_for(config: Config) -> tuple[Path, Path]:
     Raises:
         UsageError: only one of the two is given, or they cannot be read or do not fit.
     """
-    certificate, key = config.tls.certificate, config.tls.key
-    if (certificate is None) != (key is None):
+    if (config.tls.certificate is None) != (config.tls.key is None):
         raise UsageError("tls needs both a certificate and its key, or neither")
-    if certificate is None or key is None:
-        certificate, key = config.state / "certificate.pem", config.state / "certificate.key"
-        if not _is_fresh(certificate) or not key.is_file():
-            _generate(certificate, key, ["localhost", "127.0.0.1", *config.public_addresses()])
+    certificate, key = paths(config)
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the certificate {certificate} cannot be used: {error}") from error
+        if config.tls.certificate is None and not (
+            _is_fresh(certificate) and _fault(certificate, key) is None
+        ):
+            names = ["localhost", "127.0.0.1", *config.public_addresses()]
+            _generate(certificate, key, list(dict.fromkeys(names)))
+    except OSError as error:
+        raise UsageError(f"cannot keep a certificate in {config.state}: {error}") from error
+    if (fault := _fault(certificate, key)) is not None:
+        raise UsageError(f"the certificate {certificate} cannot be used with {key}: {fault}")
     return certificate, key
 
 
-def client_context(certificate: Path) -> ssl.SSLContext:
-    """Return a context that trusts just ``certificate``: for programs on the director's machine.
+def paths(config: Config) -> tuple[Path, Path]:
+    """Return where the certificate and its key are, or will be."""
+    if config.tls.certificate is not None and config.tls.key is not None:
+        return config.tls.certificate, config.tls.key
+    return config.state / "certificate.pem", config.state / "certificate.key"
 
-    They reach it as 127.0.0.1, which an operator's certificate does not name.
+
+def client_context(config: Config) -> ssl.SSLContext:
+    """Return a context that trusts just the site's own certificate, and never makes a new one.
+
+    For programs on the director's machine: they reach it as 127.0.0.1, which an operator's
+    certificate does not name.
+
+    Raises:
+        UsageError: the certificate cannot be read.
     """
-    context = ssl.create_default_context(cafile=str(certificate))
+    certificate, _ = paths(config)
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"the certificate {certificate} cannot be read: {error}") from error
     context.check_hostname = False
     return context
+
+
+def _fault(certificate: Path, key: Path) -> Exception | None:
+    """Return why the pair cannot be served, or None."""
+    try:
+        # An encrypted key must fail, not ask on the terminal.
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            certificate, key, password=lambda: ""
+        )
+    except (OSError, ssl.SSLError, ValueError) as error:
+        return error
+    return None
 
 
 def _is_fresh(path: Path) -> bool:
@@ -73,6 +102,7 @@ def _generate(certificate: Path, key: Path, names: list[str]) -> None:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(private, hashes.SHA256())
     )
+    key.unlink(missing_ok=True)  # one that is there would keep its mode
     key.touch(mode=0o600)
     key.write_bytes(
         private.private_bytes(

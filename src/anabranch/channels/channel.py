@@ -1,5 +1,6 @@
 """A channel on the air: its ingest, its encoder, and what state the two add up to."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,9 @@ class Channel:
         """Number of the RTMP connection that feeds this channel, or None."""
         self._on_event = on_event
         self._told: State | None = None
+        self._trouble = ""
+        self._stopped = False
+        self._following = asyncio.Lock()
         self._directory: Path = config.directory
         self.encoder = Encoder(
             f"encoder:{definition.name}", config, run_id, on_state=lambda _state: self._changed()
@@ -53,7 +57,7 @@ class Channel:
             config.feed_path,
             config.directory,
             run_id,
-            on_state=lambda _state, _detail: self._changed(),
+            on_state=self._ingest_changed,
         )
 
     @property
@@ -79,7 +83,7 @@ class Channel:
             return "starting"
         if self.encoder.state.video == "live" or self.encoder.state.audio == "live":
             return "live"
-        return "failed" if self.ingest.state is IngestState.RETRYING else "slate"
+        return "failed" if self._trouble else "slate"
 
     @property
     def detail(self) -> str | None:
@@ -91,6 +95,8 @@ class Channel:
                 return self.encoder.state.detail or "the encoder starts"
         if isinstance(self.source, RtmpSource) and self.publisher is None:
             return "waiting for a publisher"
+        if self._trouble:
+            return self._trouble
         match self.ingest.state:
             case IngestState.WAITING:
                 return "waiting for a publisher"
@@ -98,7 +104,7 @@ class Channel:
                 return "waiting for the source"
             case IngestState.ENDED:
                 return "the file is over"
-        return self.ingest.detail or "the source is lost"
+        return "the source is lost"
 
     async def start(self) -> None:
         """Put the channel on the air: the slate first, then the source."""
@@ -108,18 +114,29 @@ class Channel:
             await self.ingest.start()
 
     async def stop(self) -> None:
-        await self.ingest.stop()
-        await self.encoder.stop()
+        self._stopped = True
+        async with self._following:
+            await self.ingest.stop()
+            await self.encoder.stop()
 
     async def follow_publisher(self) -> None:
         """Pull from the RTMP server while somebody publishes there, and only then."""
-        await self.ingest.stop()
-        if self.publisher is not None:
-            await self.ingest.start()
+        async with self._following:
+            await self.ingest.stop()
+            if self.publisher is not None and not self._stopped:
+                await self.ingest.start()
+        self._changed()
+
+    def _ingest_changed(self, state: IngestState, detail: str) -> None:
+        # Trouble lasts until the source is there: each retry would otherwise look like news.
+        if state is IngestState.RETRYING:
+            self._trouble = detail or "the source is lost"
+        elif state is not IngestState.STARTING:
+            self._trouble = ""
         self._changed()
 
     def _changed(self) -> None:
         state = self.state
-        if state != self._told:
+        if state != self._told and not self._stopped:
             self._told = state
             self._on_event(Event(f"channel.{state}", self.name, {"detail": self.detail}))

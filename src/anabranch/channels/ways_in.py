@@ -3,14 +3,16 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from anabranch.channels.definitions import Definition
 from anabranch.core.errors import ConflictError, UsageError
+from anabranch.media.errors import SourceError
 from anabranch.media.source import RtmpSource, RtpSource, Source, SrtSource, TestSource
 from anabranch.media.source_text import parse_source
 
 Span = tuple[int, int]
+_LAST_PORT = 65535
 _FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 
 
@@ -41,7 +43,7 @@ def settle(
         is_free: whether nobody else on this machine has a UDP port.
 
     Raises:
-        SourceError: it is no source, or its file cannot be read.
+        SourceError: it is no source, its ports cannot be, or its file cannot be read.
         ConflictError: its port belongs to another channel or program, or none is left.
     """
     text = text.strip()
@@ -51,10 +53,16 @@ def settle(
         span, step = (srt, 1) if isinstance(source, SrtSource) else (rtp, 2)
         for port in range(span[0], span[1] + 1, step):
             needed = ports_of(replace(source, port=port))
+            if _overlap(replace(source, port=port)) or max(needed) > _LAST_PORT:
+                continue
             if not needed & taken.keys() and all(is_free(number) for number in needed):
                 return _with_port(text, port)
         raise ConflictError(f"no port of {span[0]} to {span[1]} is free")
+    if _overlap(source):
+        raise SourceError("a port and the one above it are RTP and RTCP: picture and sound collide")
     for port in sorted(ports_of(source)):
+        if port > _LAST_PORT:
+            raise SourceError(f"rtp needs the port above for RTCP: {port - 1} is too high")
         if port in taken:
             raise ConflictError(f"port {port} belongs to the channel {taken[port]}")
         if not is_free(port):
@@ -65,10 +73,19 @@ def settle(
 
 
 def _with_port(text: str, port: int) -> str:
-    scheme, separator, rest = text.partition("://")
-    if not separator:
+    if "://" not in text:
         return f"{text.partition(':')[0]}:{port}"
-    return f"{scheme}://:{port}{rest[rest.index('?') :] if '?' in rest else ''}"
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}:{port}{'?' if parts.query else ''}{parts.query}"
+
+
+def _overlap(source: Source) -> bool:
+    """Return whether the RTP port of picture or sound is the RTCP port of the other."""
+    if not isinstance(source, RtpSource) or source.port is None or source.audio_port is None:
+        return False
+    return abs(source.port - source.audio_port) <= 1
 
 
 def ready_source(definition: Definition, rtmp_port: int, number: int) -> Source:
@@ -118,6 +135,11 @@ def publish_hints(source: Source, key: str, host: str) -> dict[str, str]:
             }
         case RtpSource(port=port, codec="mp2t"):
             return {"ffmpeg": f"ffmpeg -re -i FILE -f rtp_mpegts rtp://{host}:{port}"}
+        case RtpSource(port=port, audio_port=int(audio_port), audio_payload_type=number):
+            picture = f"-map 0:v -an -c:v libx264 -f rtp 'rtp://{host}:{port}?pkt_size=1200'"
+            # ffmpeg's own choice for sound would be 97.
+            sound = f"-map 0:a -vn -c:a libopus -payload_type {number} -f rtp"
+            return {"ffmpeg": f"ffmpeg -re -i FILE {picture} {sound} rtp://{host}:{audio_port}"}
         case RtpSource(port=port):
             return {
                 "ffmpeg": f"ffmpeg -re -i FILE -an -c:v libx264 -f rtp 'rtp://{host}:{port}?pkt_size=1200'"

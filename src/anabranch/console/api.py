@@ -3,9 +3,11 @@
 import secrets
 import time
 from collections.abc import AsyncIterable
+from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 import anabranch
@@ -21,18 +23,24 @@ def make_app(site: Site, *, token: str) -> FastAPI:
     Args:
         site: what it serves.
         token: the operator's secret; whoever sends it as a bearer may change the site.
+
+    Raises:
+        ValueError: the token is empty: everybody would know it.
     """
+    if not token:
+        raise ValueError("the operator's token is empty")
     app = FastAPI(
         title="Anabranch",
         version=anabranch.__version__,
         summary="A programmable edge for live media: channels, seats and the tree beneath them.",
-        docs_url="/api/docs",
+        docs_url=None,  # its page would load scripts from other people's servers
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
     app.state.site = site
     problems.install(app)
     app.add_middleware(LimitBody, limit=128 * 1024)
+    app.add_middleware(whep.OpenToOthers)
     app.include_router(_public())
     app.include_router(_operator(token))
     app.include_router(whep.router)
@@ -72,20 +80,23 @@ def _public() -> APIRouter:
     @router.get("/events", response_class=EventSourceResponse)
     async def events(site: TheSite) -> AsyncIterable[ServerSentEvent]:
         """Stream what changes, as server-sent events."""
-        async for event in site.events.subscribe():
-            if event.kind.startswith(("channel.", "seat.", "leaf.")):
-                out = models.EventOut(
-                    kind=event.kind, subject=event.subject, time=event.time, data={}
-                )
-                yield ServerSentEvent(data=out.model_dump())
+        async with aclosing(site.events.subscribe()) as happening:
+            async for event in happening:
+                if event.kind.startswith(("channel.", "seat.", "leaf.")):
+                    out = models.EventOut(
+                        kind=event.kind, subject=event.subject, time=event.time, data={}
+                    )
+                    yield ServerSentEvent(data=out.model_dump())
 
     return router
 
 
 def _operator(token: str) -> APIRouter:
-    def authorise(authorization: Annotated[str | None, Header()] = None) -> None:
-        scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), token.encode()):
+    bearer = HTTPBearer(auto_error=False, description="the operator's token")
+
+    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        sent = given.credentials if given is not None else ""
+        if not secrets.compare_digest(sent.encode(), token.encode()):
             raise HTTPException(
                 401, "this needs the operator's token", {"WWW-Authenticate": "Bearer"}
             )

@@ -15,7 +15,7 @@ def make_callbacks(site: Site) -> Starlette:
 
     async def publish(request: Request) -> Response:
         try:
-            channel = site.rtmp_publish(parse_call(await request.body()))
+            channel = site.publishers.publish(parse_call(await request.body()))
         except ConflictError as error:
             return PlainTextResponse(str(error), 409)
         except AnabranchError as error:
@@ -25,7 +25,7 @@ def make_callbacks(site: Site) -> Starlette:
 
     async def done(request: Request) -> Response:
         try:
-            site.rtmp_done(parse_call(await request.body()))
+            site.publishers.done(parse_call(await request.body()))
         except AnabranchError as error:
             return PlainTextResponse(str(error), 400)
         return Response(status_code=204)

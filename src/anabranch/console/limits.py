@@ -38,6 +38,8 @@ class LimitBody:
 
         async def watched(message: Message) -> None:
             nonlocal answered
+            if not answered and read > self._limit:
+                raise _TooLargeError  # whatever the application made of it
             answered = True
             await send(message)
 

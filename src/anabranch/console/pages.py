@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -37,17 +37,22 @@ class _Assets(StaticFiles):
 def install(app: FastAPI) -> None:
     """Add the pages to ``app``; a checkout whose pages are not built says how to build them."""
 
-    @app.get("/", include_in_schema=False)
+    methods = ["GET", "HEAD"]
+
+    @app.api_route("/", methods=methods, include_in_schema=False)
     async def index() -> Response:
         return _page("index.html")
 
-    @app.get("/watch/{channel}", include_in_schema=False)
+    @app.api_route("/watch/{channel}", methods=methods, include_in_schema=False)
     async def watch(channel: str) -> Response:
         return _page("watch.html")
 
-    @app.get("/favicon.svg", include_in_schema=False)
+    @app.api_route("/favicon.ico", methods=methods, include_in_schema=False)
     async def icon() -> Response:
-        return FileResponse(STATIC / "favicon.svg")
+        # Browsers ask for it here whatever a page says.
+        for path in sorted((STATIC / "assets").glob("favicon-*.svg")):
+            return RedirectResponse(f"/assets/{path.name}")
+        return Response(status_code=204)
 
     app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
 

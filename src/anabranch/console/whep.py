@@ -8,6 +8,8 @@ a viewer that lost its connection posts a new offer.
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import MAX_SDP
@@ -17,10 +19,26 @@ _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, DELETE, PATCH, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
-    "Access-Control-Expose-Headers": "Location, ETag, Link, Accept-Patch",
+    "Access-Control-Expose-Headers": "Location, ETag, Link, Accept-Patch, Retry-After",
     "Access-Control-Max-Age": "86400",
 }
 router = APIRouter(prefix="/whep", tags=["WHEP"])
+
+
+class OpenToOthers:
+    """Lets players on other sites read every answer of WHEP, the errors too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def opened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_CORS)
+            await send(message)
+
+        whep = scope["type"] == "http" and scope["path"].startswith(f"{router.prefix}/")
+        await self._app(scope, receive, opened if whep else send)
 
 
 def _site(request: Request) -> Site:
@@ -32,7 +50,7 @@ def _site(request: Request) -> Site:
 @router.options("/{channel}/{seat}", include_in_schema=False)
 async def preflight() -> Response:
     """Let players on other sites in."""
-    return Response(status_code=204, headers={**_CORS, "Accept-Post": "application/sdp"})
+    return Response(status_code=204, headers={"Accept-Post": "application/sdp"})
 
 
 @router.post(
@@ -56,17 +74,16 @@ async def watch(
     """Watch a channel: send an SDP offer, get the answer and the seat's address."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/sdp":
-        raise HTTPException(415, "the offer must come as application/sdp", _CORS)
+        raise HTTPException(415, "the offer must come as application/sdp")
     body = await request.body()
     if len(body) > MAX_SDP:
-        raise HTTPException(413, f"an offer has at most {MAX_SDP} bytes", _CORS)
+        raise HTTPException(413, f"an offer has at most {MAX_SDP} bytes")
     try:
         offer = body.decode()
     except UnicodeDecodeError as error:
         raise OfferError("the offer is not UTF-8 text") from error
     seat, answer = await _site(request).watch(channel, rendition, offer)
     headers = {
-        **_CORS,
         "Location": f"/whep/{channel}/{seat.id}",
         "ETag": f'"{seat.id[:8]}"',
         "Accept-Patch": "application/trickle-ice-sdpfrag",
@@ -81,12 +98,12 @@ async def trickle(channel: str, seat: str, request: Request) -> Response:
     _site(request).seats.get(seat)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/trickle-ice-sdpfrag":
-        raise HTTPException(415, "a patch must be application/trickle-ice-sdpfrag", _CORS)
-    return Response(status_code=204, headers=_CORS)
+        raise HTTPException(415, "a patch must be application/trickle-ice-sdpfrag")
+    return Response(status_code=204)
 
 
 @router.delete("/{channel}/{seat}")
 async def leave(channel: str, seat: str, request: Request) -> Response:
     """Leave: the seat is free at once."""
     await _site(request).leave(seat)
-    return Response(status_code=200, headers=_CORS)
+    return Response(status_code=200)

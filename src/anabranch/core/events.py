@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -37,12 +36,10 @@ class EventBus:
     def __init__(self, *, queue_size: int = 256) -> None:
         self._queue_size = queue_size
         self._queues: set[asyncio.Queue[Event]] = set()
-        self.recent: deque[Event] = deque(maxlen=512)
         self.discarded = 0
 
     def publish(self, event: Event) -> None:
         """Hand ``event`` on; never blocks."""
-        self.recent.append(event)
         for queue in self._queues:
             if queue.full():
                 with suppress(asyncio.QueueEmpty):
@@ -50,7 +47,7 @@ class EventBus:
                 self.discarded += 1
             queue.put_nowait(event)
 
-    async def subscribe(self) -> AsyncIterator[Event]:
+    async def subscribe(self) -> AsyncGenerator[Event, None]:
         """Yield every event published from the first ``anext`` on, until the iterator closes."""
         queue: asyncio.Queue[Event] = asyncio.Queue(self._queue_size)
         self._queues.add(queue)

@@ -15,7 +15,6 @@ from anabranch.fabric.oxm import EVERYTHING, Match
 
 VERSION = 4
 TABLE_ALL = 0xFF
-NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 
 
 class Command(IntEnum):
@@ -23,7 +22,6 @@ class Command(IntEnum):
 
     ADD = 0
     MODIFY = 1
-    MODIFY_STRICT = 2
     DELETE = 3
     DELETE_STRICT = 4
 

@@ -239,6 +239,7 @@ class OpenVSwitch:
         """End ``child`` by asking it; if it does not, by signals. Say whether asking was enough."""
         graceful = False
         if child.running:
+            child.retire()
             control = f"--target={self._control(role)}"
             with suppress(ProcessError, TimeoutError):
                 await run_command("ovs-appctl", control, "--timeout=1", "exit", *options)

@@ -17,7 +17,6 @@ from anabranch.fabric.wire import (
 )
 
 ETH_IPV4 = 0x0800
-ETH_ARP = 0x0806
 IP_UDP = 17
 
 _BASIC = 0x8000

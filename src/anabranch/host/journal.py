@@ -16,25 +16,26 @@ from typing import Literal
 
 import structlog
 
-from anabranch.core.errors import ConflictError
+from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.host import network
 from anabranch.host.process import end_marked
 
 _log = structlog.get_logger("anabranch.host")
+TABLE_PREFIX = "anabranch_"
+"""Every site's nft table begins with it: the last one to go restores the machine's forwarding."""
 
-Kind = Literal["run", "netns", "link", "nft", "sysctl"]
+Kind = Literal["run", "netns", "link", "nft", "forwarding"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing made: a run of children (by mark), namespace, link, nft table or sysctl.
+    """One thing made: a run of children (by mark), namespace, link or nft table.
 
-    ``before`` is the value to restore, for a sysctl only.
+    ``forwarding`` is the machine's IP forwarding, named by the file that keeps what it was before.
     """
 
     kind: Kind
     name: str
-    before: str | None = None
 
 
 class Journal:
@@ -44,10 +45,10 @@ class Journal:
         self.directory = directory
         self._path = directory / "journal.jsonl"
 
-    def record(self, kind: Kind, name: str, *, before: str | None = None) -> None:
+    def record(self, kind: Kind, name: str) -> None:
         """Write an entry and force it to disk; call this before making the thing."""
         with self._path.open("a") as file:
-            file.write(json.dumps(asdict(Entry(kind, name, before))) + "\n")
+            file.write(json.dumps(asdict(Entry(kind, name))) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -68,7 +69,7 @@ class Journal:
         for entry in reversed(entries):
             try:
                 _undo(entry)
-            except OSError as error:
+            except (OSError, AnabranchError) as error:
                 _log.warning("undo.failed", kind=entry.kind, name=entry.name, error=str(error))
         shutil.rmtree(self.directory, ignore_errors=True)
         return len(entries)
@@ -82,9 +83,8 @@ def _undo(entry: Entry) -> None:
             network.remove_link(entry.name)
         case "nft":
             network.remove_table(entry.name)
-        case "sysctl":
-            if entry.before is not None:
-                Path("/proc/sys", *entry.name.split(".")).write_text(entry.before)
+        case "forwarding":
+            network.release_forwarding(Path(entry.name), TABLE_PREFIX)
         case "run":
             pass
 
@@ -95,11 +95,16 @@ def hold(directory: Path, what: str) -> Iterator[None]:
 
     Raises:
         ConflictError: another process holds it.
+        UsageError: this user cannot have a lock there.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the directory, not in it: the directory is removed while the lock is held.
     path = directory.with_name(directory.name + ".lock")
-    with path.open("a+") as file:
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot use {error.filename}: {error.strerror}") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

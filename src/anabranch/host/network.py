@@ -4,6 +4,7 @@ Thin over pyroute2 (netlink) and nft. All functions block for milliseconds: they
 a site is set up or removed, in a thread.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -18,8 +19,11 @@ from pyroute2 import IPRoute, netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from anabranch.core.errors import AnabranchError
+from anabranch.host.process import run_command
 
 _NETNS = Path("/run/netns")
+_HEARD = "anabranch_heard"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 class NetworkError(AnabranchError):
@@ -159,13 +163,6 @@ def remove_link(device: str) -> None:
                 host.link("del", index=index)
 
 
-def set_link(namespace: str | None, device: str, *, up: bool) -> None:
-    """Set a link up or down."""
-    with _inside(namespace) as inside:
-        for index in inside.link_lookup(ifname=device):
-            inside.link("set", index=index, state="up" if up else "down")
-
-
 def forward_ports(table: str, forwards: Mapping[IPv4Address, tuple[int, int]]) -> None:
     """Forward UDP ports of this machine to addresses behind it, in an nft table of its own.
 
@@ -183,6 +180,60 @@ def forward_ports(table: str, forwards: Mapping[IPv4Address, tuple[int, int]]) -
     )
     _run("nft", "-f", "-", stdin=f"table ip {table}\ndelete table ip {table}\n"
          f"table ip {table} {{\n{chains}}}\n")  # fmt: skip
+
+
+def watch_ports(
+    namespace: str, device: str, ports: tuple[int, int], *, forget_after_s: int
+) -> None:
+    """Have the kernel remember on which UDP ports of a device something arrives.
+
+    Args:
+        namespace: where the device is; the table goes with it.
+        device: the device that packets come in by.
+        ports: first and last port.
+        forget_after_s: seconds of silence after which a port is forgotten.
+    """
+    _run("nft", "-f", "-", namespace=namespace, stdin=f"""
+table ip {_HEARD} {{
+  set ports {{ type inet_service; flags dynamic,timeout; timeout {forget_after_s}s; size 65535; }}
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname "{device}" udp dport {ports[0]}-{ports[1]} update @ports {{ udp dport }}
+  }}
+}}
+""")  # fmt: skip
+
+
+async def heard_ports(namespace: str) -> frozenset[int]:
+    """Return the ports that :func:`watch_ports` remembers.
+
+    Raises:
+        ProcessError: the namespace or its table is gone.
+    """
+    text = await run_command("nft", "-j", "list", "set", "ip", _HEARD, "ports", netns=namespace)
+    return frozenset(
+        int(element["elem"]["val"])
+        for item in json.loads(text)["nftables"]
+        for element in item.get("set", {}).get("elem", ())
+    )
+
+
+def enable_forwarding(keeper: Path) -> None:
+    """Have this machine forward IPv4; ``keeper`` keeps what was set before.
+
+    Several sites may need it: see :func:`release_forwarding`.
+    """
+    if _FORWARDING.read_text().strip() != "1":
+        keeper.write_text(_FORWARDING.read_text())
+        _FORWARDING.write_text("1")
+
+
+def release_forwarding(keeper: Path, prefix: str) -> None:
+    """Restore forwarding to what it was, unless an nft table with ``prefix`` still needs it."""
+    tables = _run("nft", "list", "tables", "ip")
+    if keeper.exists() and not any(line.split()[-1].startswith(prefix) for line in tables):
+        _FORWARDING.write_text(keeper.read_text())
+        keeper.unlink()
 
 
 def remove_table(table: str) -> None:
@@ -239,7 +290,7 @@ def _inside(namespace: str | None) -> Iterator[IPRoute]:
         handle.close()
 
 
-def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> None:
+def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> list[str]:
     if namespace is not None:
         argv = ("nsenter", f"--net=/run/netns/{namespace}", "--", *argv)
     try:
@@ -249,3 +300,4 @@ def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> 
     if done.returncode != 0:
         last = (done.stderr or done.stdout).strip().splitlines()
         raise NetworkError(f"{argv[0]}: {last[-1] if last else done.returncode}")
+    return done.stdout.splitlines()

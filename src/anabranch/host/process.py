@@ -102,6 +102,7 @@ class Child:
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         self._first_error: ProcessError | None = None
+        self._retired = False
         self.restarts = 0
         self.last_lines: deque[str] = deque(maxlen=20)
 
@@ -122,6 +123,7 @@ class Child:
         """
         if self._task is not None:
             raise ProcessError(f"{self.spec.name} was started already")
+        self._retired = False
         self._task = asyncio.create_task(self._supervise(), name=f"child:{self.spec.name}")
         await self._started.wait()
         if self._first_error is not None:
@@ -135,6 +137,10 @@ class Child:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+    def retire(self) -> None:
+        """Take the next end of the child for granted: it is about to be told to exit."""
+        self._retired = True
 
     async def wait(self) -> None:
         """Return when the supervision has ended: only a child with ``restart=False`` ends so."""
@@ -178,7 +184,7 @@ class Child:
             lived = time.monotonic() - began
             if self._on_exit is not None:
                 self._on_exit(code)
-            if not spec.restart:
+            if not spec.restart or self._retired:
                 return
             delay = backoff.delay(lived)
             self.restarts += 1

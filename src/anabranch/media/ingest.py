@@ -147,15 +147,14 @@ class Ingest:
         return IngestStats(self._reader.frames, self._reader.media_s, self._restarts)
 
     async def start(self) -> None:
-        """Check the source and begin.
+        """Begin; a source that is not there (yet) is tried again and again.
 
         Raises:
-            SourceError: the source cannot be, as far as can be seen before trying.
+            SourceError: the source lacks a port.
             ProcessError: there is no ffmpeg.
         """
         if self._task is not None:
             return
-        self.source.check()
         for name, text in self.source.files().items():
             (self._directory / name).write_text(text)
         self._restarts = 0

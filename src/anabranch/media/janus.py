@@ -9,17 +9,18 @@ viewers of one feed with different payload types sit on different mountpoints.
 import asyncio
 import itertools
 import secrets
-import shutil
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import structlog
 
+from anabranch.core.errors import AnabranchError
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media import sdp
-from anabranch.media.janus_client import JanusClient, JanusError, Message
+from anabranch.media.janus_client import JanusClient, JanusError, Message, number_of, within
+from anabranch.media.janus_config import JanusSettings, write_configuration
 from anabranch.media.leaf import (
     Feed,
     Inlet,
@@ -36,34 +37,11 @@ _HOLD = 3.0
 """Seconds that a mountpoint outlives its last viewer."""
 _SETUP_LIMIT = 15.0
 """Seconds in which a viewer must have connected, or its seat is given up."""
+_SILENCE_CHECK = 3.0
+"""Seconds between two looks at who is still heard of; the kernel forgets a viewer after 8."""
+_MAX_VARIANTS = 6
+"""Mountpoints of one feed, each for other payload types; real players need two or three."""
 _log = structlog.get_logger("anabranch.leaf")
-
-
-@dataclass(frozen=True, slots=True)
-class JanusSettings:
-    """Where one Janus lives.
-
-    Attributes:
-        name: the leaf's name.
-        directory: its own run directory (kept short: Unix socket paths end at 107 bytes).
-        run_id: mark of the site's children.
-        netns: network namespace, or None.
-        media_addresses: local addresses offered to viewers as ICE candidates.
-        public_addresses: addresses that other computers reach it by, if any.
-        media_ports: first and last UDP port for viewers.
-        inlet_interface: device or address on which feeds arrive.
-        inlet_ports: first and last UDP port for feeds.
-    """
-
-    name: str
-    directory: Path
-    run_id: str
-    netns: str | None
-    media_addresses: tuple[str, ...]
-    public_addresses: tuple[str, ...]
-    media_ports: tuple[int, int]
-    inlet_interface: str
-    inlet_ports: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -78,20 +56,33 @@ class _Mountpoint:
 class _Viewer:
     handle: int
     mountpoint: _Mountpoint
+    port: int | None
     deadline: asyncio.TimerHandle | None = None
+    up_since: float | None = None
 
 
 _Key = tuple[Feed, int, int | None]
 
 
 class JanusLeaf:
-    """A :class:`~anabranch.media.leaf.LeafServer` on Janus."""
+    """A :class:`~anabranch.media.leaf.LeafServer` on Janus.
 
-    def __init__(self, settings: JanusSettings) -> None:
+    ``heard()`` returns the media ports on which anything arrived in the last seconds: an ICE-lite
+    Janus does not notice a viewer that vanished without a word. Without it such a viewer keeps
+    its seat.
+    """
+
+    def __init__(
+        self,
+        settings: JanusSettings,
+        *,
+        heard: Callable[[], Awaitable[frozenset[int]]] | None = None,
+    ) -> None:
         self.name = settings.name
         self.on_viewing: Callable[[str, ViewingState], None] = lambda _id, _state: None
         self.on_inlets: Callable[[], None] = lambda: None
         self._settings = settings
+        self._heard = heard
         self._child: Child | None = None
         self._client: JanusClient | None = None
         self._admin: JanusClient | None = None
@@ -127,8 +118,11 @@ class JanusLeaf:
             ),
             self._settings.run_id,
             on_start=lambda _pid: self._begin_connecting(),
+            on_exit=lambda _code: self._remove_sockets(),
         )
         await self._child.start()
+        if self._heard is not None:
+            self._spawn(self._watch_over(self._heard))
         try:
             await asyncio.wait_for(self._ready.wait(), 10.0)
         except TimeoutError:
@@ -163,8 +157,8 @@ class JanusLeaf:
         try:
             mountpoint = await self._join(client, feed, wanted, viewing_id)
             asked = await client.plugin(handle, {"request": "watch", "id": mountpoint.number})
-            theirs = asked.get("jsep", {}).get("sdp")
-            if not theirs:
+            theirs = within(asked, "jsep").get("sdp")
+            if not isinstance(theirs, str):
                 raise LeafUnavailableError("Janus made no offer")
             answer = {"type": "answer", "sdp": sdp.answer_for_server(wanted, theirs)}
             await client.plugin(handle, {"request": "start"}, answer)
@@ -178,7 +172,7 @@ class JanusLeaf:
             raise
         loop = asyncio.get_running_loop()
         deadline = loop.call_later(_SETUP_LIMIT, self._give_up, viewing_id)
-        self._viewers[viewing_id] = _Viewer(handle, mountpoint, deadline)
+        self._viewers[viewing_id] = _Viewer(handle, mountpoint, sdp.media_port(theirs), deadline)
         return Viewing(viewing_id, feed, sdp.answer_for_viewer(wanted, theirs))
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
@@ -195,7 +189,7 @@ class JanusLeaf:
             )
         except LeafError:
             return None
-        return read_handle_info(answer.get("info", {}))
+        return read_handle_info(within(answer, "info"))
 
     async def close(self, viewing_id: str) -> None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
@@ -209,8 +203,7 @@ class JanusLeaf:
         return self._client.session if self._client else None
 
     async def _attach(self, client: JanusClient) -> int:
-        answer = await client.request(janus="attach", plugin=_PLUGIN)
-        return int(answer["data"]["id"])
+        return number_of(await client.request(janus="attach", plugin=_PLUGIN))
 
     async def _join(
         self, client: JanusClient, feed: Feed, wanted: sdp.Offer, viewing_id: str
@@ -221,6 +214,7 @@ class JanusLeaf:
         async with self._creating:  # two first viewers must not make it twice
             mountpoint = self._mountpoints.get(key)
             if mountpoint is None:
+                await self._make_room(client, feed)
                 mountpoint = await self._create(client, key)
                 self._mountpoints[key] = mountpoint
                 self.on_inlets()
@@ -265,9 +259,39 @@ class JanusLeaf:
             "permanent": False,
             "media": media,
         }
-        await client.plugin(self._control, body)
+        try:
+            await client.plugin(self._control, body)
+        except BaseException:
+            # It may have been made all the same, after a time-out for example.
+            self._spawn(self._destroy(client, number))
+            raise
         inlet = Inlet(feed, video_port, audio_port if audio_type is not None else 0)
         return _Mountpoint(number, inlet)
+
+    async def _make_room(self, client: JanusClient, feed: Feed) -> None:
+        """See that a feed does not get ever more mountpoints by offers with ever other types."""
+        variants = {k: m for k, m in self._mountpoints.items() if k[0] == feed}
+        if len(variants) < _MAX_VARIANTS:
+            return
+        for key, mountpoint in variants.items():
+            if all(self._is_pending(viewer) for viewer in mountpoint.viewers):
+                del self._mountpoints[key]
+                if mountpoint.expiry is not None:
+                    mountpoint.expiry.cancel()
+                for viewer in mountpoint.viewers:
+                    self._spawn(self.close(viewer))
+                await self._destroy(client, mountpoint.number)
+                self.on_inlets()
+                return
+        raise LeafUnavailableError(f"too many kinds of players watch {feed.channel} just now")
+
+    def _is_pending(self, viewing_id: str) -> bool:
+        viewer = self._viewers.get(viewing_id)
+        return viewer is None or viewer.up_since is None
+
+    async def _destroy(self, client: JanusClient, number: int) -> None:
+        with suppress(LeafError):
+            await client.plugin(self._control, {"request": "destroy", "id": number})
 
     def _free_ports(self) -> tuple[int, int]:
         used = {mountpoint.inlet.video_port for mountpoint in self._mountpoints.values()}
@@ -314,9 +338,29 @@ class JanusLeaf:
                     del self._mountpoints[key]
                     self.on_inlets()
             if self._client is not None:
-                with suppress(LeafError):
-                    body = {"request": "destroy", "id": mountpoint.number}
-                    await self._client.plugin(self._control, body)
+                await self._destroy(self._client, mountpoint.number)
+
+    async def _watch_over(self, heard: Callable[[], Awaitable[frozenset[int]]]) -> None:
+        """End the viewings of viewers that have fallen silent, for ever."""
+        while True:
+            await asyncio.sleep(_SILENCE_CHECK)
+            before = time.monotonic() - 2 * _SILENCE_CHECK
+            settled = {
+                viewing_id: viewer.port
+                for viewing_id, viewer in self._viewers.items()
+                if viewer.up_since is not None and viewer.up_since < before
+            }
+            if not settled:
+                continue
+            try:
+                ports = await heard()
+            except AnabranchError as error:
+                _log.warning("leaf.deaf", leaf=self.name, error=str(error))
+                continue
+            for viewing_id, port in settled.items():
+                if port is not None and port not in ports:
+                    _log.info("viewer.silent", leaf=self.name, viewing=viewing_id)
+                    self._spawn(self.close(viewing_id))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -355,6 +399,12 @@ class JanusLeaf:
     def _client_lost(self) -> None:
         _log.warning("leaf.lost", leaf=self.name)
         self._lost()
+        if self._child is not None:
+            self._child.kill()  # if it still runs, it hangs: supervision starts a fresh one
+
+    def _remove_sockets(self) -> None:
+        for name in ("api.sock", "admin.sock"):
+            (self._settings.directory / name).unlink(missing_ok=True)
 
     def _lost(self) -> None:
         """Janus is gone and everything in it: forget viewers and mountpoints, and say so."""
@@ -384,6 +434,7 @@ class JanusLeaf:
                 if viewer.deadline is not None:
                     viewer.deadline.cancel()
                     viewer.deadline = None
+                viewer.up_since = time.monotonic()
                 self.on_viewing(viewing_id, "up")
             case "hangup" | "detached":
                 self._spawn(self.close(viewing_id))
@@ -391,74 +442,21 @@ class JanusLeaf:
 
 def read_handle_info(info: Message) -> ViewerStatistics:
     """Read Janus' ``handle_info`` (its admin API) into figures; anything absent counts as none."""
-    media = info.get("webrtc", {}).get("media", {})
-    sent = lost = nacks = 0
+    sent = lost = nacks = 0.0
     jitter: float | None = None
     rtt: float | None = None
-    for medium in media.values():
-        stats, rtcp = medium.get("stats", {}), medium.get("rtcp", {})
-        sent += int(stats.get("out", {}).get("bytes", 0))
-        nacks += int(stats.get("in", {}).get("nacks", 0))
-        main = rtcp.get("main", {}) if isinstance(rtcp, dict) else {}
-        lost += int(main.get("lost-by-remote", 0))
-        if medium.get("type") == "video":
-            jitter = float(main["jitter-remote"]) if "jitter-remote" in main else None
-            rtt = float(main["rtt"]) if "rtt" in main else None
-    return ViewerStatistics(sent, lost, nacks, jitter, rtt)
+    for medium in within(info, "webrtc", "media").values():
+        sent += _figure(within(medium, "stats", "out"), "bytes") or 0
+        nacks += _figure(within(medium, "stats", "in"), "nacks") or 0
+        main = within(medium, "rtcp", "main")
+        lost += _figure(main, "lost-by-remote") or 0
+        if within({"": medium}, "").get("type") == "video":
+            jitter = _figure(main, "jitter-remote")
+            rtt = _figure(main, "rtt")
+    return ViewerStatistics(int(sent), int(lost), int(nacks), jitter, rtt)
 
 
-def write_configuration(settings: JanusSettings, admin_secret: str) -> None:
-    """Write Janus' configuration and links to the only two modules it shall load."""
-    directory = settings.directory
-    for name in ("plugins", "transports", "events", "loggers"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-        (directory / name).mkdir(parents=True, mode=0o700)
-    for kind, module in (("plugins", "streaming"), ("transports", "pfunix")):
-        (directory / kind / f"libjanus_{module}.so").symlink_to(find_module(kind, module))
-    for name in ("api.sock", "admin.sock"):
-        (directory / name).unlink(missing_ok=True)
-    first, last = settings.media_ports
-    public = ""
-    if settings.public_addresses:
-        addresses = ",".join(settings.public_addresses)
-        public = f'nat_1_1_mapping = "{addresses}"; keep_private_host = true;'
-    texts = {
-        "janus.jcfg": f"""
-general: {{
-  configs_folder = "{directory}"; plugins_folder = "{directory}/plugins";
-  transports_folder = "{directory}/transports"; events_folder = "{directory}/events";
-  loggers_folder = "{directory}/loggers";
-  debug_level = 3; debug_colors = false; event_loops = 2;
-  admin_secret = "{admin_secret}"; hide_dependencies = true;
-}}
-media: {{ rtp_port_range = "{first}-{last}"; }}
-nat: {{
-  ice_lite = true; ignore_mdns = true;
-  ice_enforce_list = "{",".join(settings.media_addresses)}"; {public}
-}}
-""",
-        "janus.transport.pfunix.jcfg": f"""
-general: {{
-  enabled = true; json = "compact"; type = "SOCK_SEQPACKET"; path = "{directory}/api.sock";
-}}
-admin: {{
-  admin_enabled = true; admin_type = "SOCK_SEQPACKET"; admin_path = "{directory}/admin.sock";
-}}
-""",
-        "janus.plugin.streaming.jcfg": "general: { }\n",
-    }
-    for name, text in texts.items():
-        path = directory / name
-        path.touch(mode=0o600)
-        path.write_text(text)
-
-
-def find_module(kind: str, name: str) -> Path:
-    """Return the path of one of Janus' modules, as Debian installs it.
-
-    Raises:
-        LeafUnavailableError: Janus is not installed.
-    """
-    for path in sorted(Path("/usr/lib").glob(f"**/janus/{kind}/libjanus_{name}.so")):
-        return path
-    raise LeafUnavailableError("Janus is not installed: apt-get install janus")
+def _figure(fields: Message, name: str) -> float | None:
+    value = fields.get(name)
+    # Above 2^53 no count is meant: and sums must stay finite.
+    return value if isinstance(value, (int, float)) and abs(value) < 2**53 else None

@@ -17,8 +17,8 @@ from anabranch.media.leaf import LeafError, LeafUnavailableError
 
 _MAX_MESSAGE = 256 * 1024
 _TIMEOUT = 3.0
-_KEEPALIVE = 25.0
-"""Seconds; Janus drops a session after 60 s of silence."""
+_KEEPALIVE = 5.0
+"""Seconds; Janus drops a session after 60 s of silence, and one that hangs shall be noticed."""
 
 Message = dict[str, Any]
 
@@ -29,6 +29,25 @@ class JanusError(LeafError):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"Janus: {reason} ({code})")
         self.code = code
+
+
+def within(message: object, *keys: str) -> Message:
+    """Return the object at ``keys`` of a message; an empty one if there is none."""
+    for key in keys:
+        message = message.get(key) if isinstance(message, dict) else None
+    return message if isinstance(message, dict) else {}
+
+
+def number_of(answer: Message) -> int:
+    """Return the number of the session or handle that an answer says was made.
+
+    Raises:
+        LeafUnavailableError: it says none.
+    """
+    number = within(answer, "data").get("id")
+    if not isinstance(number, int):
+        raise LeafUnavailableError("Janus' answer has no number")
+    return number
 
 
 class JanusClient:
@@ -71,7 +90,7 @@ class JanusClient:
         self._socket = sock
         self._tasks = [asyncio.create_task(self._read(sock), name="janus-read")]
         if session:
-            self._session = (await self.request(janus="create"))["data"]["id"]
+            self._session = number_of(await self.request(janus="create"))
             self._tasks.append(asyncio.create_task(self._keep_alive(), name="janus-keepalive"))
 
     async def close(self) -> None:
@@ -98,11 +117,12 @@ class JanusClient:
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            # One send is one message; Janus rejects a trailing newline.
-            await asyncio.get_running_loop().sock_sendall(
-                self._socket, json.dumps(message).encode()
-            )
-            answer = await asyncio.wait_for(future, _TIMEOUT)
+            async with asyncio.timeout(_TIMEOUT):
+                # One send is one message; Janus rejects a trailing newline.
+                await asyncio.get_running_loop().sock_sendall(
+                    self._socket, json.dumps(message).encode()
+                )
+                answer = await future
         except TimeoutError:
             raise LeafUnavailableError("Janus did not answer in time") from None
         except OSError as error:
@@ -110,7 +130,7 @@ class JanusClient:
         finally:
             self._waiting.pop(number, None)
         if answer.get("janus") == "error":
-            details = answer.get("error", {})
+            details = within(answer, "error")
             raise JanusError(details.get("code", 0), details.get("reason", "unknown error"))
         return answer
 
@@ -121,7 +141,7 @@ class JanusClient:
         """
         extra = {"jsep": jsep} if jsep is not None else {}
         answer = await self.request(janus="message", handle_id=handle, body=body, **extra)
-        data = answer.get("plugindata", {}).get("data", {})
+        data = within(answer, "plugindata", "data")
         if "error_code" in data:
             raise JanusError(data["error_code"], data.get("error", "unknown error"))
         return answer
@@ -135,13 +155,15 @@ class JanusClient:
                 raw = b""
             if not raw:
                 break
-            with suppress(ValueError):
-                self._receive(json.loads(raw))
+            with suppress(ValueError, RecursionError):
+                message = json.loads(raw)
+                if isinstance(message, dict):
+                    self._receive(message)
         self._drop()
         self._on_lost()
 
     def _receive(self, message: Message) -> None:
-        future = self._waiting.get(message.get("transaction", ""))
+        future = self._waiting.get(str(message.get("transaction", "")))
         if message.get("janus") == "ack":
             return
         if future is not None:
@@ -153,8 +175,12 @@ class JanusClient:
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEPALIVE)
-            with suppress(LeafError):
+            try:
                 await self.request(janus="keepalive")
+            except LeafError:
+                break
+        self._drop()
+        self._on_lost()
 
     def _drop(self) -> None:
         sock, self._socket = self._socket, None

@@ -158,8 +158,9 @@ class RtmpServer:
         )
 
     @property
-    def pid(self) -> int | None:
-        return self._child.pid
+    def child(self) -> Child:
+        """The supervised process."""
+        return self._child
 
     async def start(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
         """Write the configuration, start the server and wait until it listens.

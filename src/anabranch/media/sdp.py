@@ -8,7 +8,7 @@ both answers make the viewer the client.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from anabranch.media.leaf import OfferError
@@ -23,6 +23,10 @@ _REQUIRED = {
         r"sha-(?:1|224|256|384|512) (?:[0-9A-Fa-f]{2}:){19,63}[0-9A-Fa-f]{2}"
     ),
 }
+# Over DTLS-SRTP; the two short ones are what older stacks call it (RFC 5764 section 8).
+_PROTOCOLS = ("UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP")
+_DIRECTIONS = ("sendrecv", "recvonly", "sendonly", "inactive")
+_FEEDBACK = ("nack", "nack pli", "ccm fir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Section:
     """The lines of the session part (``kind`` is ``""``) or of one ``m=`` section."""
 
     kind: str
+    port: int
+    protocol: str
     formats: tuple[str, ...]
     lines: tuple[str, ...]
 
@@ -92,14 +98,15 @@ def split(text: str) -> tuple[Section, tuple[Section, ...]]:
     if len(blocks) > _MAX_SECTIONS:
         raise OfferError(f"the SDP has more than {_MAX_SECTIONS} media sections")
     session, *media = blocks
-    return Section("", (), tuple(session)), tuple(_media_section(block) for block in media)
+    return Section("", 0, "", (), tuple(session)), tuple(_media_section(block) for block in media)
 
 
 def _media_section(lines: list[str]) -> Section:
     words = lines[0][2:].split()
-    if len(words) < 4:
+    port = words[1].partition("/")[0] if len(words) >= 4 else ""
+    if not re.fullmatch("[0-9]{1,5}", port):
         raise OfferError(f"the SDP's line {lines[0][:40]!r} is malformed")
-    return Section(words[0], tuple(words[3:]), tuple(lines))
+    return Section(words[0], int(port), words[2], tuple(words[3:]), tuple(lines))
 
 
 def parse_offer(text: str) -> Offer:
@@ -109,19 +116,31 @@ def parse_offer(text: str) -> Offer:
         OfferError: it is malformed or no such offer; the message says what is wrong.
     """
     session, media = split(text)
-    video = _receiver(media, "video")
+    mids = [mid for section in media if (mid := section.value("mid"))]
+    if len(mids) > len(set(mids)):
+        raise OfferError("two sections of the offer have the same a=mid")
+    video = _receiver(session, media, "video")
     if video is None:
         raise OfferError("the offer has no m=video section that receives")
-    audio = _receiver(media, "audio")
+    audio = _receiver(session, media, "audio")
     video_codec = _pick_h264(media[video])
     audio_codec = _pick_opus(media[audio]) if audio is not None else None
     if audio_codec is None:
         audio = None
-    if audio is not None and not _bundled(session, media[video], media[audio]):
+    elif audio_codec.payload_type == video_codec.payload_type:
+        raise OfferError(
+            f"the offer has payload type {video_codec.payload_type} for both picture and sound"
+        )
+    chosen = [media[index] for index in (video, audio) if index is not None]
+    if len(chosen) > 1 and not _bundled(session, *chosen):
         raise OfferError("the offer must bundle its sections (a=group:BUNDLE, RFC 9143)")
+    for section in chosen:
+        _check_transport(session, section)
 
     def required(name: str) -> str:
-        value = media[video].value(name) or session.value(name)
+        # A bundle-only section leaves the transport to the one that it is bundled with.
+        found = (section.value(name) for section in (*chosen, session))
+        value = next(filter(None, found), None)
         if not value:
             raise OfferError(f"the offer has no a={name}")
         if not _REQUIRED[name].fullmatch(value):
@@ -141,11 +160,33 @@ def parse_offer(text: str) -> Offer:
     )
 
 
-def _receiver(media: tuple[Section, ...], kind: str) -> int | None:
+def _receiver(session: Section, media: tuple[Section, ...], kind: str) -> int | None:
     for index, section in enumerate(media):
-        if section.kind == kind and not (section.has("sendonly") or section.has("inactive")):
+        # Port 0 is a section that is not offered (RFC 3264 section 5.1), or bundled with another.
+        offered = section.port != 0 or section.has("bundle-only")
+        if section.kind == kind and offered and _receives(session, section):
             return index
     return None
+
+
+def _receives(session: Section, section: Section) -> bool:
+    # A section without a direction has the session's (RFC 8866 section 6.7), else sends too.
+    part = section if any(map(section.has, _DIRECTIONS)) else session
+    return not (part.has("sendonly") or part.has("inactive"))
+
+
+def _check_transport(session: Section, section: Section) -> None:
+    if section.protocol not in _PROTOCOLS:
+        raise OfferError(
+            f"the offer's m={section.kind} has the protocol {section.protocol[:40]!r},"
+            f" not {_PROTOCOLS[0]}"
+        )
+    setup = section.value("setup") or session.value("setup") or "active"
+    if setup not in {"actpass", "active"}:
+        raise OfferError(
+            f"the offer has a=setup:{setup[:40]}: the viewer must be able to be the DTLS client"
+            " (a=setup:actpass)"
+        )
 
 
 def _bundled(session: Section, *sections: Section) -> bool:
@@ -158,8 +199,10 @@ def _codecs(section: Section) -> Iterator[Codec]:
     parameters = dict(value.partition(" ")[::2] for value in section.values("fmtp"))
     names = dict(value.partition(" ")[::2] for value in section.values("rtpmap"))
     for format_ in section.formats:
-        if format_ in names and format_.isascii() and format_.isdigit() and int(format_) < 128:
-            yield Codec(int(format_), names[format_].lower(), parameters.get(format_, ""))
+        number = int(format_) if re.fullmatch("[0-9]{1,3}", format_) else 128
+        # 64 to 95 would be taken for RTCP, which comes to the same port (RFC 5761 section 4).
+        if format_ in names and (number < 64 or 96 <= number < 128):
+            yield Codec(number, names[format_].lower(), parameters.get(format_, ""))
 
 
 def _pick_h264(section: Section) -> Codec:
@@ -183,6 +226,17 @@ def _pick_opus(section: Section) -> Codec | None:
     return next((codec for codec in _codecs(section) if codec.name == "opus/48000/2"), None)
 
 
+def media_port(server_offer: str) -> int | None:
+    """Return the UDP port at which the server waits for this viewer: its first candidate's."""
+    _, media = split(server_offer)
+    for section in media:
+        for candidate in section.values("candidate"):
+            words = candidate.split()
+            if len(words) > 5 and words[5].isascii() and words[5].isdigit():
+                return int(words[5])
+    return None
+
+
 def answer_for_server(offer: Offer, server_offer: str) -> str:
     """Return the viewer's side as an answer to the server's own offer."""
     _, media = split(server_offer)
@@ -196,7 +250,7 @@ def answer_for_server(offer: Offer, server_offer: str) -> str:
             lines += _rejected(section)
             continue
         lines += [
-            f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {codec.payload_type}",
+            f"m={section.kind} 9 {section.protocol} {codec.payload_type}",
             "c=IN IP4 0.0.0.0",
             "a=recvonly",
             f"a=mid:{section.value('mid')}",
@@ -205,7 +259,7 @@ def answer_for_server(offer: Offer, server_offer: str) -> str:
             f"a=ice-pwd:{offer.ice_pwd}",
             f"a=fingerprint:{offer.fingerprint}",
             "a=setup:active",
-            *_codec_lines(codec),
+            *_codec_lines(codec, _FEEDBACK),
         ]
     return "\r\n".join(lines) + "\r\n"
 
@@ -228,8 +282,13 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
         codec = offer.video_codec if index == offer.video else offer.audio_codec
         assert codec is not None
         mid = section.value("mid")
+        offered = {
+            value.partition(" ")[2]
+            for value in section.values("rtcp-fb")
+            if value.partition(" ")[0] in {"*", str(codec.payload_type)}
+        }
         lines += [
-            f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {codec.payload_type}",
+            f"m={section.kind} 9 {section.protocol} {codec.payload_type}",
             "c=IN IP4 0.0.0.0",
             "a=sendonly",
             *([f"a=mid:{mid}"] if mid else []),
@@ -238,7 +297,7 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
             f"a=ice-pwd:{source.value('ice-pwd')}",
             f"a=fingerprint:{source.value('fingerprint') or session.value('fingerprint')}",
             "a=setup:passive",
-            *_codec_lines(codec),
+            *_codec_lines(codec, [kind for kind in _FEEDBACK if kind in offered]),
             f"a=msid:anabranch {section.kind}",
         ]
         # The first listed source is the media; a second one would be a retransmission stream,
@@ -246,7 +305,7 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
         ssrc = (source.value("ssrc") or "").partition(" ")[0]
         if ssrc:
             lines.append(f"a=ssrc:{ssrc} cname:anabranch")
-        lines += [f"a=candidate:{value}" for value in source.values("candidate")]
+        lines += _candidates(source)
         lines.append("a=end-of-candidates")
     return "\r\n".join(lines) + "\r\n"
 
@@ -254,14 +313,29 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
 def _rejected(section: Section) -> list[str]:
     mid = section.value("mid")
     return [
-        f"m={section.kind} 0 UDP/TLS/RTP/SAVPF {section.formats[0]}",
+        f"m={section.kind} 0 {section.protocol} {' '.join(section.formats)}",
         "c=IN IP4 0.0.0.0",
         "a=inactive",
         *([f"a=mid:{mid}"] if mid else []),
     ]
 
 
-def _codec_lines(codec: Codec) -> list[str]:
+def _candidates(source: Section) -> list[str]:
+    """Return the server's candidates, each with a foundation and priority of its own.
+
+    Janus gives all of them the same, which would tell the viewer that they share an address and
+    leave their order open (RFC 8445 sections 5.1.1.3 and 5.1.2).
+    """
+    lines = []
+    for number, value in enumerate(source.values("candidate")):
+        words = value.split()
+        if len(words) >= 8 and words[3].isdecimal():
+            words[0], words[3] = str(number + 1), str(max(1, int(words[3]) - number))
+            lines.append("a=candidate:" + " ".join(words))
+    return lines
+
+
+def _codec_lines(codec: Codec, feedback: Sequence[str]) -> list[str]:
     number = codec.payload_type
     if codec.name.startswith("opus"):
         return [
@@ -271,7 +345,5 @@ def _codec_lines(codec: Codec) -> list[str]:
     return [
         f"a=rtpmap:{number} H264/90000",
         f"a=fmtp:{number} {codec.parameters}",
-        f"a=rtcp-fb:{number} nack",
-        f"a=rtcp-fb:{number} nack pli",
-        f"a=rtcp-fb:{number} ccm fir",
+        *(f"a=rtcp-fb:{number} {kind}" for kind in feedback),
     ]

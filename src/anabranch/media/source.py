@@ -16,6 +16,9 @@ SDP_NAME = "source.sdp"
 
 LIVE_PROBE = ("-analyzeduration", "1000000", "-probesize", "1000000", "-thread_type", "slice")
 """Short probing, and no frame-parallel decoding, which would hold frames back."""
+PATIENT_PROBE = ("-analyzeduration", "15000000", "-probesize", "50000000", *LIVE_PROBE[4:])
+"""For a stream that is joined in its middle: sound comes at once, the picture with the next key
+frame, ten seconds later from an encoder at OBS's defaults. Probing ends when both are there."""
 SECRET_QUERY = re.compile(r"pass|key|token|secret|auth|sig|pwd|streamid", re.IGNORECASE)
 
 RTP_CODECS: Mapping[str, str] = {
@@ -140,7 +143,7 @@ URL_ARGS: Mapping[str, tuple[str, ...]] = {
         "rtmp,rtmps,tcp,tls",
         "-rtmp_live",
         "live",
-        *LIVE_PROBE,
+        *PATIENT_PROBE,
     ),
     "srt": ("-timeout", str(TIMEOUT_US), "-protocol_whitelist", "srt,udp", *LIVE_PROBE),
     "mmsh": ("-rw_timeout", str(TIMEOUT_US), "-protocol_whitelist", "mmsh,mmst,http,tcp"),

@@ -31,7 +31,8 @@ def parse_source(text: str, *, loop: bool = True) -> Source:
     ``test``, ``test:N``, ``/path`` or ``file:/path``, ``rtmp``, ``srt``, ``srt:PORT``,
     ``srt://:PORT?passphrase=...&latency=MS``, ``rtp``, ``rtp:PORT``,
     ``rtp://[HOST]:PORT?codec=h264|h265|vp8|mp2t&pt=96&audio_port=N&audio_pt=111``, or a URL of an
-    allowed protocol. Sources that listen and were given no port have ``port`` None.
+    allowed protocol. Sources that listen and were given no port have ``port`` None. Whether a file
+    is there is not looked at: that is the source's ``check``.
 
     Raises:
         SourceError: it is anything else; the message says why, and has no secrets.
@@ -78,7 +79,7 @@ def _url(text: str, scheme: str) -> Source:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise SourceError(f"not a URL that can be read ({scheme})") from error
-    if not parts.netloc:
+    if not parts.netloc and (scheme not in ("rtp", "srt") or parts.path):
         raise SourceError(f"the URL names no host: {scheme}://HOST/...")
     if scheme == "rtp":
         return _rtp(parts, host, port)
@@ -97,9 +98,7 @@ def _url(text: str, scheme: str) -> Source:
 def _file(path: str, loop: bool) -> FileSource:
     if not path.startswith("/"):
         raise SourceError("a file is named by its absolute path")
-    source = FileSource(Path(path), once=not loop)
-    source.check()
-    return source
+    return FileSource(Path(path), once=not loop)
 
 
 def _rtp(parts: SplitResult, host: str, port: int | None) -> RtpSource:

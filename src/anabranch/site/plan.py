@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from anabranch.core.errors import UsageError
+from anabranch.host.journal import TABLE_PREFIX
 from anabranch.host.network import Port
 from anabranch.site.settings import SiteSettings
 from anabranch.tree.model import Role, Tree
@@ -125,7 +126,7 @@ def make_plan(settings: SiteSettings) -> SitePlan:
                     Port("up0", namespace, rate_mbit=node.rate_mbit),
                 )
             )
-    return SitePlan(tree, nodes, tuple(links), f"anabranch_{settings.name.replace('-', '_')}")
+    return SitePlan(tree, nodes, tuple(links), TABLE_PREFIX + settings.name.replace("-", "_"))
 
 
 def namespace_of(site: str, node: str) -> str:

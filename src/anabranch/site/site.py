@@ -5,7 +5,6 @@ computes what every leaf wants and has the carriage make that true.
 """
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,28 +14,26 @@ from typing import Any
 
 import structlog
 
-import anabranch
 from anabranch.channels.channel import Channel
 from anabranch.channels.definitions import Definition, Definitions
 from anabranch.channels.seats import Seat, Seats
 from anabranch.channels.ways_in import check_once, publish_hints, settle
 from anabranch.core.errors import (
     AnabranchError,
-    ConflictError,
     NotFoundError,
-    UsageError,
+    UnavailableError,
 )
 from anabranch.core.events import Event, EventBus
 from anabranch.host.journal import Journal
-from anabranch.host.process import Child
 from anabranch.media.encoder import EncoderConfig
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.leaf import Feed, LeafUnavailableError, ViewingState
 from anabranch.media.rendition import AUDIO
-from anabranch.media.rtmp import RtmpCall, RtmpConfig, RtmpServer
 from anabranch.media.source_text import parse_source
+from anabranch.site import reports
 from anabranch.site.carriage import StreamId, Target, group_address, wants_of
 from anabranch.site.placement import least_loaded
+from anabranch.site.publishers import Publishers
 from anabranch.site.settings import SiteSettings
 from anabranch.site.underlay import DirectUnderlay, SwitchedUnderlay, Underlay
 from anabranch.store.database import Database, StoreError
@@ -55,7 +52,7 @@ class Site:
         self.events = EventBus()
         self.seats = Seats()
         self.notes: list[str] = []
-        self._started = time.time()
+        self.started = time.time()
         self._random = Random()  # noqa: S311  # chooses among equal leaves
         self._database = Database(settings.database_url)
         self._definitions = Definitions(self._database)
@@ -65,13 +62,13 @@ class Site:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
-        self._underlay: Underlay = (
+        self.underlay: Underlay = (
             SwitchedUnderlay(settings, journal, self._happened)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
         )
         self.leaves: list[JanusLeaf] = []
-        self._rtmp: RtmpServer | None = None
+        self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -83,37 +80,20 @@ class Site:
         """
         progress("store")
         await self._database.open()
-        await self._underlay.start(progress)
+        await self.underlay.start(progress)
         progress("leaf servers")
-        for settings in self._underlay.leaf_settings():
-            leaf = JanusLeaf(settings)
+        for leaf in self.underlay.leaves():
             leaf.on_inlets = self._stale.set
             leaf.on_viewing = self._viewing_handler(leaf.name)
             self.leaves.append(leaf)
         await asyncio.gather(*(leaf.start() for leaf in self.leaves))
-        await self._start_rtmp()
+        if note := await self.publishers.start():
+            self.notes.append(note)
         progress("channels")
         definitions = await self._definitions.all()
         if not definitions:
             definitions = await self._define_test_channels()
-        await asyncio.gather(*(self._put_on_air(definition) for definition in definitions))
-
-    async def _start_rtmp(self) -> None:
-        directory = self.settings.run_dir / "rtmp"
-        directory.mkdir(parents=True, exist_ok=True)
-        ports = self.settings.ports
-        self._rtmp = RtmpServer(
-            "rtmp",
-            RtmpConfig(directory, ports.rtmp, self.settings.callback_port),
-            self.settings.run_id,
-        )
-        try:
-            await self._rtmp.start()
-        except AnabranchError as error:
-            # Everything else works without it.
-            self._rtmp = None
-            self.notes.append(f"no RTMP: {error}")
-            _log.warning("rtmp.unavailable", error=str(error))
+        await asyncio.gather(*(self._put_back_on_air(definition) for definition in definitions))
 
     async def _define_test_channels(self) -> list[Definition]:
         return [
@@ -142,7 +122,7 @@ class Site:
 
     async def _reconcile(self) -> None:
         wants = frozenset().union(*(wants_of(leaf.name, leaf.inlets()) for leaf in self.leaves))
-        await self._underlay.carriage.carry(wants, self._groups())
+        await self.underlay.carriage.carry(wants, self._groups())
 
     async def write_log(self) -> None:
         """Write events to the store, in batches, for ever; a full store costs only the log."""
@@ -152,25 +132,28 @@ class Site:
             await self._log_stale.wait()
             await asyncio.sleep(0.5)
             self._log_stale.clear()
-            batch, self._log_queue = self._log_queue, []
-            try:
-                await self._database.append_events(batch)
-            except AnabranchError as error:
-                _log.error("log.lost", events=len(batch), error=str(error))
+            await self._flush_log()
+
+    async def _flush_log(self) -> None:
+        batch, self._log_queue = self._log_queue, []
+        try:
+            await self._database.append_events(batch)
+        except AnabranchError as error:
+            _log.error("log.lost", events=len(batch), error=str(error))
 
     async def stop(self) -> None:
         """Take everything down that :meth:`start` brought up, in reverse, as far as it came."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._rtmp is not None:
-            await self._rtmp.stop()
+        await self.publishers.stop()
         await asyncio.gather(
             *(channel.stop() for channel in self._channels.values()),
             *(leaf.stop() for leaf in self.leaves),
             return_exceptions=True,
         )
-        await self._underlay.stop()
+        await self.underlay.stop()
+        await self._flush_log()
         await self._database.close()
 
     # --- channels -----------------------------------------------------------------------------
@@ -220,7 +203,7 @@ class Site:
             )
             try:
                 return await self._put_on_air(definition)
-            except AnabranchError:
+            except BaseException:
                 await self._definitions.remove(name)
                 raise
 
@@ -231,13 +214,22 @@ class Site:
             NotFoundError: there is none of this name.
         """
         async with self._changing:
-            channel = self.channel(name)
             await self._definitions.remove(name)
-            del self._channels[name]
+            # One that could not be put on the air is defined all the same.
+            channel = self._channels.pop(name, None)
             await asyncio.gather(*(self._end(s) for s in self.seats if s.channel == name))
-            await channel.stop()
+            if channel is not None:
+                await channel.stop()
             self._stale.set()
         self._happened(Event("channel.removed", name))
+
+    async def _put_back_on_air(self, definition: Definition) -> None:
+        try:
+            await self._put_on_air(definition)
+        except AnabranchError as error:
+            # One channel that cannot be must not keep the others off the air.
+            self.notes.append(f"the channel {definition.name} is not on the air: {error}")
+            _log.error("channel.unavailable", channel=definition.name, error=str(error))
 
     async def _put_on_air(self, definition: Definition) -> Channel:
         directory = self.settings.run_dir / "channels" / str(definition.slot)
@@ -248,8 +240,8 @@ class Site:
                 directory=directory,
                 renditions=self.settings.ladder,
                 form=self.settings.format,
-                interface=self._underlay.encoder_interface,
-                netns=self._underlay.encoder_namespace,
+                interface=self.underlay.encoder_interface,
+                netns=self.underlay.encoder_namespace,
             ),
             self.settings.run_id,
             rtmp_port=self.settings.ports.rtmp,
@@ -257,13 +249,15 @@ class Site:
             on_event=self._happened,
         )
         for stream, group in self._groups_of(channel).items():
-            channel.encoder.set_targets(stream.name, self._underlay.carriage.targets(stream, group))
+            channel.encoder.set_targets(stream.name, self.underlay.carriage.targets(stream, group))
         self._channels[definition.name] = channel
         try:
             await channel.start()
-        except AnabranchError:
+        except BaseException as error:
             del self._channels[definition.name]
             await channel.stop()
+            if isinstance(error, OSError):
+                raise UnavailableError(f"the run directory: {error.strerror}") from error
             raise
         self._happened(Event("channel.added", definition.name))
         return channel
@@ -294,34 +288,6 @@ class Site:
         host = next(iter(self.settings.public_addresses), "127.0.0.1")
         return publish_hints(channel.source, channel.definition.key, host)
 
-    # --- publishers over RTMP -----------------------------------------------------------------
-
-    def rtmp_publish(self, call: RtmpCall) -> str:
-        """Decide about a publisher whose stream is named by its key; return its channel's name.
-
-        Raises:
-            UsageError: no channel has this key.
-            ConflictError: the channel has a publisher already.
-        """
-        for channel in self._channels.values():
-            if channel.source.describe() == "rtmp" and channel.definition.key == call.name:
-                if channel.publisher is not None:
-                    raise ConflictError(f"the channel {channel.name} has a publisher already")
-                channel.publisher = call.client_id
-                self._spawn(channel.follow_publisher())
-                self._happened(Event("publisher.came", channel.name))
-                return channel.name
-        self._happened(Event("publisher.refused", "rtmp", {"address": call.addr}))
-        raise UsageError("no channel has this key")
-
-    def rtmp_done(self, call: RtmpCall) -> None:
-        """Note that a publisher has left."""
-        for channel in self._channels.values():
-            if channel.publisher is not None and channel.publisher == call.client_id:
-                channel.publisher = None
-                self._spawn(channel.follow_publisher())
-                self._happened(Event("publisher.left", channel.name))
-
     # --- viewers ------------------------------------------------------------------------------
 
     async def watch(self, channel_name: str, rendition: str | None, offer: str) -> tuple[Seat, str]:
@@ -350,6 +316,9 @@ class Site:
                 del loads[leaf.name]
                 if not loads:
                     raise
+        if channel_name not in self._channels:  # removed meanwhile
+            await leaf.close(viewing.id)
+            self.channel(channel_name)
         seat = Seat(feed.channel, feed.rendition, leaf.name, viewing.id)
         self.seats.add(seat)
         self._happened(Event("seat.taken", channel_name, {"leaf": leaf.name}))
@@ -394,69 +363,19 @@ class Site:
 
     def overview(self) -> dict[str, Any]:
         """Return the site's state as plain data."""
-        viewers = self.seats.per_leaf()
-        ready = {leaf.name: leaf.ready for leaf in self.leaves}
-        nodes = [
-            {
-                **node,
-                "connected": node["connected"] and ready.get(node["name"], True),
-                "viewers": viewers[node["name"]] if node["role"] == "leaf" else None,
-            }
-            for node in self._underlay.nodes()
-        ]
-        return {
-            "name": self.settings.name,
-            "version": anabranch.__version__,
-            "carriage": "switches" if self.settings.switches else "direct",
-            "uptime_s": time.time() - self._started,
-            "pid": os.getpid(),
-            "nodes": nodes,
-            "seats": len(self.seats),
-            "children": self.children(),
-            "notes": self.notes,
-        }
+        return reports.overview(self)
 
     def children(self) -> dict[str, dict[str, Any]]:
         """Return process number and restarts of every supervised child, by name."""
-        children: list[Child] = list(self._underlay.children().values())
-        children += [leaf.child for leaf in self.leaves if leaf.child is not None]
-        report: dict[str, dict[str, Any]] = {
-            child.spec.name: {"pid": child.pid, "restarts": child.restarts} for child in children
-        }
-        for channel in self._channels.values():
-            encoder, ingest = channel.encoder, channel.ingest
-            report[encoder.name] = {
-                "pid": encoder.pid,
-                "restarts": max(0, encoder.state.generation - 1),
-            }
-            report[ingest.name] = {"pid": ingest.pid, "restarts": ingest.stats.restarts}
-        if self._rtmp is not None:
-            report["rtmp"] = {"pid": self._rtmp.pid, "restarts": 0}
-        return report
+        return reports.children(self)
 
     async def seat_reports(self) -> list[dict[str, Any]]:
-        """Return every seat with its viewer's figures, without its identifier."""
-
-        async def report(seat: Seat) -> dict[str, Any]:
-            figures = await self._leaf(seat.leaf).statistics(seat.viewing)
-            return {
-                "channel": seat.channel,
-                "rendition": seat.rendition,
-                "leaf": seat.leaf,
-                "state": seat.state,
-                "seconds": time.time() - seat.since,
-                "bytes_sent": figures.bytes_sent if figures else None,
-                "packets_lost": figures.packets_lost if figures else None,
-                "nacks": figures.nacks if figures else None,
-                "jitter_ms": figures.jitter_ms if figures else None,
-                "rtt_ms": figures.rtt_ms if figures else None,
-            }
-
-        return list(await asyncio.gather(*(report(seat) for seat in self.seats)))
+        """Return every seat with its viewer's figures."""
+        return await reports.seat_reports(self.seats, {leaf.name: leaf for leaf in self.leaves})
 
     async def port_counters(self) -> list[dict[str, Any]]:
         """Return the counters of every switch port."""
-        return await self._underlay.port_counters()
+        return await self.underlay.port_counters()
 
     async def recent_events(self, limit: int) -> list[Event]:
         """Return the newest events of the log, newest first."""
@@ -468,7 +387,8 @@ class Site:
         self.events.publish(event)
         self._log_queue.append(event)
         self._log_stale.set()
-        _log.info(event.kind, subject=event.subject, **event.data)
+        data = {name: value for name, value in event.data.items() if value is not None}
+        _log.info(event.kind, subject=event.subject, **data)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,6 +6,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +19,14 @@ from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host import network
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child
-from anabranch.media.janus import JanusSettings
+from anabranch.media.janus import JanusLeaf
+from anabranch.media.janus_config import JanusSettings
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, SwitchCarriage, Target
 from anabranch.site.plan import BRIDGE, HOST_DEVICE, NodePlan, make_plan
 from anabranch.site.settings import SiteSettings
 
-_FORWARDING = "net.ipv4.ip_forward"
+_FORWARDING_KEEPER = Path("/run/anabranch.ip_forward")
+_FORGET_AFTER_S = 8
 
 
 class Underlay(Protocol):
@@ -37,7 +40,8 @@ class Underlay(Protocol):
 
     async def stop(self) -> None: ...
 
-    def leaf_settings(self) -> list[JanusSettings]: ...
+    def leaves(self) -> list[JanusLeaf]:
+        """Return the leaf servers to be started, one for each leaf node."""
 
     def nodes(self) -> list[dict[str, Any]]: ...
 
@@ -105,15 +109,19 @@ class SwitchedUnderlay:
                 via=str(leaf.gateway.address.ip),
             )
             forwards[leaf.access.address.ip] = leaf.media_ports
+            network.watch_ports(
+                leaf.namespace,
+                leaf.access.device,
+                leaf.media_ports,
+                forget_after_s=_FORGET_AFTER_S,
+            )
         if not self._settings.public_addresses:
             return
+        # Recorded first, and so undone last: once this site's table is gone.
+        self._journal.record("forwarding", str(_FORWARDING_KEEPER))
         self._journal.record("nft", self.plan.table)
         network.forward_ports(self.plan.table, forwards)
-        switch = Path("/proc/sys", *_FORWARDING.split("."))
-        before = switch.read_text().strip()
-        if before != "1":
-            self._journal.record("sysctl", _FORWARDING, before=before)
-            switch.write_text("1")
+        network.enable_forwarding(_FORWARDING_KEEPER)
 
     async def _start_switch(self, node: NodePlan) -> None:
         switch = self._switches[node.name]
@@ -139,24 +147,24 @@ class SwitchedUnderlay:
         )
         await self.controller.close()
 
-    def leaf_settings(self) -> list[JanusSettings]:
+    def leaves(self) -> list[JanusLeaf]:
         result = []
         for leaf in self.plan.leaves:
             assert leaf.access is not None
             assert leaf.access.address is not None
-            result.append(
-                JanusSettings(
-                    name=leaf.name,
-                    directory=self._settings.run_dir / leaf.name / "janus",
-                    run_id=self._settings.run_id,
-                    netns=leaf.namespace,
-                    media_addresses=(str(leaf.access.address.ip),),
-                    public_addresses=self._settings.public_addresses,
-                    media_ports=leaf.media_ports,
-                    inlet_interface=str(leaf.overlay_address),
-                    inlet_ports=self._settings.ports.inlets,
-                )
+            settings = JanusSettings(
+                name=leaf.name,
+                directory=self._settings.run_dir / leaf.name / "janus",
+                run_id=self._settings.run_id,
+                netns=leaf.namespace,
+                media_addresses=(str(leaf.access.address.ip),),
+                public_addresses=self._settings.public_addresses,
+                media_ports=leaf.media_ports,
+                inlet_interface=str(leaf.overlay_address),
+                inlet_ports=self._settings.ports.inlets,
             )
+            heard = partial(network.heard_ports, leaf.namespace)
+            result.append(JanusLeaf(settings, heard=heard))
         return result
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -222,8 +230,8 @@ class DirectUnderlay:
     async def stop(self) -> None:
         pass
 
-    def leaf_settings(self) -> list[JanusSettings]:
-        """Return the one leaf's settings.
+    def leaves(self) -> list[JanusLeaf]:
+        """Return the one leaf server.
 
         Raises:
             UnavailableError: this machine has no address but loopback, which Janus cannot use.
@@ -234,21 +242,19 @@ class DirectUnderlay:
                 "this machine has no network address but loopback, and Janus needs one:"
                 " connect it to a network, or run as root"
             )
-        return [
-            JanusSettings(
-                name="leaf1",
-                directory=self._settings.run_dir / "leaf1",
-                run_id=self._settings.run_id,
-                netns=None,
-                media_addresses=addresses,
-                public_addresses=tuple(
-                    a for a in self._settings.public_addresses if a not in addresses
-                ),
-                media_ports=self._settings.ports.media,
-                inlet_interface="127.0.0.1",
-                inlet_ports=self._settings.ports.inlets,
-            )
-        ]
+        public = tuple(a for a in self._settings.public_addresses if a not in addresses)
+        settings = JanusSettings(
+            name="leaf1",
+            directory=self._settings.run_dir / "leaf1",
+            run_id=self._settings.run_id,
+            netns=None,
+            media_addresses=addresses,
+            public_addresses=public,
+            media_ports=self._settings.ports.media,
+            inlet_interface="127.0.0.1",
+            inlet_ports=self._settings.ports.inlets,
+        )
+        return [JanusLeaf(settings)]
 
     def nodes(self) -> list[dict[str, Any]]:
         return [

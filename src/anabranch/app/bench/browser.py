@@ -1,6 +1,7 @@
 """Debian's Chromium, driven by playwright, on pages of a site."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 from anabranch.core.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = "/usr/bin/chromium"
 _ARGUMENTS = (
@@ -45,3 +46,21 @@ def chromium() -> Iterator["Browser"]:
             yield browser
         finally:
             browser.close()
+
+
+def wait_for_picture(page: "Page", limit_s: float = 10.0) -> float:
+    """Wait until a watch page presents its first frame; return when, in ms since navigation.
+
+    Asked from outside again and again: playwright's own waiting needs ``eval`` in the page, which
+    its content security policy forbids.
+
+    Raises:
+        UnavailableError: no frame came within ``limit_s`` seconds.
+    """
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        first = page.evaluate("window.anabranch ? window.anabranch.firstFrameAt : null")
+        if first is not None:
+            return float(first)
+        time.sleep(0.02)
+    raise UnavailableError(f"no picture within {limit_s:g} s at {page.url}")

@@ -1,9 +1,8 @@
 """``first-frame``: page open to the first decoded frame."""
 
-from anabranch.app.bench.browser import chromium
+from anabranch.app.bench.browser import chromium, wait_for_picture
 from anabranch.app.bench.report import Peer, Result, percentiles, sampled
 from anabranch.app.bench.site_process import SiteProcess, running_site
-from anabranch.core.errors import UnavailableError
 
 _WARM_UP = 2
 PEER = "Janus alone: no tree, a viewer waits for the next key frame"
@@ -40,14 +39,9 @@ def page_opens(site: SiteProcess, samples: int) -> list[float]:
             page = context.new_page()
             try:
                 page.goto(f"{site.url}/watch/test1", wait_until="commit")
-                page.wait_for_function(
-                    "window.anabranch && window.anabranch.firstFrameAt", timeout=10_000
-                )
-                first = page.evaluate("window.anabranch.firstFrameAt")
-            except Exception as error:
-                raise UnavailableError(f"no frame came: {error}") from error
+                first = wait_for_picture(page)
             finally:
                 context.close()
             if number >= _WARM_UP:
-                times.append(float(first))
+                times.append(first)
     return times

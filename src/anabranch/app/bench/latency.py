@@ -1,6 +1,6 @@
 """``latency``: glass to glass, read from the clock in the decoded picture."""
 
-from anabranch.app.bench.browser import chromium
+from anabranch.app.bench.browser import chromium, wait_for_picture
 from anabranch.app.bench.first_frame import PEER
 from anabranch.app.bench.report import Peer, Result, percentiles, sampled
 from anabranch.app.bench.site_process import SiteProcess, running_site
@@ -36,9 +36,7 @@ def delays(site: SiteProcess, samples: int) -> list[float]:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         try:
             page.goto(f"{site.url}/watch/test1")
-            page.wait_for_function(
-                "window.anabranch && window.anabranch.firstFrameAt", timeout=10_000
-            )
+            wait_for_picture(page)
             page.wait_for_timeout(_SETTLE_MS)
             page.set_default_timeout(120_000)
             read = page.evaluate(f"window.anabranch.sampleDelays({samples})")

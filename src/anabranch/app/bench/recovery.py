@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from anabranch.app.bench.browser import chromium
+from anabranch.app.bench.browser import chromium, wait_for_picture
 from anabranch.app.bench.report import Result, sampled
 from anabranch.app.bench.site_process import SiteProcess, running_site
 from anabranch.core.errors import UnavailableError
@@ -46,7 +46,7 @@ def measure(samples: int) -> list[Result]:
     with running_site() as site, chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(f"{site.url}/watch/test1")
-        page.wait_for_function("window.anabranch && window.anabranch.firstFrameAt")
+        wait_for_picture(page)
         time.sleep(_STEADY_S)
         for part in PARTS:
             outages = [_outage(site, page, part) for _ in range(samples)]

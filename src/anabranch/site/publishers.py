@@ -1,0 +1,93 @@
+"""Publishers over RTMP: the server they meet, and who may feed which channel."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from anabranch.channels.channel import Channel
+from anabranch.core.errors import AnabranchError, ConflictError, UsageError
+from anabranch.core.events import Event
+from anabranch.media.rtmp import RtmpCall, RtmpConfig, RtmpServer
+from anabranch.media.source import RtmpSource
+from anabranch.site.settings import SiteSettings
+
+_log = structlog.get_logger("anabranch.site")
+
+
+class Publishers:
+    """The site's RTMP server and its publishers, one a channel.
+
+    Args:
+        channels: the channels on the air, by name.
+        spawn: starts work that is ended with the site.
+        on_event: gets ``publisher.*`` events.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        channels: Mapping[str, Channel],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._channels = channels
+        self._spawn = spawn
+        self._on_event = on_event
+        self._directory = settings.run_dir / "rtmp"
+        config = RtmpConfig(self._directory, settings.ports.rtmp, settings.callback_port)
+        self.server = RtmpServer(
+            "rtmp", config, settings.run_id, on_exit=lambda _code: self._all_left()
+        )
+        self.available = False
+
+    async def start(self) -> str | None:
+        """Start the server; return why there is none, if it does not start: the site runs on."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await self.server.start()
+        except AnabranchError as error:
+            _log.warning("rtmp.unavailable", error=str(error))
+            return f"no RTMP: {error}"
+        self.available = True
+        return None
+
+    async def stop(self) -> None:
+        await self.server.stop()
+
+    def publish(self, call: RtmpCall) -> str:
+        """Decide about a publisher whose stream is named by its key; return its channel's name.
+
+        Raises:
+            UsageError: no channel has this key.
+            ConflictError: the channel has a publisher already.
+        """
+        for channel in self._channels.values():
+            if isinstance(channel.source, RtmpSource) and channel.definition.key == call.name:
+                where = {"address": call.addr}
+                if channel.publisher is not None:
+                    self._on_event(Event("publisher.refused", channel.name, where))
+                    raise ConflictError(f"the channel {channel.name} has a publisher already")
+                channel.publisher = call.client_id
+                self._spawn(channel.follow_publisher())
+                self._on_event(Event("publisher.came", channel.name, where))
+                return channel.name
+        self._on_event(Event("publisher.refused", "rtmp", {"address": call.addr}))
+        raise UsageError("no channel has this key")
+
+    def done(self, call: RtmpCall) -> None:
+        """Note that a publisher has left; the server says so of refused ones, too."""
+        for channel in self._channels.values():
+            if channel.publisher is not None and channel.publisher == call.client_id:
+                self._left(channel)
+
+    def _all_left(self) -> None:
+        """The server has ended, and with it every connection."""
+        for channel in self._channels.values():
+            if channel.publisher is not None:
+                self._left(channel)
+
+    def _left(self, channel: Channel) -> None:
+        channel.publisher = None
+        self._spawn(channel.follow_publisher())
+        self._on_event(Event("publisher.left", channel.name))

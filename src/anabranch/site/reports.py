@@ -1,0 +1,80 @@
+"""What a site looks like from outside, as plain data."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anabranch
+from anabranch.channels.seats import Seat
+from anabranch.host.process import Child
+from anabranch.media.janus import JanusLeaf
+
+if TYPE_CHECKING:
+    from anabranch.site.site import Site
+
+
+def overview(site: "Site") -> dict[str, Any]:
+    """Return the whole site's state, its channels excepted."""
+    viewers = site.seats.per_leaf()
+    ready = {leaf.name: leaf.ready for leaf in site.leaves}
+    nodes = [
+        {
+            **node,
+            "connected": node["connected"] and ready.get(node["name"], True),
+            "viewers": viewers[node["name"]] if node["role"] == "leaf" else None,
+        }
+        for node in site.underlay.nodes()
+    ]
+    return {
+        "name": site.settings.name,
+        "version": anabranch.__version__,
+        "carriage": "switches" if site.settings.switches else "direct",
+        "uptime_s": time.time() - site.started,
+        "pid": os.getpid(),
+        "nodes": nodes,
+        "seats": len(site.seats),
+        "children": children(site),
+        "notes": site.notes,
+    }
+
+
+def children(site: "Site") -> dict[str, dict[str, Any]]:
+    """Return process number and restarts of every supervised child, by name."""
+    found: list[Child] = list(site.underlay.children().values())
+    found += [leaf.child for leaf in site.leaves if leaf.child is not None]
+    if site.publishers.available:
+        found.append(site.publishers.server.child)
+    report: dict[str, dict[str, Any]] = {
+        child.spec.name: {"pid": child.pid, "restarts": child.restarts} for child in found
+    }
+    for channel in site.channels:
+        encoder, ingest = channel.encoder, channel.ingest
+        lives = encoder.state.generation
+        report[encoder.name] = {"pid": encoder.pid, "restarts": max(0, lives - 1)}
+        report[ingest.name] = {"pid": ingest.pid, "restarts": ingest.stats.restarts}
+    return report
+
+
+async def seat_reports(
+    seats: Iterable[Seat], leaves: Mapping[str, JanusLeaf]
+) -> list[dict[str, Any]]:
+    """Return every seat with its viewer's figures, without its identifier."""
+
+    async def report(seat: Seat) -> dict[str, Any]:
+        figures = await leaves[seat.leaf].statistics(seat.viewing)
+        return {
+            "channel": seat.channel,
+            "rendition": seat.rendition,
+            "leaf": seat.leaf,
+            "state": seat.state,
+            "seconds": time.time() - seat.since,
+            "bytes_sent": figures.bytes_sent if figures else None,
+            "packets_lost": figures.packets_lost if figures else None,
+            "nacks": figures.nacks if figures else None,
+            "jitter_ms": figures.jitter_ms if figures else None,
+            "rtt_ms": figures.rtt_ms if figures else None,
+        }
+
+    return list(await asyncio.gather(*(report(seat) for seat in seats)))

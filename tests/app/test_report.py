@@ -1,0 +1,72 @@
+"""What every benchmark prints, and what the doctor finds."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anabranch.app.bench.report import Peer, Result, percentiles, report, sampled
+from anabranch.app.config import load_config
+from anabranch.app.doctor import examine
+
+SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=200)
+
+
+@given(SAMPLES)
+def test_percentiles_are_in_order_and_within_the_samples(samples: list[float]) -> None:
+    p50, p95, most = percentiles(samples)
+    slack = 1e-6 * max(samples)
+    assert min(samples) - slack <= p50 <= p95 + slack
+    assert p95 <= most + slack
+    assert most == max(samples)
+    assert sum(s <= p50 + slack for s in samples) >= len(samples) / 2
+    assert percentiles(samples[::-1]) == (p50, p95, most)
+
+
+def test_percentiles_of_few_samples() -> None:
+    assert percentiles([7.0]) == (7.0, 7.0, 7.0)
+    assert percentiles([1.0, 3.0])[0] == 2.0
+    assert percentiles(list(map(float, range(101)))) == (50.0, 95.0, 100.0)
+
+
+@given(SAMPLES)
+def test_a_report_has_one_shape(samples: list[float]) -> None:
+    rows = [
+        sampled("first_ms", "ms", samples, target="p50 <= 800", peer=Peer("alone", 1.0)),
+        Result("rss", "MB", 1, value=0.0),
+    ]
+    made = json.loads(json.dumps(report("first-frame", rows)))
+    assert list(made) == ["bench", "date", "machine", "results"]
+    assert made["machine"].keys() == {"cpu", "cores", "memory_gib", "kernel", "python"}
+    first, second = made["results"]
+    assert list(first) == ["metric", "unit", "n", "p50", "p95", "max", "target", "peer"]
+    assert first["n"] == len(samples)
+    assert second == {"metric": "rss", "unit": "MB", "n": 1, "value": 0.0}
+
+
+def test_the_doctor_has_a_remedy_for_all_that_is_not_well() -> None:
+    findings = examine(load_config())
+    assert findings[0].what == "configuration"
+    assert all(finding.what for finding in findings)
+    assert all(finding.remedy for finding in findings if finding.state != "ok")
+    assert {finding.state for finding in findings} <= {"ok", "lacks", "fails"}
+    assert findings[0].as_dict().keys() == {"state", "what", "remedy"}
+
+
+def test_the_doctor_sees_missing_programs_taken_ports_and_a_wrong_tree(
+    monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    (here / "anabranch.yaml").write_text("nodes: [{name: root, role: root}]")
+    monkeypatch.setattr("shutil.which", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("anabranch.app.doctor.WORKER_PYTHON", str(here / "none"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("ANABRANCH_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        findings = examine(load_config())
+    failed = {finding.what: finding.remedy for finding in findings if finding.state == "fails"}
+    assert failed["configuration: a tree without a leaf serves nobody"]
+    assert failed["ffmpeg is missing: no source can be read"] == "apt-get install ffmpeg"
+    assert any("GStreamer cannot be asked" in what for what in failed)
+    assert any("(console) is taken" in what for what in failed)

@@ -1,0 +1,39 @@
+"""Seats: found by their secret and by the leaf's viewing, and free only once."""
+
+import pytest
+
+from anabranch.channels.seats import Seat, Seats
+from anabranch.core.errors import NotFoundError
+
+
+def test_a_seat_is_found_both_ways_until_it_is_free() -> None:
+    seats = Seats()
+    seat, other = Seat("news", "high", "leaf1", "7"), Seat("news", "low", "leaf2", "7")
+    seats.add(seat)
+    seats.add(other)
+    assert seats.get(seat.id) is seat
+    assert seats.at("leaf1", "7") is seat
+    assert seats.at("leaf2", "7") is other
+    assert (seats.per_leaf()["leaf1"], seats.per_channel()["news"], len(seats)) == (1, 2, 2)
+    assert seats.free(seat)
+    assert not seats.free(seat)
+    assert seats.at("leaf1", "7") is None
+    with pytest.raises(NotFoundError):
+        seats.get(seat.id)
+    assert (list(seats), seats.taken_total) == ([other], 2)
+    assert seats.per_leaf()["leaf1"] == 0
+
+
+def test_seats_may_be_freed_while_they_are_gone_through() -> None:
+    seats = Seats()
+    for number in range(5):
+        seats.add(Seat("news", "high", "leaf1", str(number)))
+    for seat in seats:
+        seats.free(seat)
+    assert len(seats) == 0
+
+
+def test_an_identifier_cannot_be_guessed_from_another() -> None:
+    ids = {Seat("a", "b", "c", "d").id for _ in range(100)}
+    assert len(ids) == 100
+    assert min(map(len, ids)) >= 16

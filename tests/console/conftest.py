@@ -1,0 +1,89 @@
+"""The console over a real site that was never started, and one leaf in memory."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from anabranch.channels.channel import Channel
+from anabranch.channels.definitions import Definition
+from anabranch.console.api import make_app
+from anabranch.host.journal import Journal
+from anabranch.media.encoder import EncoderConfig
+from anabranch.media.leaf import Feed, Inlet, ViewerStatistics, Viewing
+from anabranch.media.sdp import parse_offer
+from anabranch.site.settings import SiteSettings
+from anabranch.site.site import Site
+
+TOKEN = "the-operators-secret"
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+KEY = "k" * 24
+OFFER = "\r\n".join(
+    [
+        *("v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0"),
+        *("m=video 9 UDP/TLS/RTP/SAVPF 96", "c=IN IP4 0.0.0.0", "a=recvonly", "a=mid:0"),
+        *("a=rtpmap:96 H264/90000", "a=fmtp:96 packetization-mode=1;profile-level-id=42e01f"),
+        *("a=ice-ufrag:abcd", f"a=ice-pwd:{'p' * 22}"),
+        f"a=fingerprint:sha-256 {':'.join(['0A'] * 32)}",
+        "",
+    ]
+)  # fmt: skip
+
+
+class MemoryLeaf:
+    """A leaf server that answers every good offer with the same words."""
+
+    def __init__(self) -> None:
+        self.name = "leaf1"
+        self.ready = True
+        self.child = None
+        self.viewings: dict[str, Feed] = {}
+        self.fails: Exception | None = None
+
+    async def watch(self, feed: Feed, offer: str) -> Viewing:
+        if self.fails is not None:
+            raise self.fails
+        parse_offer(offer)
+        viewing = str(len(self.viewings) + 1)
+        self.viewings[viewing] = feed
+        return Viewing(viewing, feed, "v=0\r\n")
+
+    async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
+        return ViewerStatistics(1000, 2, 3, 4.5, None) if viewing_id in self.viewings else None
+
+    async def close(self, viewing_id: str) -> None:
+        self.viewings.pop(viewing_id, None)
+
+    def inlets(self) -> frozenset[Inlet]:
+        return frozenset(Inlet(feed, 1, 2) for feed in self.viewings.values())
+
+
+@pytest.fixture
+def leaf() -> MemoryLeaf:
+    return MemoryLeaf()
+
+
+@pytest.fixture
+async def site(tmp_path: Path, leaf: MemoryLeaf) -> AsyncIterator[Site]:
+    """One RTMP channel, ``news``, that nobody started; and one leaf."""
+    settings = SiteSettings(
+        "main", "run", tmp_path / "run", f"sqlite+aiosqlite:///{tmp_path}/store.db", switches=False
+    )
+    made = Site(settings, Journal(tmp_path / "run"))
+    await made._database.open()
+    definition = Definition("news", "The <b>news</b>", "rtmp", False, KEY, 1)
+    config = EncoderConfig("news", tmp_path, settings.ladder, settings.format)
+    made._channels["news"] = Channel(
+        definition, config, "run", rtmp_port=1935, number=1, on_event=made._happened
+    )
+    made.leaves.append(leaf)  # type: ignore[arg-type]
+    yield made
+    await made._database.close()
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(make_app(site, token=TOKEN), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://site") as made:
+        yield made

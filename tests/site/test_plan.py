@@ -1,0 +1,146 @@
+"""The plan: on any tree every name, address and number is one node's alone."""
+
+from ipaddress import IPv4Network
+from itertools import chain, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.site.conftest import Make
+
+from anabranch.core.errors import UsageError
+from anabranch.site.plan import SitePlan, make_plan, share_ports
+from anabranch.site.settings import Addresses, Ports
+from anabranch.tree.model import Node, Role
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[Node]:
+    nodes = [Node("root", Role.ROOT)]
+    for number in range(draw(st.integers(0, 8))):
+        parent = draw(st.sampled_from([node.name for node in nodes]))
+        nodes.append(Node(f"relay{number}", Role.RELAY, parent))
+    inner = [node.name for node in nodes]
+    for number in range(draw(st.integers(1, 12))):
+        nodes.append(Node(f"leaf{number}", Role.LEAF, draw(st.sampled_from(inner))))
+    return draw(st.permutations(nodes))
+
+
+def distinct(values: list[object]) -> bool:
+    return len(values) == len(set(values))
+
+
+@given(trees())
+def test_on_any_tree_nothing_is_given_twice(settings: Make, nodes: list[Node]) -> None:
+    plan = make_plan(settings(nodes=nodes))
+    planned = list(plan.nodes.values())
+    assert planned[0].role is Role.ROOT
+    assert {node.name for node in planned} == {node.name for node in nodes}
+    for values in (
+        [node.namespace for node in planned],
+        [node.dpid for node in planned],
+        [node.host.mac for node in planned],
+        [node.overlay_address for node in planned],
+        [node.gateway.device for node in plan.leaves if node.gateway],
+        [(end.namespace, end.device) for link in plan.links for end in link],
+    ):
+        assert distinct(list(values))
+    for node in planned:
+        assert distinct(list(node.ports.values()))
+        assert node.overlay_address in IPv4Network("10.98.0.0/24")
+        assert 0 < node.dpid < 2**64
+        assert set(node.child_ports) == {n.name for n in nodes if n.parent == node.name}
+        assert (node.access is None) == (node.role is not Role.LEAF)
+
+
+@given(trees())
+def test_links_join_the_devices_that_the_switches_have(settings: Make, nodes: list[Node]) -> None:
+    plan = make_plan(settings(nodes=nodes))
+    by_namespace = {node.namespace: node for node in plan.nodes.values()}
+    assert len(plan.links) == len(nodes) - 1
+    for down, up in plan.links:
+        parent, child = by_namespace[str(down.namespace)], by_namespace[str(up.namespace)]
+        assert parent.ports[down.device] == parent.child_ports[child.name]
+        assert child.ports[up.device] == 2
+    ends = chain(chain.from_iterable(plan.links), *((n.access, n.gateway) for n in plan.leaves))
+    assert all(0 < len(end.device) <= 15 for end in ends if end)
+
+
+@given(trees())
+def test_leaves_share_the_media_ports_and_have_a_network_each(
+    settings: Make, nodes: list[Node]
+) -> None:
+    plan = make_plan(settings(nodes=nodes))
+    ports = [
+        port for leaf in plan.leaves for port in range(leaf.media_ports[0], leaf.media_ports[1] + 1)
+    ]
+    assert distinct(list(ports))
+    assert min(ports) >= 20000
+    assert max(ports) <= 20999
+    networks = []
+    for leaf in plan.leaves:
+        assert leaf.access
+        assert leaf.gateway
+        assert leaf.access.address
+        assert leaf.gateway.address
+        assert leaf.access.address.network == leaf.gateway.address.network
+        assert leaf.access.address.ip != leaf.gateway.address.ip
+        networks.append(leaf.access.address.network)
+    assert distinct(list(networks))
+
+
+def test_the_same_settings_give_the_same_plan(settings: Make) -> None:
+    one, again = make_plan(settings()), make_plan(settings())
+    assert (one.nodes, one.links, one.table) == (again.nodes, again.links, again.table)
+
+
+def names(plan: SitePlan) -> set[object]:
+    """What two sites of one machine must not share."""
+    found: set[object] = {plan.table}
+    for node in plan.nodes.values():
+        found |= {node.namespace, node.dpid, node.host.mac}
+        found |= {node.gateway.device} if node.gateway else set()
+    return found
+
+
+@given(st.sets(st.sampled_from(["main", "a", "b", "main2", "a-b", "studio", "t1"]), min_size=2))
+def test_two_sites_of_one_machine_share_no_name(settings: Make, chosen: set[str]) -> None:
+    found = [names(make_plan(settings(name))) for name in chosen]
+    assert len(set().union(*found)) == sum(map(len, found))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "ports", "words"),
+    [
+        (Addresses(overlay=IPv4Network("10.98.0.0/30")), Ports(), "no room for 4 nodes"),
+        (Addresses(overlay=IPv4Network("10.98.0.1/32")), Ports(), "no room for 4 nodes"),
+        (Addresses(access=IPv4Network("10.97.0.0/30")), Ports(), "no room for 2 leaves"),
+        (Addresses(access=IPv4Network("10.97.0.0/31")), Ports(), "no room for 2 leaves"),
+        (Addresses(), Ports(media=(20000, 20018)), "too few for 2 leaves"),
+    ],
+)
+def test_ranges_that_are_too_small_are_said(
+    settings: Make, addresses: Addresses, ports: Ports, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        make_plan(settings(addresses=addresses, ports=ports))
+
+
+def test_many_leaves_need_many_networks(settings: Make) -> None:
+    nodes = [Node("root", Role.ROOT), *(Node(f"l{n}", Role.LEAF, "root") for n in range(65))]
+    with pytest.raises(UsageError, match="no room for 65 leaves"):
+        make_plan(settings(nodes=nodes))
+    assert len(make_plan(settings(nodes=nodes[:-1])).leaves) == 64
+
+
+@given(st.integers(1, 60000), st.integers(0, 5000), st.integers(1, 40))
+def test_shares_are_equal_apart_and_inside(first: int, length: int, count: int) -> None:
+    try:
+        shares = share_ports((first, first + length), count)
+    except UsageError:
+        assert (length + 1) // count < 10
+        return
+    assert shares[0][0] == first
+    assert shares[-1][1] <= first + length
+    assert {high - low for low, high in shares} == {(length + 1) // count - 1}
+    assert all(one[1] + 1 == other[0] for one, other in pairwise(shares))
