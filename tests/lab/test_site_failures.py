@@ -102,6 +102,26 @@ def test_ctrl_c_leaves_nothing_and_the_second_start_is_quick(own_site: SiteProce
     nothing_left(own_site, before)
 
 
+def test_forwarding_stays_while_another_site_needs_it() -> None:
+    switch = Path("/proc/sys/net/ipv4/ip_forward")
+    before = switch.read_text()
+    with running_site(public_address="127.0.0.1") as one:
+        with running_site(public_address="127.0.0.1"):
+            assert one.stop() == 0
+            assert switch.read_text().strip() == "1"
+    assert switch.read_text() == before
+
+
+def test_a_hanging_janus_is_replaced(site: SiteProcess) -> None:
+    name = "janus:leaf1"
+    pid = site.api("GET", "/api/site").json()["children"][name]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 15
+    while site.api("GET", "/api/site").json()["children"][name]["pid"] in (pid, None):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
 def test_down_cleans_up_after_kill_9(own_site: SiteProcess) -> None:
     before = links()
     own_site.start()

@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -128,6 +130,44 @@ def test_rtmp_with_its_key(site: SiteProcess, watch: Watching, channel: str) -> 
     assert page.stats()["phase"] == "playing"
     log = site.log.read_text()
     assert str(key) not in log
+
+
+def test_rtmp_joined_long_before_the_next_key_frame(
+    site: SiteProcess, watch: Watching, channel: str
+) -> None:
+    """OBS at its defaults sends a key frame every ten seconds; here every five."""
+    made = add(site, channel, "--from", "rtmp")
+    publish = made["publish"]
+    assert isinstance(publish, dict)
+    page = watch(site.url, channel)
+    page.wait_for_picture()
+    slow = [word if word != "25" else "125" for word in picture("red")]
+    url = f"{publish['OBS server']}/{publish['OBS stream key']}"
+    with publishing(*slow, "-c:a", "aac", "-f", "flv", url):
+        page.wait_for_colour(RED, limit_s=20.0)
+        assert state(site, channel) == "live"
+
+
+def test_a_killed_rtmp_server_lets_its_publisher_back_in(
+    site: SiteProcess, watch: Watching, channel: str
+) -> None:
+    made = add(site, channel, "--from", "rtmp")
+    publish = made["publish"]
+    assert isinstance(publish, dict)
+    send = [*picture("red"), "-c:a", "aac", "-f", "flv"]
+    url = f"{publish['OBS server']}/{publish['OBS stream key']}"
+    page = watch(site.url, channel)
+    page.wait_for_picture()
+    with publishing(*send, url):
+        page.wait_for_colour(RED)
+        children = site.api("GET", "/api/site").json()["children"]
+        os.kill(children["rtmp"]["pid"], signal.SIGKILL)
+        until(lambda: state(site, channel) == "slate")
+    until(lambda: detail(site, channel) == "waiting for a publisher")
+    until(lambda: site.api("GET", "/api/site").json()["children"]["rtmp"]["restarts"] == 1)
+    time.sleep(0.5)
+    with publishing(*send, url):
+        page.wait_for_colour(RED)
 
 
 def test_srt_with_its_passphrase(site: SiteProcess, watch: Watching, channel: str) -> None:

@@ -1,6 +1,8 @@
 """Watching: a real browser and a foreign viewer, over the tree, and only what is watched flows."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -82,6 +84,26 @@ def until_quiet(read: Callable[[], dict[str, int]], limit_s: float = 10.0) -> di
             return after
         before = after
     raise AssertionError("packets flow though nobody watches")
+
+
+def test_the_seat_of_a_vanished_viewer_is_freed_within_15_s(site: SiteProcess) -> None:
+    url = f"{site.url}/whep/test1"
+    ghost = subprocess.Popen([sys.executable, "-m", "tests.lab.viewer", url, "100000"])
+    try:
+        until(lambda: [s["state"] for s in site.api("GET", "/api/seats").json()] == ["watching"])
+        time.sleep(3)
+    finally:
+        ghost.kill()
+        ghost.wait()
+    until(lambda: site.api("GET", "/api/seats").json() == [], limit_s=15.0)
+    until_quiet(lambda: link_packets(site))
+
+
+def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
 
 
 async def test_nothing_flows_where_nobody_watches(site: SiteProcess) -> None:

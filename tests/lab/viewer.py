@@ -1,6 +1,7 @@
 """A WHEP viewer that is not ours: aiortc, an independent WebRTC stack.
 
-``python -m tests.lab.viewer URL`` watches 25 frames and prints their size.
+``python -m tests.lab.viewer URL [FRAMES]`` watches 25 frames, or as many as told, and prints their
+size.
 """
 
 import asyncio
@@ -68,7 +69,7 @@ async def viewer() -> AsyncIterator[Viewer]:
         await made.close()
 
 
-async def main(url: str) -> None:
+async def main(url: str, frames: int) -> None:
     async with viewer() as one, httpx.AsyncClient() as client:
 
         async def ask(offer: str) -> str:
@@ -78,10 +79,10 @@ async def main(url: str) -> None:
             return answer.text
 
         await one.watch(ask)
-        await one.frames(25, limit=20.0)
+        await one.frames(frames, limit=20.0 + frames)
         assert one.size is not None
         sys.stdout.write(f"{one.size[0]}x{one.size[1]}\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 25))
