@@ -1,5 +1,7 @@
 """Configuration: defaults that are true, and one line that names what is wrong."""
 
+import os
+import stat
 from importlib.resources import files
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anabranch.app.config import Config, load_config, site_settings
+from anabranch.app.config import Config, check_run_dir, load_config, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.site.settings import Ports
 
@@ -45,9 +47,15 @@ def test_the_nearer_word_counts(monkeypatch: pytest.MonkeyPatch, here: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sit: main", "sit: Extra inputs"),
-        ("ports: {rtpm: 1}", "ports.rtpm: Extra inputs"),
-        ("nodes: [{name: root, role: root, rate: 1}]", "nodes.0.rate"),
+        ("sit: main", "sit: there is no such setting (did you mean site?)"),
+        ("ports: {rtms: 1}", "ports.rtms: there is no such setting (did you mean rtmp?)"),
+        ("nodes: [{name: root, role: root, rate_mbits: 1}]", "0.rate_mbits: there is no such"),
+        ("nodes: [{name: root, role: root, rate_mbits: 1}]", "(did you mean rate_mbit?)"),
+        ("video: {ladder: [{named: a}]}", "video.ladder.0.named: there is no such"),
+        ("site: main\nxyzzy: 1", "xyzzy: there is no such setting"),
+        ("video: {ladder: []}", "video: a channel needs at least one rendition"),
+        ("video: {gop_s: 9}", "video: a key frame every 9.0 s"),
+        ("listen: '80'", "wrong: listen: listen is ADDRESS:PORT"),
         ("nodes: [{name: root, role: king}]", "nodes.0.role"),
         ("site: [a", "expected ',' or ']'"),
         ("- a\n- b", "NAME: VALUE"),
@@ -89,7 +97,11 @@ def test_any_file_is_a_configuration_or_refused(text: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("PORTS__RTPM", "1", "ports.rtpm"),
+        ("PORTS__RTMS", "1", r"PORTS__RTMS is no setting \(did you mean ANABRANCH_PORTS__RTMP\?"),
+        ("LISTN", "1", r"ANABRANCH_LISTN is no setting \(did you mean ANABRANCH_LISTEN\?\)"),
+        ("SITE__NAME", "1", "ANABRANCH_SITE__NAME is no setting"),
+        ("ZQZQZQZQZQZQZQZQZQZQ", "1", "is no setting$"),
+        ("ZQZQ", "", "ANABRANCH_ZQZQ is no setting"),
         ("PORTS__MEDIA", "9-8", "ports.media"),
         ("PORTS", "no json", "ports"),
         ("NODES", "[{]", "nodes"),
@@ -107,7 +119,7 @@ def test_a_wrong_variable_is_said_too(
 
 
 def test_variables_that_are_no_settings_do_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUN", "URL", "TOKEN"):
+    for name in ("RUN", "URL", "TOKEN", "SOAK_MINUTES", "SOAK_RECORD"):
         monkeypatch.setenv(f"ANABRANCH_{name}", "x")
     assert load_config().site == "main"
 
@@ -154,3 +166,98 @@ def test_values_that_do_not_fit_are_refused(
     monkeypatch.delenv("ANABRANCH_PUBLIC_ADDRESS")
     with pytest.raises(AnabranchError, match=words):
         site_settings(config(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("sqlite:///a.db", "sqlite+aiosqlite:///a.db"),
+        ("sqlite+aiosqlite:////var/a.db", "sqlite+aiosqlite:////var/a.db"),
+        ("postgresql://u:p%40ss@db/site", "postgresql+psycopg://u:p%40ss@db/site"),
+        ("postgresql+psycopg://u:p@db/site?a=b", "postgresql+psycopg://u:p@db/site?a=b"),
+    ],
+)
+def test_a_database_has_a_driver_that_does_not_block(given: str, kept: str) -> None:
+    assert site_settings(config(f"database: '{given}'")).database_url == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "store.db",
+        "",
+        "mysql://u:geheim@db/site",
+        "postgresql+asyncpg://u:geheim@db/site",
+        "postgresql+psycopg2://u:geheim@db/site",
+        "postgresql://u:geheim@db:port/site",
+        "://geheim",
+    ],
+)
+def test_a_database_of_another_kind_is_refused_without_its_password(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        config(f"database: '{text}'")
+    assert "sqlite+aiosqlite:///PATH or postgresql+psycopg://USER" in str(raised.value)
+    assert "geheim" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_a_run_directory_too_long_for_its_sockets_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def settled(length: int, name: str = "leaf1", carriage: str = "switches") -> None:
+        monkeypatch.setenv("ANABRANCH_RUN_DIR", "/" + "r" * (length - 1))
+        nodes = f"nodes: [{{name: root, role: root}}, {{name: {name}, role: leaf, parent: root}}]"
+        site_settings(config(f"{nodes}\ncarriage: {carriage}"))
+
+    longest = 107 - len("/leaf1/ovs/overlay.controller")
+    settled(longest)
+    with pytest.raises(UsageError, match="1 bytes too long for the sockets in it: set run_dir"):
+        settled(longest + 1)
+    with pytest.raises(UsageError, match="35 bytes too long"):
+        settled(longest, "l" * 40)
+    settled(107 - len("/channels/1000/feed.sock"), "l" * 40, "direct")
+    with pytest.raises(UsageError, match="set run_dir"):
+        settled(107 - len("/channels/1000/feed.sock") + 1, carriage="direct")
+
+
+def test_a_run_directory_in_tmp_is_the_users_alone(
+    monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    own = here / "anabranch-1"
+    monkeypatch.setattr("anabranch.app.config._own_tmp", lambda: own)
+    monkeypatch.setattr("anabranch.app.config.ROOT_RUN", own / "anabranch")
+    monkeypatch.delenv("ANABRANCH_RUN_DIR")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    check_run_dir(load_config())
+    assert not own.exists()
+    check_run_dir(load_config(), make=True)
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    check_run_dir(load_config(), make=True)
+    own.chmod(0o770)
+    with pytest.raises(UsageError, match=f"{own} must be a directory that nobody else may write"):
+        check_run_dir(load_config(), make=True)
+    own.rmdir()
+    (here / "elsewhere").mkdir(mode=0o700)
+    own.symlink_to(here / "elsewhere")
+    with pytest.raises(UsageError, match="must be a directory"):
+        check_run_dir(load_config(), make=True)
+
+
+@pytest.mark.parametrize(("owner", "remedy"), [(0, "use sudo"), (12345, "set run_dir")])
+def test_a_run_directory_of_another_user_is_refused(
+    monkeypatch: pytest.MonkeyPatch, here: Path, owner: int, remedy: str
+) -> None:
+    (here / "run").mkdir(mode=0o700)
+    found = load_config()
+    check_run_dir(found)
+    lstat = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        fields = list(lstat(path))
+        fields[stat.ST_UID] = owner
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match=f"run belongs to another user: {remedy}"):
+        check_run_dir(found)

@@ -36,6 +36,13 @@ def test_a_certificate_is_made_for_every_address_and_kept(monkeypatch: pytest.Mo
     assert client_context(load_config()).verify_mode is ssl.CERT_REQUIRED
 
 
+def test_the_first_certificate_makes_its_directory(state: Path) -> None:
+    state.rmdir()
+    certificate, _ = certificate_for(load_config())
+    assert certificate.parent == state
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("spoilt", ["certificate.pem", "certificate.key"])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\0", None])
 def test_a_kept_pair_that_is_spoilt_is_made_anew(

@@ -37,3 +37,15 @@ def test_an_identifier_cannot_be_guessed_from_another() -> None:
     ids = {Seat("a", "b", "c", "d").id for _ in range(100)}
     assert len(ids) == 100
     assert min(map(len, ids)) >= 16
+
+
+def test_the_connecting_seats_of_a_client_are_counted() -> None:
+    seats = Seats()
+    for viewing in ("1", "2"):
+        seats.add(Seat("test1", "high", "leaf1", viewing, "192.0.2.1"))
+    seats.add(Seat("test1", "high", "leaf1", "3", "192.0.2.2"))
+    assert seats.connecting("192.0.2.1") == 2
+    one = seats.at("leaf1", "1")
+    assert one is not None
+    one.state = "watching"
+    assert seats.connecting("192.0.2.1") == 1

@@ -154,6 +154,11 @@ async def test_the_site_its_seats_and_its_log(
     is_problem(await client.get("/api/log?limit=many", headers=OPERATOR), 422)
 
 
+async def test_no_page_loads_scripts_of_others(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/docs")).status_code == 404
+    assert (await client.get("/api/openapi.json")).status_code == 200
+
+
 def test_the_openapi_document_holds_together(site: Site) -> None:
     document = make_app(site, token=TOKEN).openapi()
     assert document["openapi"].startswith("3.1.")

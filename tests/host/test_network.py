@@ -89,3 +89,9 @@ def test_a_site_is_held_once(tmp_path: Path) -> None:
     assert holder(directory) is None
     with hold(directory, "the site"):
         pass
+
+
+def test_a_directory_without_a_journal_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert Journal(tmp_path).undo() == 0
+    assert (tmp_path / "thesis.txt").exists()

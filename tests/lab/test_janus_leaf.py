@@ -165,3 +165,12 @@ async def test_a_killed_janus_comes_back_and_its_viewers_are_told(leaf: JanusLea
     async with viewer() as again:
         await again.watch(ask)
         await until(lambda: states[-1] == "up")
+
+
+async def test_a_leaf_left_alone_stays(leaf: JanusLeaf) -> None:
+    """Keep-alives are answered by an ack alone: that is no sign of a Janus that hangs."""
+    assert leaf.child is not None
+    pid = leaf.child.pid
+    await asyncio.sleep(10)
+    assert leaf.ready
+    assert leaf.child.pid == pid

@@ -245,7 +245,7 @@ async def test_sound_only_and_picture_only(directory):
 
 async def test_reconnecting_feeds_leave_nothing_behind(directory):
     """Thirty feeds one after another, some broken: memory, threads and descriptors stay."""
-    rounds = int(os.environ.get("ANABRANCH_FEED_ROUNDS", "30"))
+    rounds = int(os.environ.get("ANABRANCH_SOAK_FEED_ROUNDS", "30"))
     raw = directory / "raw.mkv"
     subprocess.run(
         [

@@ -39,7 +39,7 @@ def test_a_killed_part_is_back_within_5_s(site: SiteProcess, watch: Watching, vi
     assert page.outage(8.0) < 5.5  # 5 s, and the half second that it takes to be sure
     assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "navigate"
     if other is not None:  # other channels do not notice
-        assert other.stats()["lossPercent"] == 0
+        assert other.stats()["packetsLost"] == 0
         assert page.evaluate("window.anabranch.reconnects") in (0, 1)
         assert other.evaluate("window.anabranch.reconnects") == 0
     children = site.api("GET", "/api/site").json()["children"]
@@ -105,10 +105,12 @@ def test_ctrl_c_leaves_nothing_and_the_second_start_is_quick(own_site: SiteProce
 def test_forwarding_stays_while_another_site_needs_it() -> None:
     switch = Path("/proc/sys/net/ipv4/ip_forward")
     before = switch.read_text()
-    with running_site(public_address="127.0.0.1") as one:
-        with running_site(public_address="127.0.0.1"):
-            assert one.stop() == 0
-            assert switch.read_text().strip() == "1"
+    with (
+        running_site(public_address="127.0.0.1") as one,
+        running_site(public_address="127.0.0.1"),
+    ):
+        assert one.stop() == 0
+        assert switch.read_text().strip() == "1"
     assert switch.read_text() == before
 
 

@@ -11,7 +11,6 @@ from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
-from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -19,9 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from anabranch import __version__
-from anabranch.app.client import Client
-from anabranch.app.config import Config, load_config, site_settings
+from anabranch.app.client import ROOT_HINT, Client, runs_as_root
+from anabranch.app.config import Config, check_run_dir, load_config, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
+from anabranch.core.names import check_name
 from anabranch.host.journal import Journal, holder
 from anabranch.site.plan import make_plan
 
@@ -48,11 +48,22 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except AnabranchError as error:
-            err.print(f"[red]anabranch:[/red] {escape(str(error))}", soft_wrap=True)
+        except (AnabranchError, BaseExceptionGroup) as error:
+            errors = _single(error)
+            if not all(isinstance(each, AnabranchError) for each in errors):
+                raise
+            for each in errors:
+                err.print(f"[red]anabranch:[/red] {escape(str(each))}", soft_wrap=True)
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def _single(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group, whatever groups are in it; or the one that is no group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [single for each in error.exceptions for single in _single(each)]
 
 
 @app.callback(invoke_without_command=True)
@@ -79,14 +90,16 @@ def up(
     """Bring a whole site up and run it until Ctrl-C."""
     from anabranch.app.director import Steps
     from anabranch.app.director import direct as run_director
+    from anabranch.app.doctor import check_essentials
     from anabranch.app.logs import set_up_logs
 
-    overrides: dict[str, object] = {"listen": listen}
+    overrides: dict[str, Any] = {"listen": listen}
     if direct:
         overrides["carriage"] = "direct"
     config = load_config(**overrides)
     if tls and not config.tls.enabled:
         config = load_config(**overrides, tls={**config.tls.model_dump(), "enabled": True})
+    check_essentials(config)
     set_up_logs(config.log)
     if not config.switches:
         why = "as asked" if direct or os.geteuid() == 0 else "not root"
@@ -137,7 +150,16 @@ def _greet(config: Config, channels: list[str], took: float) -> None:
 @command
 def down() -> None:
     """End the site and remove everything it made, also after a crash."""
-    config = load_config()
+    try:
+        config = load_config()
+    except UsageError as error:
+        config = load_config(with_file=False)
+        err.print(
+            f"[yellow]{escape(str(error))}[/yellow]\nLooking in {escape(str(config.run))},"
+            " without the file.",
+            soft_wrap=True,
+        )
+    check_run_dir(config)
     pid = holder(config.run)
     if pid is not None:
         try:
@@ -153,6 +175,8 @@ def down() -> None:
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
     removed = Journal(config.run).undo()
+    if pid is None and not removed and runs_as_root(config):
+        raise UsageError(ROOT_HINT)
     if pid is None and not removed:
         out.print("Nothing was up.")
     else:
@@ -217,7 +241,7 @@ def viewers(as_json: JsonFlag = False) -> None:
 @app.command()
 @command
 def log(
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many lines.")] = 30,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many lines.")] = 30,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what happened, newest last."""
@@ -315,9 +339,7 @@ def channel_add(
 ) -> None:
     """Add a channel and put it on the air."""
     config = load_config()
-    path = Path(source).expanduser()
-    if "://" not in source and path.exists():
-        source = str(path.resolve())  # the director has another working directory
+    source = _whole_path(source)
     body = {"name": name, "source": source, "title": title, "once": once, "key": key}
     channel = Client(config).request("POST", "/api/channels", json=body)
     _print_channel(config, channel, as_json=as_json)
@@ -327,8 +349,9 @@ def channel_add(
 @command
 def channel_show(name: str, as_json: JsonFlag = False) -> None:
     """Show a channel with its way in and its key."""
+    check_name(name)
     config = load_config()
-    channel = Client(config).request("GET", f"/api/channels/{quote(name, safe='')}/detail")
+    channel = Client(config).request("GET", f"/api/channels/{name}/detail")
     _print_channel(config, channel, as_json=as_json)
 
 
@@ -347,8 +370,18 @@ def channel_list(as_json: JsonFlag = False) -> None:
 @command
 def channel_remove(name: str) -> None:
     """Take a channel off the air and forget it."""
-    Client(load_config()).request("DELETE", f"/api/channels/{quote(name, safe='')}")
+    check_name(name)
+    Client(load_config()).request("DELETE", f"/api/channels/{name}")
     out.print(f"{name} is off the air.")
+
+
+def _whole_path(source: str) -> str:
+    """Return a path that exists in full, for the director has another working directory."""
+    try:
+        path = Path(source).expanduser()
+        return str(path.resolve()) if "://" not in source and path.exists() else source
+    except (OSError, RuntimeError):  # too long for a name; ~ of nobody
+        return source
 
 
 def _print_channels(channels: list[dict[str, Any]]) -> None:

@@ -1,13 +1,16 @@
 """The command line's way to a running director: its HTTP API with the operator's token."""
 
+import fcntl
 import os
 from typing import Any
 
 import httpx
 
-from anabranch.app.config import Config
+from anabranch.app.config import ROOT_RUN, Config
 from anabranch.app.tls import client_context
 from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+
+ROOT_HINT = "the site runs as root: use sudo"
 
 
 class RefusedError(AnabranchError):
@@ -30,6 +33,7 @@ class Client:
         Raises:
             UnavailableError: no director answers.
             RefusedError: it refused; the message is its own.
+            UsageError: the request cannot be sent, or the site is root's and the user is not.
         """
         try:
             with httpx.Client(
@@ -46,7 +50,9 @@ class Client:
             raise UnavailableError(
                 f"no director answers at {self._url} ({error}): is `anabranch up` running?"
             ) from error
-        if answer.is_error:
+        if answer.status_code == 401 and self._is_local() and runs_as_root(self._config):
+            raise UsageError(ROOT_HINT)
+        if not answer.is_success:
             try:
                 detail = answer.json()["detail"]
             except (ValueError, KeyError, TypeError):
@@ -65,6 +71,8 @@ class Client:
         try:
             return path.read_text("ascii").strip()
         except FileNotFoundError:
+            if self._is_local() and runs_as_root(self._config):
+                raise UsageError(ROOT_HINT) from None
             raise UnavailableError(
                 f"there is no operator's token at {path}: has this site ever been up?"
             ) from None
@@ -73,7 +81,25 @@ class Client:
         except (OSError, UnicodeError) as error:
             raise UsageError(f"{path} is no operator's token: {error}") from None
 
+    def _is_local(self) -> bool:
+        return not {"ANABRANCH_URL", "ANABRANCH_TOKEN"} & os.environ.keys()
+
     def _verify(self) -> Any:
         if self._url.startswith("https") and "ANABRANCH_URL" not in os.environ:
             return client_context(self._config)
         return True
+
+
+def runs_as_root(config: Config) -> bool:
+    """Return whether root runs the site and the user is not root, who would not find it."""
+    if os.geteuid() == 0:
+        return False
+    try:
+        with (ROOT_RUN / f"{config.site}.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    except OSError:
+        pass
+    return False

@@ -2,27 +2,46 @@
 
 import os
 import re
+import stat
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from anabranch.core.errors import UsageError
 from anabranch.core.names import check_name, new_id
+from anabranch.host.journal import Journal
 from anabranch.host.network import local_addresses, outward_address
-from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition
+from anabranch.media.errors import RenditionError
+from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
 from anabranch.site.settings import DEFAULT_NODES, Addresses, Ports, SiteSettings
 from anabranch.tree.model import Node, Role
 
 CONFIG_NAME = "anabranch.yaml"
+ROOT_RUN = Path("/run/anabranch")
+"""Where root's sites have their run directories and locks."""
+_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "RUN")
+_MAX_SOCKET_PATH = 107
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -75,6 +94,29 @@ class VideoConfig(_Part):
         RenditionConfig(name=r.name, width=r.width, height=r.height, bitrate_kbps=r.bitrate_kbps)
         for r in DEFAULT_LADDER
     )
+
+    @property
+    def form(self) -> Format:
+        return Format(
+            framerate=self.framerate,
+            gop_s=self.gop_s,
+            audio_bitrate_kbps=self.audio_bitrate_kbps,
+        )
+
+    @property
+    def renditions(self) -> tuple[Rendition, ...]:
+        return tuple(
+            Rendition(r.name, r.width, r.height, r.bitrate_kbps, self.framerate)
+            for r in self.ladder
+        )
+
+    @model_validator(mode="after")
+    def _can_be_encoded(self) -> "VideoConfig":
+        try:
+            check_ladder(self.renditions, self.form)
+        except RenditionError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class PortsConfig(_Part):
@@ -153,6 +195,27 @@ class Config(BaseSettings):
             raise ValueError("listen is ADDRESS:PORT, such as 0.0.0.0:8080")
         return value
 
+    @field_validator("database")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            driver = make_url(value).drivername
+        except (ArgumentError, ValueError):
+            driver = ""
+        usable = {
+            "sqlite": "sqlite+aiosqlite",
+            "postgresql": "postgresql+psycopg",
+        }.get(driver, driver)
+        if usable not in {"sqlite+aiosqlite", "postgresql+psycopg"}:
+            # Without the value: there may be a password in it.
+            raise ValueError(
+                "a database is sqlite+aiosqlite:///PATH"
+                " or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+            )
+        return usable + value[len(driver) :]
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -191,8 +254,8 @@ class Config(BaseSettings):
         if self.run_dir is not None:
             return self.run_dir.expanduser().resolve()
         if os.geteuid() == 0:
-            return Path("/run/anabranch") / self.site
-        base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/anabranch-{os.geteuid()}"  # noqa: S108
+            return ROOT_RUN / self.site
+        base = os.environ.get("XDG_RUNTIME_DIR") or _own_tmp()
         return Path(base) / "anabranch" / self.site
 
     @property
@@ -223,6 +286,23 @@ class Config(BaseSettings):
         return (str(found),) if found else ()
 
 
+class _WithoutFile(Config):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+
+def _own_tmp() -> Path:
+    return Path(f"/tmp/anabranch-{os.geteuid()}")  # noqa: S108
+
+
 def _config_file() -> Path | None:
     """Return the configuration file: $ANABRANCH_CONFIG, ./anabranch.yaml, /etc/anabranch.yaml."""
     named = os.environ.get("ANABRANCH_CONFIG")
@@ -234,37 +314,135 @@ def _config_file() -> Path | None:
     return None
 
 
-def load_config(**overrides: object) -> Config:
+def load_config(*, with_file: bool = True, **overrides: object) -> Config:
     """Read the configuration.
 
+    Args:
+        with_file: False passes the file over, whatever is in it.
+        overrides: values above those of the environment; None is none.
+
     Raises:
-        UsageError: something in it is wrong; the message names the place, a line each.
+        UsageError: something in it is wrong; the message names the place.
     """
-    # Variables that are no settings: where the settings are, and the mark of the children.
-    environment = {k: os.environ.pop(k) for k in ("ANABRANCH_RUN",) if k in os.environ}
-    file = _config_file()
+    file = _config_file() if with_file else None
     if file is not None and not file.is_file():
         raise UsageError(f"there is no configuration file {file}")
+    _check_variables()
     try:
         _check_mapping(file)
-        return Config(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+        kind = Config if with_file else _WithoutFile
+        return kind(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise UsageError("the configuration is wrong: " + "; ".join(lines)) from error
+        lines = [_fault(item["type"], item["loc"], item["msg"]) for item in error.errors()]
+        # Without its cause, which quotes the values: there may be a password among them.
+        raise UsageError("the configuration is wrong: " + "; ".join(lines)) from None
     except (ValueError, OSError, TypeError, yaml.YAMLError) as error:
         text = re.sub(r"\s+", " ", str(error))
         raise UsageError(f"the configuration cannot be read: {text[:300]}") from error
-    finally:
-        os.environ.update(environment)
+
+
+def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(map(str, place))
+    if kind != "extra_forbidden":
+        return f"{where}: {message.removeprefix('Value error, ')}"
+    model: type[BaseModel] = Config
+    for part in place[:-1]:
+        if isinstance(part, str):
+            model = _part_of(model.model_fields[part].annotation) or model
+    return f"{where}: there is no such setting{_nearest(str(place[-1]), model.model_fields)}"
+
+
+def _part_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field is, or is a tuple of."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    found = get_close_matches(word, words, 1, 0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _check_variables() -> None:
+    """See that every ``ANABRANCH_`` variable is read by somebody.
+
+    Raises:
+        UsageError: one is not; the message names the nearest that would be.
+    """
+    known = [f"ANABRANCH_{name}" for name in _NO_SETTINGS]
+    for name, field in Config.model_fields.items():
+        known.append(f"ANABRANCH_{name}".upper())
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts = field.annotation.model_fields
+            known += [f"ANABRANCH_{name}__{part}".upper() for part in parts]
+    for variable in map(str.upper, os.environ):
+        if not variable.startswith("ANABRANCH_") or variable.startswith("ANABRANCH_SOAK_"):
+            continue
+        if variable not in known:
+            raise UsageError(f"the variable {variable} is no setting{_nearest(variable, known)}")
 
 
 def _check_mapping(file: Path | None) -> None:
     content = yaml.safe_load(file.read_text()) if file is not None else None
     if not isinstance(content, dict | None) or not all(isinstance(k, str) for k in content or ()):
         raise ValueError(f"{file} is not of the form NAME: VALUE")
+
+
+def check_run_dir(config: Config, *, make: bool = False) -> None:
+    """See that no other user has a hand in the run directory; it need not be there.
+
+    Args:
+        config: names the run directory.
+        make: make the directory of ours in /tmp, if the run directory is in that.
+
+    Raises:
+        UsageError: it is another user's, or others may write to it.
+    """
+    places = [config.run]
+    if _own_tmp() in config.run.parents:
+        places.insert(0, _own_tmp())
+        if make:
+            try:
+                _own_tmp().mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make {_own_tmp()}: {error.strerror}") from error
+    if (
+        make
+        and config.run.is_dir()
+        and any(config.run.iterdir())
+        and not any(Journal(config.run).entries())
+    ):
+        # It is removed when the site ends: so it must have been made by one.
+        raise UsageError(
+            f"{config.run} is not empty, and no site's: set run_dir to a new directory"
+        )
+    for path in places:
+        try:
+            status = path.lstat()
+        except OSError:
+            continue  # not there; or it cannot be had, which making it will tell
+        if status.st_uid != os.geteuid():
+            remedy = "use sudo" if status.st_uid == 0 else "set run_dir"
+            raise UsageError(f"{path} belongs to another user: {remedy}")
+        if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:
+            raise UsageError(
+                f"{path} must be a directory that nobody else may write to:"
+                f" chmod go-w {path}, or set run_dir"
+            )
+
+
+def _check_socket_paths(config: Config) -> None:
+    paths = [config.run / "channels" / "1000" / "feed.sock"]
+    if config.switches:
+        paths += [config.run / node.name / "ovs" / "overlay.controller" for node in config.nodes]
+    longest = max(len(os.fsencode(path)) for path in paths)
+    if longest > _MAX_SOCKET_PATH:
+        raise UsageError(
+            f"the run directory {config.run} is {longest - _MAX_SOCKET_PATH} bytes too long for"
+            " the sockets in it: set run_dir to a shorter one"
+        )
 
 
 def site_settings(config: Config) -> SiteSettings:
@@ -279,6 +457,7 @@ def site_settings(config: Config) -> SiteSettings:
             IPv4Address(address)
         except ValueError as error:
             raise UsageError(f"public_address: {address} is not an IPv4 address") from error
+    _check_socket_paths(config)
     ports = config.ports
     return SiteSettings(
         name=config.site,
@@ -299,15 +478,8 @@ def site_settings(config: Config) -> SiteSettings:
             srt=span(ports.srt),
             rtp=span(ports.rtp),
         ),
-        format=Format(
-            framerate=config.video.framerate,
-            gop_s=config.video.gop_s,
-            audio_bitrate_kbps=config.video.audio_bitrate_kbps,
-        ),
-        ladder=tuple(
-            Rendition(r.name, r.width, r.height, r.bitrate_kbps, config.video.framerate)
-            for r in config.video.ladder
-        ),
+        format=config.video.form,
+        ladder=config.video.renditions,
         public_addresses=public,
         test_channels=config.test_channels,
         keyframe_on_join=config.keyframe_on_join,

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from anabranch.app.config import Config, site_settings
+from anabranch.app.config import Config, check_run_dir, site_settings
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
@@ -60,7 +60,9 @@ async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site],
 async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site, dict[str, Any]]]:
     """Bring a site up; whatever happens, take it down again and undo its journal."""
     settings = site_settings(config)
+    check_run_dir(config, make=True)
     with hold(settings.run_dir, f"the site {config.site}"):
+        pair = certificate_for(config) if config.tls.enabled else None
         journal = Journal(settings.run_dir)
         if any(journal.entries()):
             progress("removing what an earlier run left")
@@ -76,7 +78,7 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
                 yield (
                     site,
                     {
-                        "console": _serve(make_app(site, token=token), console, config),
+                        "console": _serve(make_app(site, token=token), console, pair),
                         "rtmp-callbacks": _serve(make_callbacks(site), callbacks, None),
                     },
                 )
@@ -120,11 +122,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(app: Any, listener: socket.socket, config: Config | None) -> None:
+async def _serve(app: Any, listener: socket.socket, pair: tuple[Path, Path] | None) -> None:
     options: dict[str, Any] = {}
-    if config is not None and config.tls.enabled:
-        certificate, key = certificate_for(config)
-        options = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    if pair is not None:
+        options = {"ssl_certfile": str(pair[0]), "ssl_keyfile": str(pair[1])}
     server = _Server(
         uvicorn.Config(
             app,

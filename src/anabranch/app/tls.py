@@ -30,6 +30,7 @@ def certificate_for(config: Config) -> tuple[Path, Path]:
         if config.tls.certificate is None and not (
             _is_fresh(certificate) and _fault(certificate, key) is None
         ):
+            config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             names = ["localhost", "127.0.0.1", *config.public_addresses()]
             _generate(certificate, key, list(dict.fromkeys(names)))
     except OSError as error:

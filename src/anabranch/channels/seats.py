@@ -15,13 +15,14 @@ class Seat:
     """One viewer.
 
     ``id`` is unguessable: whoever knows it may close the seat (it is the WHEP resource).
-    ``viewing`` is the connection's identifier at the leaf.
+    ``viewing`` is the connection's identifier at the leaf, ``client`` the address that asked.
     """
 
     channel: str
     rendition: str
     leaf: str
     viewing: str
+    client: str = ""
     id: str = field(default_factory=new_id)
     state: Literal["connecting", "watching"] = "connecting"
     since: float = field(default_factory=time.time)
@@ -65,6 +66,12 @@ class Seats:
         """Free a seat; False if it was free already."""
         self._by_viewing.pop((seat.leaf, seat.viewing), None)
         return self._by_id.pop(seat.id, None) is not None
+
+    def connecting(self, client: str) -> int:
+        """Return how many seats of a client have not connected yet."""
+        return sum(
+            seat.client == client and seat.state == "connecting" for seat in self._by_id.values()
+        )
 
     def per_leaf(self) -> Counter[str]:
         return Counter(seat.leaf for seat in self._by_id.values())

@@ -12,6 +12,7 @@ from anabranch.core.errors import (
     AnabranchError,
     ConflictError,
     NotFoundError,
+    TooManyError,
     UnavailableError,
     UsageError,
 )
@@ -29,6 +30,7 @@ _TITLES = {
     413: "Too large",
     415: "Unsupported media type",
     422: "Not acceptable as sent",
+    429: "Too many requests",
     500: "Internal error",
     503: "Not available now",
     507: "The store cannot be written",
@@ -57,6 +59,7 @@ def status_of(error: AnabranchError) -> int:
         (NotFoundError, 404),
         (ConflictError, 409),
         (UsageError, 422),
+        (TooManyError, 429),
         (UnavailableError, 503),
     ):
         if isinstance(error, kind):
@@ -70,7 +73,7 @@ def install(app: FastAPI) -> None:
     async def ours(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, AnabranchError)
         status = status_of(error)
-        headers = {"Retry-After": "1"} if status == 503 else None
+        headers = {"Retry-After": "1"} if status in {429, 503} else None
         return problem(status, str(error), headers=headers)
 
     async def of_http(_request: Request, error: Exception) -> JSONResponse:

@@ -82,7 +82,8 @@ async def watch(
         offer = body.decode()
     except UnicodeDecodeError as error:
         raise OfferError("the offer is not UTF-8 text") from error
-    seat, answer = await _site(request).watch(channel, rendition, offer)
+    client = request.client.host if request.client is not None else ""
+    seat, answer = await _site(request).watch(channel, rendition, offer, client=client)
     headers = {
         "Location": f"/whep/{channel}/{seat.id}",
         "ETag": f'"{seat.id[:8]}"',

@@ -19,3 +19,7 @@ class ConflictError(UsageError):
 
 class UnavailableError(AnabranchError):
     """It would be possible, but not now: a leaf restarts, the store is full."""
+
+
+class TooManyError(UnavailableError):
+    """The caller asks for too much at once; what it asked for before must end first."""

@@ -71,7 +71,8 @@ class Journal:
                 _undo(entry)
             except (OSError, AnabranchError) as error:
                 _log.warning("undo.failed", kind=entry.kind, name=entry.name, error=str(error))
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if entries:  # a directory without a journal is none of ours
+            shutil.rmtree(self.directory, ignore_errors=True)
         return len(entries)
 
 

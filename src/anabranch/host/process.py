@@ -249,7 +249,7 @@ class Child:
             if not raw:
                 return
             line = redact(raw.decode(errors="replace").rstrip(), self.spec.secrets)
-            if stream == "stderr":
+            if stream == "stderr" or self._on_line is None:
                 self.last_lines.append(line)
             if self._on_line is not None:
                 self._on_line(stream, line)

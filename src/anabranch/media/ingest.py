@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
 from anabranch.media.ffmpeg_log import LogReader
 from anabranch.media.rendition import Picture
-from anabranch.media.source import Source, TestSource
+from anabranch.media.source import RtmpSource, Source, TestSource
 
 _MIN_DELAY = 0.1
 _MAX_DELAY = 5.0
@@ -136,6 +136,7 @@ class Ingest:
         self._task: asyncio.Task[None] | None = None
         self._reader = LogReader(str(feed))
         self._stalled = False
+        self._late = False
         self._restarts = 0
 
     @property
@@ -185,6 +186,9 @@ class Ingest:
             code = await self._live(child)
             await child.stop()
             reason = "nothing arrived any more" if self._stalled else self._reader.reason(code)
+            if self._late and isinstance(self.source, RtmpSource):
+                reason = "the picture came late; looking for longer"
+                self.source = replace(self.source, patient=True)
             if self.source.once and code == 0 and not self._stalled:
                 self._tell(IngestState.ENDED, reason)
                 return
@@ -209,6 +213,8 @@ class Ingest:
             while True:
                 done, _ = await asyncio.wait({ended}, timeout=0.5)
                 if done:
+                    return self._code
+                if self._late:
                     return self._code
                 media_s, now = self._reader.media_s, time.monotonic()
                 if media_s > best or not self._reader.running:
@@ -236,6 +242,7 @@ class Ingest:
         )
         self._reader = LogReader(str(self._feed))
         self._stalled = False
+        self._late = False
         self._code = -1
         self._tell(
             IngestState.WAITING if self.source.listens else IngestState.STARTING,
@@ -248,6 +255,9 @@ class Ingest:
         reader = self._reader
         was_running = reader.running
         reader.read(stream, line)
+        # ffmpeg maps what it found at first; a stream that comes later it passes over.
+        if "New video stream" in line and isinstance(self.source, RtmpSource):
+            self._late = not self.source.patient
         if reader.running and not was_running:
             self._tell(IngestState.RUNNING, ", ".join(reader.streams))
 

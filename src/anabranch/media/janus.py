@@ -37,6 +37,8 @@ _HOLD = 3.0
 """Seconds that a mountpoint outlives its last viewer."""
 _SETUP_LIMIT = 15.0
 """Seconds in which a viewer must have connected, or its seat is given up."""
+_START_LIMIT = 20.0
+"""Seconds in which Janus must have come up at the site's start."""
 _SILENCE_CHECK = 3.0
 """Seconds between two looks at who is still heard of; the kernel forgets a viewer after 8."""
 _MAX_VARIANTS = 6
@@ -115,6 +117,10 @@ class JanusLeaf:
                 argv=("janus", "-F", str(directory), "-C", str(directory / "janus.jcfg")),
                 netns=self._settings.netns,
                 secrets=(self._admin_secret,),
+                # Janus 1.1.2 ends about every fourth start ("No Janus API transport is
+                # available"): its Unix socket thread may run before the flag it obeys is set.
+                first_delay=0.02,
+                max_delay=0.5,
             ),
             self._settings.run_id,
             on_start=lambda _pid: self._begin_connecting(),
@@ -124,7 +130,7 @@ class JanusLeaf:
         if self._heard is not None:
             self._spawn(self._watch_over(self._heard))
         try:
-            await asyncio.wait_for(self._ready.wait(), 10.0)
+            await asyncio.wait_for(self._ready.wait(), _START_LIMIT)
         except TimeoutError:
             last = self._child.last_lines[-1] if self._child.last_lines else "no output"
             raise LeafUnavailableError(f"Janus of {self.name} does not come up: {last}") from None

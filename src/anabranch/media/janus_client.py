@@ -68,6 +68,7 @@ class JanusClient:
         self._socket: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._session: int | None = None
+        self._keepalive = ""
 
     @property
     def session(self) -> int | None:
@@ -112,6 +113,8 @@ class JanusClient:
             raise LeafUnavailableError("Janus is not connected")
         number = str(next(self._numbers))
         message["transaction"] = number
+        if message["janus"] == "keepalive":
+            self._keepalive = number
         if self._session is not None:
             message.setdefault("session_id", self._session)
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -163,8 +166,10 @@ class JanusClient:
         self._on_lost()
 
     def _receive(self, message: Message) -> None:
-        future = self._waiting.get(str(message.get("transaction", "")))
-        if message.get("janus") == "ack":
+        number = str(message.get("transaction", ""))
+        future = self._waiting.get(number)
+        # An ack only promises an answer; of a keepalive it is the answer.
+        if message.get("janus") == "ack" and number != self._keepalive:
             return
         if future is not None:
             if not future.done():

@@ -16,9 +16,10 @@ SDP_NAME = "source.sdp"
 
 LIVE_PROBE = ("-analyzeduration", "1000000", "-probesize", "1000000", "-thread_type", "slice")
 """Short probing, and no frame-parallel decoding, which would hold frames back."""
-PATIENT_PROBE = ("-analyzeduration", "15000000", "-probesize", "50000000", *LIVE_PROBE[4:])
-"""For a stream that is joined in its middle: sound comes at once, the picture with the next key
-frame, ten seconds later from an encoder at OBS's defaults. Probing ends when both are there."""
+RTMP_PROBE_S = (3, 15)
+"""Seconds of probing RTMP, at first and if that was too short. A stream is joined in its middle:
+sound comes at once, the picture with the next key frame, at most 2 s later from most encoders, 10 s
+from OBS left at its defaults. One without sound is probed for as long."""
 SECRET_QUERY = re.compile(r"pass|key|token|secret|auth|sig|pwd|streamid", re.IGNORECASE)
 
 RTP_CODECS: Mapping[str, str] = {
@@ -143,7 +144,8 @@ URL_ARGS: Mapping[str, tuple[str, ...]] = {
         "rtmp,rtmps,tcp,tls",
         "-rtmp_live",
         "live",
-        *PATIENT_PROBE,
+        "-thread_type",
+        "slice",
     ),
     "srt": ("-timeout", str(TIMEOUT_US), "-protocol_whitelist", "srt,udp", *LIVE_PROBE),
     "mmsh": ("-rw_timeout", str(TIMEOUT_US), "-protocol_whitelist", "mmsh,mmst,http,tcp"),
@@ -323,10 +325,12 @@ class RtmpSource:
     Attributes:
         channel: name the server gives the stream once its key was accepted.
         port: the server's port on this machine; None: still to be told.
+        patient: probe for longer, since the picture came late.
     """
 
     channel: str = ""
     port: int | None = None
+    patient: bool = False
     listens = False
     once = False
     secrets: tuple[str, ...] = ()
@@ -349,7 +353,9 @@ class RtmpSource:
 
     def input_args(self, picture: Picture, directory: Path) -> list[str]:
         url = f"rtmp://127.0.0.1:{_need_port(self.port)}/live/{self.channel}"
-        return [*URL_ARGS["rtmp"], "-i", url]
+        span = RTMP_PROBE_S[self.patient]
+        probe = ["-analyzeduration", str(span * 1_000_000), "-probesize", "50000000"]
+        return [*URL_ARGS["rtmp"], *probe, "-i", url]
 
 
 Source = TestSource | FileSource | UrlSource | RtpSource | SrtSource | RtmpSource

@@ -21,6 +21,7 @@ from anabranch.channels.ways_in import check_once, publish_hints, settle
 from anabranch.core.errors import (
     AnabranchError,
     NotFoundError,
+    TooManyError,
     UnavailableError,
 )
 from anabranch.core.events import Event, EventBus
@@ -41,6 +42,8 @@ from anabranch.store.database import Database, StoreError
 _log = structlog.get_logger("anabranch.site")
 _RETRY = 0.5
 """Seconds until a carriage that failed is tried again."""
+_MAX_CONNECTING = 50
+"""Seats of one client address that may be connecting at once: a lecture hall behind one NAT."""
 _KEEP_EVENTS = 7 * 24 * 3600.0
 
 
@@ -290,10 +293,16 @@ class Site:
 
     # --- viewers ------------------------------------------------------------------------------
 
-    async def watch(self, channel_name: str, rendition: str | None, offer: str) -> tuple[Seat, str]:
+    async def watch(
+        self, channel_name: str, rendition: str | None, offer: str, *, client: str = ""
+    ) -> tuple[Seat, str]:
         """Give a viewer a seat at a leaf; return it and the SDP answer.
 
+        ``client`` is the address that asks: offers that never connect hold ports for a while, so
+        one client has a limited number of them.
+
         Raises:
+            TooManyError: that many of the client's seats are still connecting.
             NotFoundError: no such channel or rendition.
             OfferError: the offer cannot be answered.
             UnavailableError: no leaf is ready.
@@ -304,6 +313,8 @@ class Site:
             raise NotFoundError(
                 f"there is no rendition {rendition!r}; there are {', '.join(names)}"
             )
+        if self.seats.connecting(client) >= _MAX_CONNECTING:
+            raise TooManyError("too many connections of yours are being made; wait a moment")
         feed = Feed(channel_name, rendition or names[0])
         counts = self.seats.per_leaf()
         loads = {leaf.name: counts[leaf.name] for leaf in self.leaves if leaf.ready}
@@ -319,7 +330,7 @@ class Site:
         if channel_name not in self._channels:  # removed meanwhile
             await leaf.close(viewing.id)
             self.channel(channel_name)
-        seat = Seat(feed.channel, feed.rendition, leaf.name, viewing.id)
+        seat = Seat(feed.channel, feed.rendition, leaf.name, viewing.id, client)
         self.seats.add(seat)
         self._happened(Event("seat.taken", channel_name, {"leaf": leaf.name}))
         return seat, viewing.answer

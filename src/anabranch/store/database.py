@@ -55,10 +55,18 @@ class Database:
 
     ``url`` is an SQLAlchemy URL with an asyncio driver: ``sqlite+aiosqlite:///path`` or
     ``postgresql+psycopg://...``.
+
+    Raises:
+        StoreError: the driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine: AsyncEngine = create_async_engine(url)
+        try:
+            self._engine: AsyncEngine = create_async_engine(url)
+        except ImportError as error:
+            raise StoreError(
+                f"the store's driver is missing ({error.name}): pip install 'anabranch[postgresql]'"
+            ) from error
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
 

@@ -127,7 +127,8 @@ class Encoder:
         }
         self._rest = {name: sel.get_static_pad("sink_0") for name, sel in self._selectors.items()}
         self.pipeline.get_by_name("title").set_property("text", config["title"])
-        self.pipeline.get_by_name("subtitle").set_property("text", config["slate_text"])
+        self._slate_text = config["slate_text"]
+        self.pipeline.get_by_name("subtitle").set_property("text", self._slate_text)
         self._streams = [*(s["name"] for s in config["streams"]), config["audio"]["name"]]
         self._feed: Feed | None = None
         self._shown = {"video": "slate", "audio": "silence"}
@@ -222,6 +223,9 @@ class Encoder:
             shown[name] = rest if at_rest else "live"
         if shown != self._shown:
             self._shown = shown
+            # The slate of a source that has sound alone does not say that it is waited for.
+            text = "Sound only" if shown["audio"] == "live" else self._slate_text
+            self.pipeline.get_by_name("subtitle").set_property("text", text)
             self._emit("source", **shown)
 
     def _poll(self) -> bool:
