@@ -408,16 +408,6 @@ def check_run_dir(config: Config, *, make: bool = False) -> None:
                 _own_tmp().mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"cannot make {_own_tmp()}: {error.strerror}") from error
-    if (
-        make
-        and config.run.is_dir()
-        and any(config.run.iterdir())
-        and not any(Journal(config.run).entries())
-    ):
-        # It is removed when the site ends: so it must have been made by one.
-        raise UsageError(
-            f"{config.run} is not empty, and no site's: set run_dir to a new directory"
-        )
     for path in places:
         try:
             status = path.lstat()
@@ -431,6 +421,16 @@ def check_run_dir(config: Config, *, make: bool = False) -> None:
                 f"{path} must be a directory that nobody else may write to:"
                 f" chmod go-w {path}, or set run_dir"
             )
+    if (
+        make
+        and config.run.is_dir()
+        and any(config.run.iterdir())
+        and not any(Journal(config.run).entries())
+    ):
+        # It is removed when the site ends: so it must have been made by one.
+        raise UsageError(
+            f"{config.run} is not empty, and no site's: set run_dir to a new directory"
+        )
 
 
 def _check_socket_paths(config: Config) -> None:

@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
@@ -100,18 +100,17 @@ def hold(directory: Path, what: str) -> Iterator[None]:
     """
     # Beside the directory, not in it: the directory is removed while the lock is held.
     path = directory.with_name(directory.name + ".lock")
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("a+")
-    except OSError as error:
-        raise UsageError(f"cannot use {error.filename}: {error.strerror}") from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise ConflictError(f"{what} is running already (process {holder})") from None
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(_open_lock(path))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().strip() or "unknown"
+                raise ConflictError(f"{what} is running already (process {who})") from None
+            if os.fstat(file.fileno()).st_nlink:
+                break  # else its last holder removed it between our opening and our locking
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -119,6 +118,14 @@ def hold(directory: Path, what: str) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot use {error.filename}: {error.strerror}") from error
 
 
 def holder(directory: Path) -> int | None:
