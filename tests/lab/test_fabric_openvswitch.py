@@ -312,23 +312,23 @@ async def test_rules_are_back_after_the_switch_was_killed(lab: Lab, name: str) -
 
 
 async def test_the_death_of_the_database_server_is_a_pause(lab: Lab) -> None:
-    """Without its database's lock ovs-vswitchd forwards nothing; it reconnects within a second."""
+    """Without its database's lock ovs-vswitchd forwards nothing, so it is replaced as well."""
     await lab.controller.apply(wanted(), ORDER)
     leaf = lab.switches["leaf"]
-    pid = leaf.vswitchd.pid
-    began = time.monotonic()
-    leaf.ovsdb.kill()
-    await asyncio.sleep(0.05)
-    report(f"ovsdb-server killed: flow back after {await flow_back(lab, 2) - began:.3f} s")
-    assert leaf.ovsdb.restarts == 1
-    assert leaf.vswitchd.pid == pid
+    for kill in (1, 2, 3):  # again and again: no pause may grow
+        pid = leaf.vswitchd.pid
+        began = time.monotonic()
+        leaf.ovsdb.kill()
+        await asyncio.sleep(0.05)
+        report(f"ovsdb-server killed: flow back after {await flow_back(lab, 4) - began:.3f} s")
+        assert leaf.ovsdb.restarts == kill
+        assert leaf.vswitchd.pid != pid
     assert (await lab.controller.flow_stats("leaf"))[0].cookie == 7
     ports = {"l1": 1, "l2": 2}
     await leaf.configure(BRIDGE, 2, ports, f"unix:{leaf.controller_path(BRIDGE)}")
     await lab.drained()
     lab.send()
     assert await lab.receive() == lab.sent
-    assert [event.kind for event in lab.events if event.kind == "switch.lost"] == []
 
 
 async def test_both_killed_at_once_come_back(lab: Lab) -> None:

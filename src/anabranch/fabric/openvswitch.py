@@ -174,7 +174,8 @@ class OpenVSwitch:
                 "OVS_SYSCONFDIR": directory,
             },
             stop_timeout=1.0,
-            first_delay=0.1,
+            # The database first: a vswitchd that finds none waits a second, then two, four, eight.
+            first_delay=0.02 if role == "ovsdb" else 0.15,
             max_delay=2.0,
         )
         self._ended[role] = asyncio.Event()
@@ -184,7 +185,7 @@ class OpenVSwitch:
             self._run_id,
             on_line=lambda _, line: self._line(spec.name, line),
             on_start=lambda pid: self._started(role, spec.name, pid),
-            on_exit=lambda _: self._ended[role].set(),
+            on_exit=lambda _: self._exited(role),
         )
 
     def _line(self, child: str, line: str) -> None:
@@ -198,6 +199,13 @@ class OpenVSwitch:
         self._lives[role] += 1
         if self._lives[role] > 1:
             self._on_event(Event("child.restarted", child, {"node": self.name, "pid": pid}))
+
+    def _exited(self, role: str) -> None:
+        self._ended[role].set()
+        if role == "ovsdb":
+            # Without its database vswitchd forwards nothing until it is connected again, 1 to 8 s
+            # later. A fresh one has ports and rules back in 0.3 s.
+            self.vswitchd.kill()
 
     async def _create_database(self) -> None:
         database = self.directory / "conf.db"
