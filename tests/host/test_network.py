@@ -46,7 +46,10 @@ def test_what_the_journal_names_is_removed(journal: Journal) -> None:
     journal.record("link", device)
     network.make_link(Port(device, None), Port("access0", one))
     shaping = subprocess.run(
-        ["ip", "netns", "exec", one, "tc", "qdisc"], capture_output=True, text=True, check=True
+        ["nsenter", f"--net=/run/netns/{one}", "tc", "qdisc"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "tbf" in shaping
     assert "rate 50Mbit" in shaping
@@ -65,7 +68,7 @@ def test_processes_in_a_namespace_end_with_it(journal: Journal) -> None:
     name = f"ab-{secrets.token_hex(2)}"
     journal.record("netns", name)
     network.make_namespace(name)
-    sleeper = subprocess.Popen(["ip", "netns", "exec", name, "sleep", "60"])
+    sleeper = subprocess.Popen(["nsenter", f"--net=/run/netns/{name}", "sleep", "60"])
     while os.readlink(f"/proc/{sleeper.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
         pass
     network.remove_namespace(name)
