@@ -12,7 +12,7 @@ import psutil
 import pytest
 from tests.lab.viewer import viewer
 
-from anabranch.app.bench.site_process import running_site
+from anabranch.app.bench.site_process import SiteProcess, running_site
 
 pytestmark = [pytest.mark.proof, pytest.mark.lab, pytest.mark.timeout(7200)]
 MINUTES = float(os.environ.get("ANABRANCH_SOAK_MINUTES", "10"))
@@ -63,6 +63,11 @@ def measure(pid: int) -> dict[str, dict[str, float]]:
     return found
 
 
+async def restarts_of(site: SiteProcess) -> dict[str, int]:
+    children = (await asyncio.to_thread(site.api, "GET", "/api/site")).json()["children"]
+    return {name: child["restarts"] for name, child in children.items()}
+
+
 async def test_nothing_grows_while_viewers_come_and_go(tmp_path: Path) -> None:
     counts = {"viewings": 0, "frames": 0, "left": 0}
     with running_site() as site:
@@ -79,12 +84,13 @@ async def test_nothing_grows_while_viewers_come_and_go(tmp_path: Path) -> None:
 
         await crowd(min(60.0, MINUTES * 20))  # warm: pools and caches are filled once
         before = measure(pid)
+        restarts = await restarts_of(site)  # Janus may need more than one start: docs/traps.md
         await crowd(MINUTES * 60)
         after = measure(pid)
         overview = (await asyncio.to_thread(site.api, "GET", "/api/site")).json()
         assert overview["seats"] == 0
         assert all(channel["state"] == "live" for channel in overview["channels"])
-        assert all(child["restarts"] == 0 for child in overview["children"].values())
+        assert await restarts_of(site) == restarts
     record = {"minutes": MINUTES, **counts, "before": before, "after": after}
     path = os.environ.get("ANABRANCH_SOAK_RECORD")
     if path:

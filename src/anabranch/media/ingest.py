@@ -14,7 +14,7 @@ from anabranch.media.rendition import Picture
 from anabranch.media.source import RtmpSource, Source, TestSource
 
 _MIN_DELAY = 0.1
-_MAX_DELAY = 5.0
+_MAX_DELAY = 3.0  # a source that breaks again and again is still back within 5 s
 _HEALTHY_AFTER = 5.0
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PARTS = ("janus", "encoder", "ingest", "leaf-switch", "relay-switch", "root-switch", "relay-ovsdb")
 _STEADY_S = 2.0
 _LIMIT_S = 15.0
+_HEALTHY_S = 4.0
+"""Life of a part before it is killed: one that dies again and again is restarted ever later."""
 _SAMPLER = """
 () => {
   window.seen = [];
@@ -57,6 +59,7 @@ def measure(samples: int) -> list[Result]:
 
 
 def _outage(site: SiteProcess, page: "Page", part: str) -> float:
+    time.sleep(_HEALTHY_S)
     page.evaluate(_SAMPLER)
     time.sleep(1.0)
     os.kill(_process_of(site, part), signal.SIGKILL)
