@@ -19,27 +19,34 @@ class Speech:
         return cls.message(0, bitmap, version=max(versions))
 
     @classmethod
-    def features(cls, dpid: int, xid: int) -> bytes:
-        return cls.message(6, struct.pack("!QIBB2xII", dpid, 0, 254, 0, 0x4F, 0), xid=xid)
+    def features(cls, dpid: int, xid: int, *, version: int = 4) -> bytes:
+        body = struct.pack("!QIBB2xII", dpid, 0, 254, 0, 0x4F, 0)
+        return cls.message(6, body, xid=xid, version=version)
 
     @staticmethod
-    def port(port_no: int, name: str, *, down: bool = False) -> bytes:
+    def port(port_no: int, name: str, *, down: bool = False, version: int = 4) -> bytes:
         mac = b"\x02\0\0\0\0" + bytes([port_no])
+        if version > 4:
+            head = struct.pack("!IH2x6s2x16sII", port_no, 72, mac, name.encode(), 0, int(down))
+            return head + struct.pack("!HH4x6I", 0, 32, 0, 0, 0, 0, 0, 0)
         return struct.pack(
             "!I4x6s2x16s8I", port_no, mac, name.encode(), 0, int(down), 0, 0, 0, 0, 0, 0
         )
 
     @classmethod
-    def multipart(cls, kind: int, body: bytes, xid: int, *, more: bool = False) -> bytes:
-        return cls.message(19, struct.pack("!HH4x", kind, more) + body, xid=xid)
+    def multipart(
+        cls, kind: int, body: bytes, xid: int, *, more: bool = False, version: int = 4
+    ) -> bytes:
+        head = struct.pack("!HH4x", kind, more)
+        return cls.message(19, head + body, xid=xid, version=version)
 
     @classmethod
     def port_status(cls, reason: int, port: bytes) -> bytes:
         return cls.message(12, struct.pack("!B7x", reason) + port)
 
     @classmethod
-    def error(cls, kind: int, code: int, xid: int, data: bytes = b"") -> bytes:
-        return cls.message(1, struct.pack("!HH", kind, code) + data, xid=xid)
+    def error(cls, kind: int, code: int, xid: int, data: bytes = b"", *, version: int = 4) -> bytes:
+        return cls.message(1, struct.pack("!HH", kind, code) + data, xid=xid, version=version)
 
     @staticmethod
     def split(data: bytes) -> list[tuple[int, int, bytes]]:

@@ -2,11 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from anabranch.fabric.errors import DisconnectedError, FabricError, ProtocolError
-from anabranch.fabric.messages import BarrierReply, Entry, MultipartRequest, Request
-from anabranch.fabric.session import Answer, Lost, Refused, Session, SessionEvent
+from anabranch.fabric.openflow.messages import (
+    VERSIONS,
+    BarrierReply,
+    BundleControl,
+    BundleType,
+    ControllerRole,
+    Entry,
+    MultipartRequest,
+    Request,
+    RoleReply,
+)
+from anabranch.fabric.openflow.session import Answer, Lost, Refused, Session, SessionEvent
 
 _LAST_WORDS = 1.0  # seconds that the final ERROR may take to reach the peer
 
@@ -16,9 +26,11 @@ class Connection(asyncio.Protocol):
 
     Args:
         name: the switch, where the listener knows it; else None until somebody sets it.
-        on_event: called for each event but Answer, BarrierReply and Lost; must not block.
+        on_event: called for each event that is neither Lost nor the answer to a request; must not
+            block.
         on_closed: called once at the end with the reason; a ProtocolError if the peer is to blame.
         timeout: seconds within which a switch answers a request.
+        versions: see :class:`Session`.
     """
 
     def __init__(
@@ -27,18 +39,33 @@ class Connection(asyncio.Protocol):
         on_event: Callable[["Connection", SessionEvent], None],
         on_closed: Callable[["Connection", FabricError], None],
         timeout: float,
+        versions: frozenset[int] = VERSIONS,
     ) -> None:
         self.name = name
         self._on_event = on_event
         self._on_closed = on_closed
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._session = Session(self._loop.time())
+        self._session = Session(self._loop.time(), versions=versions)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._answers: dict[int, asyncio.Future[tuple[Entry, ...]]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
         self._reason: FabricError = DisconnectedError("the switch closed the connection")
         self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def version(self) -> int:
+        """See :attr:`Session.version`."""
+        return self._session.version
+
+    @property
+    def hot(self) -> Callable[[bytes], bytes | None] | None:
+        """See :attr:`Session.hot`."""
+        return self._session.hot
+
+    @hot.setter
+    def hot(self, hook: Callable[[bytes], bytes | None] | None) -> None:
+        self._session.hot = hook
 
     def send(self, message: Request, about: str) -> int:
         """Queue ``message`` and return its xid; it leaves with the next request or ``flush``.
@@ -72,7 +99,26 @@ class Connection(asyncio.Protocol):
     async def ask(self, request: MultipartRequest) -> tuple[Entry, ...]:
         """Return all entries of the answer. Raises as :meth:`barrier`, or if it is refused."""
         self._check_open()
-        return await self._answer(self._session.ask(request))
+        entries: tuple[Entry, ...] = await self._answer(self._session.ask(request))
+        return entries
+
+    async def set_role(self, role: ControllerRole, generation_id: int) -> RoleReply:
+        """Ask for a role and return the one that the switch gives.
+
+        Raises as :meth:`barrier`, or if it is refused: a newer ``generation_id`` is known.
+        """
+        self._check_open()
+        reply: RoleReply = await self._answer(self._session.ask_role(role, generation_id))
+        return reply
+
+    async def commit(self, bundle_id: int, flags: int) -> None:
+        """Execute an open bundle and return when that is done.
+
+        Raises as :meth:`barrier`, or if it is refused: then nothing of it was executed.
+        """
+        self._check_open()
+        request = BundleControl(bundle_id, BundleType.COMMIT_REQUEST, flags)
+        await self._answer(self._session.send(request, f"bundle {bundle_id}"))
 
     def close(self, reason: FabricError, *, last_words: bool = False) -> None:
         """End the connection; ``on_closed`` gets ``reason``. Safe to call twice."""
@@ -86,8 +132,8 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
 
-    async def _answer(self, xid: int) -> tuple[Entry, ...]:
-        answer: asyncio.Future[tuple[Entry, ...]] = self._loop.create_future()
+    async def _answer(self, xid: int) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
         self._answers[xid] = answer
         self.flush()
         try:
@@ -149,8 +195,8 @@ class Connection(asyncio.Protocol):
         match event:
             case Answer(xid=xid, entries=entries):
                 self._resolve(xid, entries)
-            case BarrierReply(xid=xid):
-                self._resolve(xid, ())
+            case BarrierReply(xid=xid) | RoleReply(xid=xid) | BundleControl(xid=xid):
+                self._resolve(xid, event)
             case Lost(reason):
                 self.close(DisconnectedError(reason))
             case Refused(xid=xid):
@@ -161,15 +207,14 @@ class Connection(asyncio.Protocol):
             case _:
                 self._on_event(self, event)
 
-    def _resolve(self, xid: int, entries: tuple[Entry, ...]) -> None:
+    def _resolve(self, xid: int, result: Any) -> None:
         answer = self._answers.get(xid)
         if answer is not None and not answer.done():
-            answer.set_result(entries)
+            answer.set_result(result)
 
 
 def refusal(event: Refused) -> str:
     """Return a refusal as the rest of a sentence that begins with the switch's name."""
-    return (
-        f"refused {event.request or f'request {event.xid}'}"
-        f" (error type {event.type}, code {event.code})"
-    )
+    request = event.request or f"request {event.xid}"
+    reason = f": {event.reason}" if event.reason else ""
+    return f"refused {request}{reason} (error type {event.type}, code {event.code})"
