@@ -1,0 +1,1 @@
+"""An OpenFlow switch in software: oracle of the tests, and a thousand switches in one process."""
