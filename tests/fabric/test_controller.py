@@ -5,6 +5,7 @@ What it does do is in tests/lab/test_fabric_openvswitch.py.
 
 import asyncio
 import os
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -15,11 +16,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from anabranch.core.events import Event
-from anabranch.fabric.actions import Output
+from anabranch.fabric import doors
 from anabranch.fabric.controller import Controller
+from anabranch.fabric.doors import server_context
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
-from anabranch.fabric.flows import Rule
-from anabranch.fabric.oxm import Match
+from anabranch.fabric.openflow.actions import Output
+from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.tables import Rule, Tables
 
 ADD, DELETE_STRICT = 0, 4
 
@@ -37,6 +40,11 @@ class FakeSwitch:
         self.answers_barriers = True
         self.refuses_flow_mods = False
         self.flow_stats = b""
+        self.described = b""
+        self.group_stats = b""
+        self.unknown: set[int] = set()
+        self.asked: set[int] = set()
+        self.kinds: set[int] = set()
         self.closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -73,6 +81,7 @@ class FakeSwitch:
 
     def _answer(self, kind: int, xid: int, body: bytes) -> None:
         speech = self.speech
+        self.kinds.add(kind)
         if kind == 5:
             self.send(speech.features(self.dpid, xid))
         elif kind == 14:
@@ -83,7 +92,12 @@ class FakeSwitch:
                 self.send(speech.error(5, 0, xid))
         elif kind == 18:
             request = int.from_bytes(body[:2], "big")
-            answer = {13: self.ports, 1: self.flow_stats}.get(request, b"")
+            self.asked.add(request)
+            if request in self.unknown:
+                self.send(speech.error(1, 2, xid))
+                return
+            answers = {13: self.ports, 1: self.flow_stats, 6: self.group_stats, 7: self.described}
+            answer = answers.get(request, b"")
             self.send(speech.multipart(request, answer, xid))
         elif kind == 20 and self.answers_barriers:
             self.send(speech.message(21, xid=xid))
@@ -144,6 +158,10 @@ def rule(number: int, out: int = 2) -> Rule:
     return Rule(0, 1, Match(in_port=number), (Output(out),), 1)
 
 
+def tables(*rules: Rule) -> Tables:
+    return Tables(frozenset(rules))
+
+
 async def test_a_switch_comes_with_its_ports_and_goes(bench: Bench) -> None:
     await bench.listen("leaf")
     state = bench.controller.switches()["leaf"]
@@ -163,11 +181,11 @@ async def test_nothing_is_sent_before_the_first_apply(bench: Bench) -> None:
     fake = await bench.switch("leaf")
     await asyncio.sleep(0.05)
     assert fake.commands == []
-    assert await bench.controller.apply({"leaf": [rule(1)]}) == frozenset()
+    assert await bench.controller.apply({"leaf": tables(rule(1))}) == frozenset()
     assert fake.commands == [ADD]
-    await bench.controller.apply({"leaf": [rule(1)]})
+    await bench.controller.apply({"leaf": tables(rule(1))})
     assert fake.commands == [ADD]
-    await bench.controller.apply({"leaf": [rule(1, out=3)]})
+    await bench.controller.apply({"leaf": tables(rule(1, out=3))})
     assert fake.commands == [ADD, ADD]
     await bench.controller.apply({})
     assert fake.commands == [ADD, ADD, DELETE_STRICT]
@@ -180,8 +198,8 @@ async def test_additions_go_downstream_first_and_deletions_upstream_first(bench:
     journal: list[tuple[str, int]] = []
     for name in order:
         (await bench.switch(name)).journal = journal
-    await bench.controller.apply({name: [rule(1)] for name in order}, order)
-    await bench.controller.apply({name: [rule(2)] for name in order}, order)
+    await bench.controller.apply({name: tables(rule(1)) for name in order}, order)
+    await bench.controller.apply({name: tables(rule(2)) for name in order}, order)
     upstream, downstream = list(order), list(reversed(order))
     assert journal == [
         *((name, ADD) for name in downstream),
@@ -193,7 +211,7 @@ async def test_additions_go_downstream_first_and_deletions_upstream_first(bench:
 async def test_rules_wait_for_a_switch_that_is_not_there(bench: Bench) -> None:
     await bench.listen("root", "leaf")
     root = await bench.switch("root")
-    wanted = {name: [rule(1)] for name in ("root", "leaf", "nowhere")}
+    wanted = {name: tables(rule(1)) for name in ("root", "leaf", "nowhere")}
     assert await bench.controller.apply(wanted) == {"leaf", "nowhere"}
     assert root.commands == [ADD]
     leaf = await bench.switch("leaf")
@@ -208,7 +226,9 @@ async def test_a_switch_that_does_not_answer_is_named_and_the_others_are_served(
     root, leaf = await bench.switch("root"), await bench.switch("leaf")
     leaf.answers_barriers = False
     with pytest.raises(FabricError, match=r"leaf did not answer within 0\.3 s"):
-        await bench.controller.apply({"root": [rule(1)], "leaf": [rule(1)]}, ("root", "leaf"))
+        await bench.controller.apply(
+            {"root": tables(rule(1)), "leaf": tables(rule(1))}, ("root", "leaf")
+        )
     assert root.commands == [ADD]
     await asyncio.wait_for(leaf.closed.wait(), 2)
     await until(lambda: "switch.lost" in bench.kinds("leaf"))
@@ -220,7 +240,7 @@ async def test_a_switch_that_leaves_during_apply_is_pending(bench: Bench) -> Non
     await bench.listen("leaf")
     leaf = await bench.switch("leaf")
     leaf.answers_barriers = False
-    applying = asyncio.create_task(bench.controller.apply({"leaf": [rule(1)]}))
+    applying = asyncio.create_task(bench.controller.apply({"leaf": tables(rule(1))}))
     await until(lambda: leaf.commands == [ADD])
     await leaf.disconnect()
     assert await applying == {"leaf"}
@@ -231,7 +251,7 @@ async def test_a_cancelled_apply_leaves_no_rule_behind(bench: Bench, speech: Any
     await bench.listen("leaf")
     leaf = await bench.switch("leaf")
     leaf.answers_barriers = False
-    applying = asyncio.create_task(bench.controller.apply({"leaf": [rule(1)]}))
+    applying = asyncio.create_task(bench.controller.apply({"leaf": tables(rule(1))}))
     await until(lambda: leaf.commands == [ADD])
     applying.cancel()
     with suppress(asyncio.CancelledError):
@@ -251,17 +271,17 @@ async def test_a_refused_rule_is_not_taken_for_installed(bench: Bench) -> None:
     leaf = await bench.switch("leaf")
     leaf.refuses_flow_mods = True
     with pytest.raises(FabricError, match=r"leaf refused rule .* \(error type 5, code 0\)"):
-        await bench.controller.apply({"leaf": [rule(1)]})
+        await bench.controller.apply({"leaf": tables(rule(1))})
     assert bench.kinds("leaf") == ["switch.connected", "switch.error"]
     assert bench.controller.switches()["leaf"].rules == 0
     leaf.refuses_flow_mods = False
-    await bench.controller.apply({"leaf": [rule(1)]})
+    await bench.controller.apply({"leaf": tables(rule(1))})
     assert leaf.commands == [ADD, ADD]
 
 
 async def test_two_rules_in_one_place_are_misuse(bench: Bench) -> None:
     with pytest.raises(MisuseError):
-        await bench.controller.apply({"leaf": [rule(1), rule(1, out=5)]})
+        await bench.controller.apply({"leaf": tables(rule(1), rule(1, out=5))})
 
 
 @pytest.mark.parametrize("nonsense", [b"GET / HTTP/1.0\r\n\r\n", bytes(64), b"\x04\x02\0\x08" * 9])
@@ -281,7 +301,7 @@ async def test_nonsense_is_disconnected_logged_once_and_counted(
         await until(lambda: bench.controller.protocol_errors["leaf"] == 3)
     assert [log["event"] for log in logs] == ["switch.protocol_error"]
     assert bench.kinds("leaf") == []
-    assert await bench.controller.apply({"root": [rule(1)]}) == frozenset()
+    assert await bench.controller.apply({"root": tables(rule(1))}) == frozenset()
     assert root.commands == [ADD]
 
 
@@ -300,7 +320,7 @@ async def test_a_switch_of_another_version_is_told_why(bench: Bench) -> None:
     sent = await asyncio.wait_for(reader.read(), 2)
     writer.close()
     await writer.wait_closed()
-    assert b"OpenFlow 1.3 is needed; offered: wire versions [1]" in sent
+    assert b"OpenFlow 1.3, 1.4 or 1.5 is needed; offered: wire versions [1]" in sent
     assert bench.controller.protocol_errors["leaf"] == 1
 
 
@@ -310,7 +330,7 @@ async def test_half_a_message_hurts_nobody(bench: Bench) -> None:
     writer.write(bench.speech.hello(4)[:11])
     await writer.drain()
     leaf = await bench.switch("leaf")
-    assert await bench.controller.apply({"leaf": [rule(1)]}) == frozenset()
+    assert await bench.controller.apply({"leaf": tables(rule(1))}) == frozenset()
     assert leaf.commands == [ADD]
     writer.close()
     await writer.wait_closed()
@@ -319,7 +339,7 @@ async def test_half_a_message_hurts_nobody(bench: Bench) -> None:
 
 async def test_the_newer_connection_replaces_the_older(bench: Bench) -> None:
     await bench.listen("leaf")
-    await bench.controller.apply({"leaf": [rule(1)]})
+    await bench.controller.apply({"leaf": tables(rule(1))})
     older = await bench.switch("leaf")
     newer = await bench.switch("leaf")
     await asyncio.wait_for(older.closed.wait(), 2)
@@ -401,3 +421,143 @@ async def test_a_stale_socket_is_replaced_and_a_newer_one_left_alone(bench: Benc
     assert os.stat(bench.path("leaf")).st_ino == inode
     await successor.close()
     assert not bench.path("leaf").exists()
+
+
+async def test_a_second_switch_with_the_same_datapath_id_is_sent_away(bench: Bench) -> None:
+    port = await bench.controller.listen_tcp("127.0.0.1", 0)
+    first, *others = (bench.fake(dpid=7) for _ in range(3))
+    await first.connect(port=port)
+    await until(lambda: bench.kinds("far") == ["switch.connected"])
+    with capture_logs() as logs:
+        for other in others:
+            await other.connect(port=port)
+            await asyncio.wait_for(other.closed.wait(), 2)
+    assert [log["event"] for log in logs] == ["switch.duplicate"]
+    assert bench.kinds("far") == ["switch.connected", "switch.duplicate"]
+    assert bench.controller.duplicates["far"] == 2
+    assert await bench.controller.apply({"far": tables(rule(1))}) == frozenset()
+    assert first.commands == [ADD]
+
+
+async def test_a_switch_that_returns_replaces_its_own_dead_connection(bench: Bench) -> None:
+    """What was heard of the new connection while the old one was asked is not forgotten."""
+    port = await bench.controller.listen_tcp("127.0.0.1", 0)
+    speech = bench.speech
+    dead, alive = (bench.fake(dpid=7, ports=speech.port(1, "f1")) for _ in range(2))
+    await dead.connect(port=port)
+    await until(lambda: bench.kinds("far") == ["switch.connected"])
+    await bench.controller.apply({"far": tables(rule(1))})
+    dead.answers_barriers = False  # as if its packets went nowhere
+    await alive.connect(port=port)
+    await asyncio.sleep(0.05)
+    alive.send(speech.port_status(2, speech.port(1, "f1", down=True)))
+    await until(lambda: alive.commands == [ADD])
+    assert bench.kinds("far")[-1] == "port.down"
+    assert not bench.controller.switches()["far"].ports[1].up
+    await asyncio.wait_for(dead.closed.wait(), 2)
+    assert bench.kinds("far").count("switch.connected") == 2
+    assert bench.controller.duplicates["far"] == 0
+
+
+async def test_a_switch_that_closes_and_returns_is_no_duplicate(bench: Bench) -> None:
+    port = await bench.controller.listen_tcp("127.0.0.1", 0)
+    for turn in range(1, 4):
+        far = bench.fake(dpid=7)
+        await far.connect(port=port)
+        await until(lambda n=turn: bench.kinds("far").count("switch.connected") == n)
+        await far.disconnect()
+    assert bench.controller.duplicates["far"] == 0
+
+
+async def test_a_group_description_that_breaks_the_protocol_is_not_asked_for_again(
+    bench: Bench,
+) -> None:
+    """Open vSwitch describes groups of more than some 800 buckets with wrong lengths."""
+    await bench.listen("leaf")
+    await bench.controller.apply({"leaf": tables(rule(1))})
+    first = bench.fake()
+    first.described = b"\0\4" + bytes(30)  # an entry of 4 bytes
+    await first.connect(bench.path("leaf"))
+    await asyncio.wait_for(first.closed.wait(), 2)
+    assert first.asked == {1, 7, 10, 13}
+    second = bench.fake()
+    second.group_stats = bytes.fromhex("00280000" + "00000009" + "00" * 32)
+    await second.connect(bench.path("leaf"))
+    await until(lambda: 15 in second.kinds)  # group_mod: the group that nobody wants is deleted
+    assert second.asked == {1, 6, 10, 13}
+    assert second.commands == [ADD]
+    await until(lambda: bench.controller.switches()["leaf"].rules == 1)
+    third = await bench.switch("leaf")
+    await until(lambda: third.commands == [ADD])
+    assert third.asked == {1, 7, 10, 13}  # all is well again
+
+
+async def test_callbacks_that_fail_hurt_nobody(speech: Any) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a callback's own fault")
+
+    events: list[Event] = []
+    with tempfile.TemporaryDirectory(prefix="ab-t") as directory:
+        path = Path(directory) / "leaf.controller"
+        controller = Controller(events.append, on_switch=fail, on_packet_in=fail, hot=fail)
+        await controller.listen_unix(path, "leaf")
+        fake = FakeSwitch(speech, ports=speech.port(1, "l1"))
+        with capture_logs() as logs:
+            await fake.connect(path)
+            await until(lambda: controller.callbacks_failed == 1)
+            fake.send(speech.port_status(2, speech.port(1, "l1", down=True)))
+            fake.send(speech.message(10, bytes(16) + bytes.fromhex("0001000400000000") + bytes(2)))
+            await until(lambda: controller.callbacks_failed == 3)
+        assert [log["event"] for log in logs] == ["controller.callback_failed"]
+        assert controller.switches()["leaf"].connected
+        await controller.close()
+        await fake.disconnect()
+
+
+async def test_tls_without_certificates_of_switches_is_misuse(bench: Bench) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.raises(MisuseError, match="must require"):
+        await bench.controller.listen_tcp("127.0.0.1", 0, tls=context)
+    with pytest.raises(FabricError, match="cannot use the certificates"):
+        server_context(bench.path("a"), bench.path("b"), bench.path("c"))
+
+
+async def test_handshakes_that_fail_are_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "TLS_HANDSHAKE", 0.1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    port = await bench.controller.listen_tcp("127.0.0.1", 0, tls=context)
+    with capture_logs() as logs:
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(bench.speech.hello(4) * 4)
+            with suppress(OSError):
+                await asyncio.wait_for(reader.read(), 2)
+            writer.close()
+        await until(lambda: bench.controller.tls_refused == 2)
+    assert [log["event"] for log in logs] == ["switch.tls_refused"]
+
+
+async def test_a_switch_without_groups_and_meters_is_no_reason_to_complain(bench: Bench) -> None:
+    await bench.listen("leaf")
+    leaf = bench.fake()
+    leaf.unknown = {7, 10}
+    await bench.controller.apply({"leaf": tables(rule(1))})
+    with capture_logs() as logs:
+        await leaf.connect(bench.path("leaf"))
+        await until(lambda: bench.controller.switches()["leaf"].rules == 1)
+    assert leaf.commands == [ADD]
+    assert (logs, bench.kinds("leaf")) == ([], ["switch.connected"])
+
+
+async def test_a_switch_that_does_not_tell_its_flows_is_not_written_to(bench: Bench) -> None:
+    await bench.listen("leaf")
+    leaf = bench.fake()
+    leaf.unknown = {1}
+    await leaf.connect(bench.path("leaf"))
+    await until(lambda: bench.kinds("leaf") == ["switch.connected"])
+    with pytest.raises(FabricError, match="leaf does not tell its flows"):
+        await bench.controller.apply({"leaf": tables(rule(1))})
+    assert leaf.commands == []

@@ -7,28 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.fabric.actions import (
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.flows import Delivery, Hop, MediaFlow, rules_for, sending_order
+from anabranch.fabric.openflow.actions import (
     PORT_IN_PORT,
     PORT_LOCAL,
-    ApplyActions,
-    GotoTable,
-    OtherAction,
-    OtherInstruction,
     Output,
     SetField,
 )
-from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.flows import (
-    Delivery,
-    Hop,
-    MediaFlow,
-    Rule,
-    difference,
-    rules_for,
-    sending_order,
-)
-from anabranch.fabric.messages import Command, FlowMod, FlowStats
-from anabranch.fabric.oxm import Match
+from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.tables import Rule
 
 FLOW = MediaFlow("news", "239.1.2.3", 5004)
 SENT_MAC = "01:00:5e:01:02:03"
@@ -147,101 +135,6 @@ def test_spellings_of_one_delivery_are_equal() -> None:
     assert Delivery(1, "AA:00:00:00:00:01") == Delivery(1, "aa:00:00:00:00:01")
 
 
-A, B, C = (Match(in_port=number) for number in (1, 2, 3))
-
-
-def test_the_difference_changes_in_place_and_deletes_only_what_is_gone() -> None:
-    stays = Rule(0, 1, A, (Output(2),), 1)
-    old, new = Rule(0, 1, B, (Output(3),), 1), Rule(0, 1, B, (Output(3), Output(4)), 1)
-    gone, fresh = Rule(0, 1, C, (), 1), Rule(0, 2, C, (), 1)
-    change = difference({stays, old, gone}, {stays, new, fresh})
-    assert set(change.add) == {new, fresh}
-    assert change.delete == (gone,)
-    assert change
-    assert not difference({stays}, {stays})
-
-
-def test_another_cookie_is_another_rule_in_the_same_place() -> None:
-    change = difference([Rule(0, 1, A, (), 1)], [Rule(0, 1, A, (), 2)])
-    assert (len(change.add), change.delete) == (1, ())
-
-
-def test_two_rules_in_one_place_are_misuse() -> None:
-    with pytest.raises(MisuseError, match="same match and priority"):
-        difference([], [Rule(0, 1, A, (), 1), Rule(0, 1, A, (Output(2),), 1)])
-
-
-RULES = st.builds(
-    Rule,
-    st.integers(0, 1),
-    st.integers(1, 2),
-    st.sampled_from([A, B, C]),
-    st.sampled_from([(), (Output(2),), (Output(3),)]),
-    st.integers(1, 2),
-)
-TABLES = st.lists(RULES, unique_by=lambda rule: rule.key).map(set)
-
-
-@given(TABLES, TABLES)
-def test_sending_the_difference_makes_the_tables_equal(
-    installed: set[Rule], wanted: set[Rule]
-) -> None:
-    table = {rule.key: rule for rule in installed}
-    change = difference(installed, wanted)
-    for rule in change.add:
-        assert rule.key not in table or table[rule.key] != rule
-        table[rule.key] = rule
-    for rule in change.delete:
-        del table[rule.key]
-    assert set(table.values()) == wanted
-
-
-def test_a_rule_becomes_one_flow_mod() -> None:
-    rule = Rule(3, 7, A, (Output(2),), 9, goto_table=4)
-    assert rule.add() == FlowMod(
-        Command.ADD,
-        A,
-        (ApplyActions((Output(2),)), GotoTable(4)),
-        priority=7,
-        table_id=3,
-        cookie=9,
-    )
-    assert rule.delete() == FlowMod(Command.DELETE_STRICT, A, priority=7, table_id=3)
-    assert Rule(0, 1, A, ()).add().instructions == ()
-
-
-def stats(rule: Rule, **changes: object) -> FlowStats:
-    values: dict[str, object] = {
-        "table_id": rule.table,
-        "duration": 1.0,
-        "priority": rule.priority,
-        "idle_timeout": 0,
-        "hard_timeout": 0,
-        "flags": 0,
-        "cookie": rule.cookie,
-        "packet_count": 5,
-        "byte_count": 6,
-        "match": rule.match,
-        "instructions": rule.add().instructions,
-    }
-    return FlowStats(**(values | changes))
-
-
-def test_an_installed_rule_is_recognised_and_a_strange_one_is_not() -> None:
-    rule = Rule(0, 7, A, (Output(2),), 9, goto_table=4)
-    assert Rule.installed(stats(rule)) == rule
-    for strange in (
-        {"idle_timeout": 5},
-        {"hard_timeout": 5},
-        {"flags": 1},
-        {"instructions": (*rule.add().instructions, OtherInstruction(b"meter"))},
-    ):
-        found = Rule.installed(stats(rule, **strange))
-        assert found != rule
-        assert found.key == rule.key
-        assert isinstance(found.actions[-1], OtherAction)
-
-
 def test_switches_are_ordered_from_upstream_to_downstream() -> None:
     assert sending_order({"leaf", "root", "b", "a"}, ("root", "relay", "leaf")) == [
         "root",
@@ -249,10 +142,3 @@ def test_switches_are_ordered_from_upstream_to_downstream() -> None:
         "a",
         "b",
     ]
-
-
-def test_a_rule_reads_well_in_a_log() -> None:
-    (rule,) = rules_for(FLOW, [Hop("root", 4, frozenset({2}))], 9)["root"]
-    assert str(rule) == (
-        "rule table=0 priority=1000 in_port=4 ipv4_dst=239.1.2.3 udp_dst=5004 cookie=0x9"
-    )

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,10 @@ import pytest
 from anabranch.core.events import Event
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.errors import FabricError
-from anabranch.fabric.flows import Delivery, Hop, MediaFlow, Rule, rules_for
+from anabranch.fabric.flows import Delivery, Hop, MediaFlow, rules_for
+from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.openvswitch import OpenVSwitch
-from anabranch.fabric.oxm import Match
+from anabranch.fabric.tables import Rule, Tables
 from anabranch.host.process import end_marked, find_marked
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -205,10 +206,14 @@ async def lab() -> AsyncIterator[Lab]:
         await lab.tear_down()
 
 
-def wanted(cookie: int = 7) -> dict[str, list[Rule]]:
+def tables(rules: Mapping[str, Iterable[Rule]]) -> dict[str, Tables]:
+    return {name: Tables(frozenset(of_switch)) for name, of_switch in rules.items()}
+
+
+def wanted(cookie: int = 7) -> dict[str, Tables]:
     viewer = Delivery(2, VIEWER_MAC, VIEWER_IP, VIEWER_PORT)
     hops = [Hop("root", 1, frozenset({2})), Hop("leaf", 1, deliveries=(viewer,))]
-    return rules_for(FLOW, hops, cookie)
+    return tables(rules_for(FLOW, hops, cookie))
 
 
 ORDER = ("root", "leaf")
@@ -247,7 +252,7 @@ async def test_copies_reach_the_viewer_only_while_a_rule_wants_it(lab: Lab) -> N
     assert await lab.drained() == list(range(began + 1, began + 51))
     (flow,) = await lab.controller.flow_stats("leaf")
     assert flow.cookie == 7
-    assert Rule.installed(flow) == wanted()["leaf"][0]
+    assert {Rule.installed(flow)} == wanted()["leaf"].rules
 
     await lab.controller.apply({}, ORDER)
     await asyncio.sleep(0.1)
@@ -279,7 +284,7 @@ async def test_a_delivery_to_two_viewers_and_a_plain_copy(lab: Lab) -> None:
     try:
         sniffer.bind(("eth0", 0x0800))
         sniffer.settimeout(2)
-        await lab.controller.apply(rules_for(FLOW, hops, 1), ORDER)
+        await lab.controller.apply(tables(rules_for(FLOW, hops, 1)), ORDER)
         lab.send()
         frames = [await asyncio.to_thread(sniffer.recv, 2048) for _ in range(3)]
     finally:
@@ -386,10 +391,10 @@ async def test_rules_wait_for_a_switch_that_is_away(lab: Lab) -> None:
 
 
 async def test_a_refused_rule_is_named_and_the_others_stay(lab: Lab) -> None:
-    rules = wanted()
+    right = wanted()
     wrong = Rule(0, 5, Match(udp_dst=9), (), 1)  # a UDP port without the protocol
     with pytest.raises(FabricError, match=r"leaf refused rule .*udp_dst=9"):
-        await lab.controller.apply({**rules, "leaf": [*rules["leaf"], wrong]}, ORDER)
+        await lab.controller.apply({**right, "leaf": Tables(right["leaf"].rules | {wrong})}, ORDER)
     lab.send()
     assert await lab.receive() == 1
     assert [event.subject for event in lab.events if event.kind == "switch.error"] == ["leaf"]
@@ -421,6 +426,7 @@ async def test_a_switch_whose_children_were_killed_for_good_can_be_started_again
     leaf = lab.switches["leaf"]
     for child in (leaf.vswitchd, leaf.ovsdb):
         await child.stop()
+    await leaf.database.close()
     again = OpenVSwitch("leaf", leaf.netns, leaf.directory, lab.run_id, lab.events.append)
     lab.switches["leaf"] = again
     await again.start()
@@ -474,13 +480,13 @@ async def test_two_thousand_rules_are_installed_and_read_back(lab: Lab) -> None:
         for n in range(1, 2001)
     ]
     began = time.monotonic()
-    await lab.controller.apply({"leaf": rules}, ORDER)
+    await lab.controller.apply(tables({"leaf": rules}), ORDER)
     report(f"2000 rules installed in {time.monotonic() - began:.3f} s")
     await lab.controller.close()
     await lab.new_controller()
     await lab.connected("leaf")
     began = time.monotonic()
-    await lab.controller.apply({"leaf": rules}, ORDER)
+    await lab.controller.apply(tables({"leaf": rules}), ORDER)
     report(f"2000 rules read back and compared in {time.monotonic() - began:.3f} s")
     flows = await lab.controller.flow_stats("leaf")
     assert len(flows) == 2000

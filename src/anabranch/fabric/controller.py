@@ -5,32 +5,64 @@ changed at any switch, so a director that starts anew disturbs no flow that stil
 """
 
 import asyncio
-import os
+import ssl
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import structlog
 
 from anabranch.core.events import Event
-from anabranch.fabric.connection import Connection, refusal
-from anabranch.fabric.errors import DisconnectedError, FabricError, ProtocolError
-from anabranch.fabric.flows import Rule, RuleKey, difference, sending_order
-from anabranch.fabric.messages import (
+from anabranch.fabric.claims import Claims
+from anabranch.fabric.doors import Doors
+from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError, ProtocolError
+from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Action
+from anabranch.fabric.openflow.connection import Connection, refusal
+from anabranch.fabric.openflow.messages import (
+    TABLE_ALL,
+    Command,
+    ControllerRole,
+    Entry,
+    FlowMod,
+    FlowRemoved,
     FlowStats,
+    GroupDesc,
+    GroupStats,
+    MeterConfig,
+    MeterStats,
     MultipartRequest,
     MultipartType,
+    PacketIn,
+    PacketOut,
     Port,
     PortReason,
     PortStats,
     PortStatus,
+    RoleStatus,
 )
-from anabranch.fabric.session import Refused, SessionEvent, SwitchUp
+from anabranch.fabric.openflow.oxm import EVERYTHING, Match
+from anabranch.fabric.openflow.session import Refused, SessionEvent, SwitchUp
+from anabranch.fabric.packet_gate import PacketGate
+from anabranch.fabric.reconcile import check_sizes
+from anabranch.fabric.reconciler import Reconciler
+from anabranch.fabric.reports import Reports
+from anabranch.fabric.roles import Roles, took_role
+from anabranch.fabric.switches import Switch
+from anabranch.fabric.tables import (
+    COOKIE_MASK,
+    REACTIVE_COOKIE,
+    Rule,
+    Tables,
+    check,
+)
 
-_MAX_CONNECTIONS = 512
+_REACTIVE = "reactive rule"
+# A switch without groups or meters refuses these: there is nothing to complain of.
+_OPTIONAL = ("group desc request", "group stats request", "meter config request")
+_E = TypeVar("_E", bound=Entry)
 _log = structlog.get_logger("anabranch.fabric")
 
 
@@ -43,43 +75,42 @@ class SwitchState:
         dpid: 64-bit datapath id; None before its first connection.
         ports: by port number, as last reported.
         rules: how many rules it is known to hold; None while that has not been read.
+        version: wire version of its session, None while it is away.
     """
 
     connected: bool
     dpid: int | None
     ports: Mapping[int, Port]
     rules: int | None
-
-
-@dataclass(slots=True)
-class _Switch:
-    """The controller's notes on one switch; ``lock`` is held by whoever changes its tables."""
-
-    connection: Connection | None = None
-    dpid: int | None = None
-    ports: dict[int, Port] = field(default_factory=dict)
-    installed: dict[RuleKey, Rule] | None = None
-    sent: dict[int, RuleKey] = field(default_factory=dict)
-    refused: dict[RuleKey, str] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What an ``apply`` could not do: switches that are away, and what went wrong."""
-
-    pending: set[str] = field(default_factory=set)
-    failures: list[str] = field(default_factory=list)
+    version: int | None = None
 
 
 class Controller:
-    """Listens for switches and installs rules.
+    """Waits for switches, keeps their tables, and passes packets on.
+
+    Callbacks must not block; an exception in one is logged and goes no further.
 
     Args:
-        on_event: gets ``switch.connected``, ``switch.lost``, ``switch.error``, ``port.up`` and
-            ``port.down``, each about a switch by name; must not block.
-        names: datapath id to name of the switches that come in over TCP; others are sent away.
+        on_event: gets ``switch.connected``, ``switch.lost``, ``switch.error``,
+            ``switch.duplicate``, ``group.split``, ``port.up`` and ``port.down``, each about a
+            switch by name, and ``controller.role_lost``.
+        names: datapath id to name of the switches that come in over TCP.
         timeout: seconds within which a switch answers a request.
+        adopt: names a switch that came in over TCP and is none of ``names``, or sends it away.
+        on_packet_in: gets what no ``hot`` hook has dealt with.
+        on_flow_removed: gets the end of every rule that asked for notice.
+        on_switch: gets a switch's state when it has connected or a port has changed; None: lost.
+        hot: gets every PACKET_IN as it came; returns bytes that are sent to the switch, or None.
+        packet_in_rate: how many packets/s a switch may hand to ``on_packet_in``, and how many at
+            once after a pause; the others are dropped.
+
+    Attributes:
+        protocol_errors: connections ended because their switch broke the protocol, by switch.
+        refusals: requests that a switch refused, by switch.
+        packet_ins_dropped: packets held back because there were too many, by switch.
+        duplicates: connections sent away because their datapath id was taken, by switch.
+        callbacks_failed: exceptions in callbacks.
+        tls_refused: connections that did not get through the TLS handshake.
     """
 
     def __init__(
@@ -88,19 +119,31 @@ class Controller:
         *,
         names: Mapping[int, str] | None = None,
         timeout: float = 2.0,
+        adopt: Callable[[int], str | None] | None = None,
+        on_packet_in: Callable[[str, PacketIn], None] | None = None,
+        on_flow_removed: Callable[[str, FlowRemoved], None] | None = None,
+        on_switch: Callable[[str, SwitchState | None], None] | None = None,
+        hot: Callable[[str, bytes], bytes | None] | None = None,
+        packet_in_rate: float = 1000.0,
     ) -> None:
-        self._on_event = on_event
+        self._packet_in_rate = packet_in_rate
         self._names = dict(names or {})
-        self._timeout = timeout
-        self._switches: dict[str, _Switch] = {}
-        self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
-        self._sockets: list[tuple[str, int]] = []
-        self._wanted: dict[str, frozenset[Rule]] | None = None
-        self._applying = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._complained: set[str] = set()
+        self._adopt = adopt
+        self._on_packet_in = on_packet_in
+        self._on_flow_removed = on_flow_removed
+        self._on_switch = on_switch
+        self._hot = hot
+        self._doors = Doors(self._heard, self._closed, timeout)
+        self._roles = Roles()
+        self._switches: dict[str, Switch] = {}
+        self._reports = Reports(on_event)
+        self._reconciler = Reconciler(self._switches, self._roles, self._reports)
+        self._claims = Claims(self._take_in, self._reports)
         self.protocol_errors: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.packet_ins_dropped: Counter[str] = Counter()
+
+    # doors
 
     async def listen_unix(self, path: Path | str, switch_name: str) -> None:
         """Wait for the switch ``switch_name`` at a Unix socket; a stale socket file is replaced.
@@ -108,82 +151,154 @@ class Controller:
         Raises:
             FabricError: the path cannot be listened at.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            server = await loop.create_unix_server(lambda: self._accept(switch_name), str(path))
-            os.chmod(path, 0o600)
-            self._sockets.append((str(path), os.stat(path).st_ino))
-        except OSError as error:
-            raise FabricError(f"cannot listen at {path}: {error.strerror or error}") from error
-        self._servers.append(server)
-        self._switches.setdefault(switch_name, _Switch())
+        await self._doors.listen_unix(path, switch_name)
+        self._switch(switch_name)
 
-    async def listen_tcp(self, host: str, port: int) -> int:
+    async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Wait for switches at a TCP port (0: any) and return its number.
 
-        A switch says itself who it is: listen only where none but switches can connect.
+        A switch says itself who it is: without ``tls`` (see :func:`doors.server_context`) listen
+        only where none but switches can connect.
 
         Raises:
+            MisuseError: ``tls`` asks for no certificate.
             FabricError: the address cannot be listened at.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            server = await loop.create_server(lambda: self._accept(None), host, port)
-        except OSError as error:
-            raise FabricError(f"cannot listen at {host}:{port}: {error}") from error
-        self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        return await self._doors.listen_tcp(host, port, tls)
+
+    async def connect_unix(self, path: Path | str, name: str) -> None:
+        """Call the switch ``name`` at its own socket, and again whenever it is lost.
+
+        Open vSwitch listens at ``<bridge>.mgmt``; roles work there as on any connection.
+        """
+        self._doors.connect_unix(path, name)
+        self._switch(name)
 
     async def close(self) -> None:
-        """Stop listening and end all connections; the switches keep their rules."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-        for path, inode in self._sockets:
-            with suppress(OSError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
-        self._sockets.clear()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        connections = list(self._connections)
-        for connection in connections:
-            connection.close(DisconnectedError("the controller closes"))
-        await asyncio.gather(*(connection.closed for connection in connections))
+        """Stop listening and end all connections; the switches keep their tables."""
+        await self._claims.close()
+        await self._reconciler.close()
+        await self._doors.close()
+
+    @property
+    def tls_refused(self) -> int:
+        return self._doors.tls_refused
+
+    @property
+    def duplicates(self) -> Counter[str]:
+        return self._claims.duplicates
+
+    @property
+    def callbacks_failed(self) -> int:
+        return self._reports.callbacks_failed
+
+    # tables
 
     async def apply(
-        self, wanted: Mapping[str, Collection[Rule]], order: Sequence[str] = ()
+        self, wanted: Mapping[str, Tables], order: Sequence[str] = ()
     ) -> frozenset[str]:
         """Make the switches hold exactly ``wanted``, and remember it for those that are away.
 
-        ``wanted`` is the whole: a switch that is not named shall hold no rule. ``order`` has the
-        switches from upstream to downstream. First rules are added and replaced, downstream
-        first; when every switch has confirmed that, rules are deleted, upstream first.
+        ``wanted`` is the whole: a switch that is not named shall hold nothing; only reactive rules
+        are left alone. ``order`` has the switches from upstream to downstream. First everything is
+        added and replaced, downstream first; when every switch has confirmed that, the rest is
+        deleted, upstream first. Switches that are not in ``order`` are served at the same time.
 
-        Returns the switches of ``wanted`` that are not connected: they get their rules when they
-        come. The barrier speaks of tables: the cache of Open vSwitch's datapath follows within
-        milliseconds, and until then a packet may still be treated by the old rules.
+        Returns the switches of ``wanted`` that are not connected, or all while this controller is
+        a slave: they get their tables when they come, or when it becomes master. The barrier
+        speaks of tables: the cache of Open vSwitch's datapath follows within milliseconds, and
+        until then a packet may still be treated by the old rules.
 
         Raises:
-            MisuseError: two rules of one switch have the same match and priority.
-            FabricError: switches did not answer (they are disconnected) or refused a rule; the
-                message names them. All other switches have their rules.
+            MisuseError: no switch can hold such tables.
+            FabricError: switches did not answer (they are disconnected) or refused something; the
+                message names them. All the rest is installed.
         """
-        plan = {name: frozenset(rules) for name, rules in wanted.items()}
-        for rules in plan.values():
-            difference((), rules)
-        outcome = _Outcome()
-        async with self._applying:
-            self._wanted = plan
-            names = sending_order(self._switches.keys() | plan.keys(), order)
-            for name in reversed(names):
-                await self._step(name, outcome, adding=True)
-            for name in names:
-                await self._step(name, outcome, adding=False)
+        before = self._reconciler.wanted or {}
+        for name, tables in wanted.items():
+            if before.get(name) is not tables:
+                check(tables)
+                check_sizes(tables)
+        outcome = await self._reconciler.apply(dict(wanted), order)
         if outcome.failures:
-            raise FabricError("; ".join(outcome.failures))
-        return frozenset(outcome.pending & plan.keys())
+            raise FabricError("; ".join(failures[0] for failures in outcome.failures.values()))
+        return frozenset(outcome.pending & wanted.keys())
+
+    async def audit(self) -> frozenset[str]:
+        """Read what every connected switch holds, repair it, and return who had to be repaired."""
+        return await self._reconciler.audit()
+
+    async def take_role(self, role: ControllerRole, generation_id: int) -> None:
+        """Have ``role`` at every switch that is there or comes.
+
+        A slave reads and remembers, and writes nothing. Who becomes master or equal reads every
+        switch and makes it hold what is wanted.
+
+        Raises:
+            MisuseError: NOCHANGE is no role.
+            FabricError: a switch refused; another controller is master, then.
+        """
+        if role is ControllerRole.NOCHANGE:
+            raise MisuseError("NOCHANGE is no role to take")
+        self._roles.take(role, generation_id)
+        if failures := await self._reconciler.tell_roles():
+            raise FabricError("; ".join(failures))
+        for name in self._switches:
+            self._reconciler.settle(name)
+
+    # packets
+
+    def packet_out(
+        self,
+        switch: str,
+        data: bytes,
+        actions: Sequence[Action],
+        in_port: int = PORT_CONTROLLER,
+    ) -> None:
+        """Have a switch treat ``data`` as a packet that came in by ``in_port``.
+
+        Raises:
+            DisconnectedError: it is not connected, or this controller is its slave.
+            MisuseError: the message cannot be encoded.
+        """
+        connection = self._writable(switch)
+        connection.send(PacketOut(data, tuple(actions), in_port), "packet_out")
+        connection.flush()
+
+    def install(self, switch: str, rules: Sequence[Rule]) -> None:
+        """Add reactive rules and do not wait; what the switch refuses is counted.
+
+        Raises:
+            DisconnectedError: it is not connected, or this controller is its slave.
+            MisuseError: a rule's cookie is not of REACTIVE_COOKIE's, so it would be removed again.
+        """
+        if any(rule.cookie & COOKIE_MASK != REACTIVE_COOKIE for rule in rules):
+            raise MisuseError("a rule that is installed by itself needs REACTIVE_COOKIE")
+        connection = self._writable(switch)
+        for rule in rules:
+            connection.send(rule.add(), _REACTIVE)
+        connection.flush()
+
+    def remove_reactive(self, switch: str, match: Match | None = None) -> None:
+        """Delete the reactive rules that ``match`` includes (None: all) and do not wait.
+
+        Raises:
+            DisconnectedError: it is not connected.
+        """
+        connection = self._writable(switch)
+        connection.send(
+            FlowMod(
+                Command.DELETE,
+                match or EVERYTHING,
+                table_id=TABLE_ALL,
+                cookie=REACTIVE_COOKIE,
+                cookie_mask=COOKIE_MASK,
+            ),
+            _REACTIVE,
+        )
+        connection.flush()
+
+    # reading
 
     async def port_stats(self, switch: str) -> list[PortStats]:
         """Return the counters of every port of a switch.
@@ -192,24 +307,35 @@ class Controller:
             DisconnectedError: it is not connected.
             FabricError: it does not answer.
         """
-        entries = await self._connected(switch).ask(MultipartRequest(MultipartType.PORT_STATS))
-        return [entry for entry in entries if isinstance(entry, PortStats)]
+        return await self._ask(switch, MultipartType.PORT_STATS, PortStats)
 
     async def flow_stats(self, switch: str) -> list[FlowStats]:
         """Return every flow that a switch holds. Raises as :meth:`port_stats`."""
-        return await _flow_stats(self._connected(switch))
+        return await self._ask(switch, MultipartType.FLOW, FlowStats)
+
+    async def group_stats(self, switch: str) -> list[GroupStats]:
+        """Return the counters of every group. Raises as :meth:`port_stats`."""
+        return await self._ask(switch, MultipartType.GROUP_STATS, GroupStats)
+
+    async def group_descriptions(self, switch: str) -> list[GroupDesc]:
+        """Return every group a switch says it holds. Raises as :meth:`port_stats`."""
+        return await self._ask(switch, MultipartType.GROUP_DESC, GroupDesc)
+
+    async def meter_configs(self, switch: str) -> list[MeterConfig]:
+        """Return every meter a switch says it holds. Raises as :meth:`port_stats`."""
+        return await self._ask(switch, MultipartType.METER_CONFIG, MeterConfig)
+
+    async def meter_stats(self, switch: str) -> list[MeterStats]:
+        """Return the counters of every meter. Raises as :meth:`port_stats`."""
+        return await self._ask(switch, MultipartType.METER_STATS, MeterStats)
 
     def switches(self) -> Mapping[str, SwitchState]:
         """Return the state of every switch that was listened for or has connected."""
-        return {
-            name: SwitchState(
-                switch.connection is not None,
-                switch.dpid,
-                MappingProxyType(dict(switch.ports)),
-                None if switch.installed is None else len(switch.installed),
-            )
-            for name, switch in self._switches.items()
-        }
+        return {name: _state(switch) for name, switch in self._switches.items()}
+
+    async def _ask(self, switch: str, kind: MultipartType, record: type[_E]) -> list[_E]:
+        entries = await self._connected(switch).ask(MultipartRequest(kind))
+        return [entry for entry in entries if isinstance(entry, record)]
 
     def _connected(self, name: str) -> Connection:
         switch = self._switches.get(name)
@@ -217,122 +343,132 @@ class Controller:
             raise DisconnectedError(f"{name} is not connected")
         return switch.connection
 
-    async def _step(self, name: str, outcome: _Outcome, *, adding: bool) -> None:
-        """Do one half of what makes ``name`` equal to what is wanted of it."""
-        switch = self._switches.get(name)
-        if switch is None:
-            outcome.pending.add(name)
-            return
-        async with switch.lock:
-            connection = switch.connection
-            if connection is None:
-                outcome.pending.add(name)
-                return
-            try:
-                await self._change(name, switch, connection, adding=adding)
-            except DisconnectedError:
-                outcome.pending.add(name)
-            except FabricError as error:
-                outcome.failures.append(str(error))
+    def _writable(self, name: str) -> Connection:
+        if not self._roles.may_write:
+            raise DisconnectedError(f"{name} has another controller for its master")
+        return self._connected(name)
 
-    async def _change(
-        self, name: str, switch: _Switch, connection: Connection, *, adding: bool
-    ) -> None:
-        assert self._wanted is not None
-        if switch.installed is None:
-            found = map(Rule.installed, await _flow_stats(connection))
-            switch.installed = {rule.key: rule for rule in found}
-        installed = switch.installed
-        change = difference(installed.values(), self._wanted.get(name, frozenset()))
-        rules = change.add if adding else change.delete
-        if not rules:
-            return
-        switch.sent.clear()
-        switch.refused.clear()
-        for rule in rules:
-            xid = connection.send(rule.add() if adding else rule.delete(), str(rule))
-            switch.sent[xid] = rule.key
-        try:
-            await connection.barrier()
-        except BaseException:  # also when cancelled: nobody knows which rules arrived
-            switch.installed = None
-            raise
-        for rule in rules:
-            if rule.key in switch.refused:
-                continue
-            if adding:
-                installed[rule.key] = rule
-            else:
-                installed.pop(rule.key, None)
-        if switch.refused:
-            raise FabricError(f"{name} {next(iter(switch.refused.values()))}")
+    def _switch(self, name: str) -> Switch:
+        if name not in self._switches:
+            now = asyncio.get_running_loop().time()
+            gate = PacketGate(now, self._packet_in_rate, self._packet_in_rate)
+            self._switches[name] = Switch(name, gate)
+        return self._switches[name]
 
-    async def _reconcile(self, name: str) -> None:
-        """Make a switch that has just connected equal to what is wanted."""
-        outcome = _Outcome()
-        for adding in (True, False):
-            await self._step(name, outcome, adding=adding)
-        for failure in outcome.failures:
-            _log.warning("switch.not_reconciled", switch=name, error=failure)
+    def _role_lost(self, name: str, reason: str) -> None:
+        if self._roles.lose():
+            self._reports.emit("controller.role_lost", "controller", switch=name, reason=reason)
+            _log.warning("controller.role_lost", switch=name, reason=reason)
+            for switch in self._switches.values():
+                switch.forget()
 
     # what connections report
 
-    def _accept(self, name: str | None) -> asyncio.Protocol:
-        if len(self._connections) >= _MAX_CONNECTIONS:
-            return _Refusal()
-        connection = Connection(name, self._heard, self._closed, self._timeout)
-        self._connections.add(connection)
-        return connection
-
     def _heard(self, connection: Connection, event: SessionEvent) -> None:
         if isinstance(event, SwitchUp):
-            self._connected_now(connection, event)
+            self._arrived(connection, event)
+            return
+        if self._claims.heard(connection, event):
             return
         name = connection.name
         switch = self._switches.get(name) if name is not None else None
-        if name is None or switch is None or switch.connection is not connection:
+        if switch is None or switch.connection is not connection:
             return
-        if isinstance(event, PortStatus):
-            self._port_changed(name, switch, event)
-        elif isinstance(event, Refused):
-            if event.xid in switch.sent:
-                switch.refused[switch.sent[event.xid]] = refusal(event)
-            self._emit("switch.error", name, error=refusal(event))
-            _log.warning("switch.error", switch=name, error=refusal(event))
+        match event:
+            case PacketIn():
+                self._reports.call(self._on_packet_in, switch.name, event)
+            case PortStatus():
+                self._port_changed(switch, event)
+            case FlowRemoved():
+                if switch.removed(event):
+                    _log.warning("switch.rule_deleted", switch=switch.name, cookie=event.cookie)
+                    self._reconciler.settle(switch.name)
+                self._reports.call(self._on_flow_removed, switch.name, event)
+            case RoleStatus(role=ControllerRole.SLAVE):
+                self._role_lost(switch.name, "another controller is master")
+            case Refused():
+                self._refused(switch, event)
 
-    def _connected_now(self, connection: Connection, up: SwitchUp) -> None:
+    def _refused(self, switch: Switch, event: Refused) -> None:
+        name, words = switch.name, refusal(event)
+        if switch.refused_bundle(event) or event.request in _OPTIONAL:
+            return
+        words = switch.refused(event) or words
+        if took_role(event):
+            self._role_lost(name, words)
+            return
+        self.refusals[name] += 1
+        if self._reports.complain("switch.error", name, words, str(event.type), str(event.code)):
+            self._reports.emit("switch.error", name, error=words)
+
+    def _arrived(self, connection: Connection, up: SwitchUp) -> None:
+        """Take a switch in; if another connection has its name, find out first who lives."""
         name = connection.name or self._names.get(up.dpid)
+        name = name or self._reports.call(self._adopt, up.dpid)
         if name is None:
-            _log.warning("switch.unexpected", dpid=f"{up.dpid:016x}")
+            self._reports.complain("switch.unexpected", f"{up.dpid:016x}", "nobody expects it")
             connection.close(FabricError(f"no switch {up.dpid:016x} is expected"))
             return
-        connection.name = name
-        switch = self._switches.setdefault(name, _Switch())
-        older, switch.connection = switch.connection, connection
+        switch = self._switch(name)
+        if connection.name is None and switch.connection is not None:
+            self._claims.add(switch, connection, up)
+        else:
+            self._take_in(switch, connection, up, [])
+
+    def _take_in(
+        self, switch: Switch, connection: Connection, up: SwitchUp, since: Sequence[SessionEvent]
+    ) -> None:
+        """Let a connection be the switch's from now on, in place of an older one."""
+        connection.name = name = switch.name
+        older = switch.connection
+        known_before, before = switch.dpid is not None, switch.ports
+        switch.connected(connection, up.dpid, up.ports)
+        connection.hot = self._hook(switch)
         if older is not None:
             older.close(DisconnectedError("replaced by a newer connection"))
-        known_before = switch.dpid is not None
-        before = switch.ports
-        switch.dpid = up.dpid
-        switch.installed = None
-        switch.ports = {port.port_no: port for port in up.ports}
-        self._complained.discard(name)
-        self._emit("switch.connected", name, dpid=f"{up.dpid:016x}", ports=len(up.ports))
+        self._reports.forgive(name)
+        self._reports.emit("switch.connected", name, dpid=f"{up.dpid:016x}", ports=len(up.ports))
         if known_before:
             self._emit_links(name, before, switch.ports)
-        if self._wanted is not None:
-            task = asyncio.create_task(self._reconcile(name), name=f"reconcile:{name}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._reports.call(self._on_switch, name, _state(switch))
+        for event in since:
+            self._heard(connection, event)
+        self._reconciler.settle(name)
 
-    def _port_changed(self, name: str, switch: _Switch, status: PortStatus) -> None:
+    def _hook(self, switch: Switch) -> Callable[[bytes], bytes | None]:
+        """Return what a connection does with each PACKET_IN before anybody reads it."""
+        name, hot, gate = switch.name, self._hot, switch.gate
+        now = asyncio.get_running_loop().time
+
+        def hook(raw: bytes) -> bytes | None:
+            if hot is not None:
+                try:
+                    reply = hot(name, raw)
+                except Exception:
+                    self._reports.failed("hot")
+                    return b""
+                if reply is not None:
+                    return reply
+            if self._on_packet_in is None:
+                return b""
+            if gate.admits(now()):
+                return None
+            self.packet_ins_dropped[name] += 1
+            if gate.outbreak():
+                _log.warning("switch.packet_in_flood", switch=name)
+            return b""
+
+        return hook
+
+    def _port_changed(self, switch: Switch, status: PortStatus) -> None:
         ports = dict(switch.ports)
         if status.reason is PortReason.DELETE:
             ports.pop(status.port.port_no, None)
         else:
             ports[status.port.port_no] = status.port
         before, switch.ports = switch.ports, ports
-        self._emit_links(name, before, ports)
+        self._emit_links(switch.name, before, ports)
+        self._reports.call(self._on_switch, switch.name, _state(switch))
 
     def _emit_links(self, name: str, before: Mapping[int, Port], after: Mapping[int, Port]) -> None:
         """Report every port that is up and was not, or was up and is not."""
@@ -342,33 +478,28 @@ class Controller:
             port = new or old
             if was != now and port is not None:
                 kind = "port.up" if now else "port.down"
-                self._emit(kind, name, port_no=number, port=port.name)
+                self._reports.emit(kind, name, port_no=number, port=port.name)
 
     def _closed(self, connection: Connection, reason: FabricError) -> None:
-        self._connections.discard(connection)
+        self._claims.closed(connection)
         name = connection.name or "unnamed"
-        if isinstance(reason, ProtocolError):
+        broke_protocol = isinstance(reason, ProtocolError)
+        if broke_protocol:
             self.protocol_errors[name] += 1
-            if name not in self._complained:
-                self._complained.add(name)
-                _log.warning("switch.protocol_error", switch=name, error=str(reason))
+            self._reports.complain("switch.protocol_error", name, str(reason))
         switch = self._switches.get(name)
         if switch is not None and switch.connection is connection:
-            switch.connection = None
-            switch.installed = None
-            self._emit("switch.lost", name, reason=str(reason))
-
-    def _emit(self, kind: str, name: str, **data: str | int) -> None:
-        self._on_event(Event(kind, name, data))
+            switch.lost(broke_protocol=broke_protocol)
+            self._reports.emit("switch.lost", name, reason=str(reason))
+            self._reports.call(self._on_switch, name, None)
 
 
-class _Refusal(asyncio.Protocol):
-    """Ends a connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-async def _flow_stats(connection: Connection) -> list[FlowStats]:
-    entries = await connection.ask(MultipartRequest(MultipartType.FLOW))
-    return [entry for entry in entries if isinstance(entry, FlowStats)]
+def _state(switch: Switch) -> SwitchState:
+    connection = switch.connection
+    return SwitchState(
+        connection is not None,
+        switch.dpid,
+        MappingProxyType(dict(switch.ports)),
+        None if switch.held is None else len(switch.held.rules),
+        None if connection is None else connection.version,
+    )

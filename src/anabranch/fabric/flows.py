@@ -3,31 +3,25 @@
 There is no rule for what nobody wants, and a switch drops what no rule matches.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from anabranch.fabric.actions import (
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.openflow.actions import (
     PORT_IN_PORT,
     PORT_LOCAL,
     PORT_MAX,
     Action,
-    ApplyActions,
-    GotoTable,
-    Instruction,
-    OtherAction,
     Output,
     SetField,
 )
-from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.messages import Command, FlowMod, FlowStats
-from anabranch.fabric.oxm import ETH_IPV4, IP_UDP, Match
-from anabranch.fabric.wire import canonical_ipv4, canonical_mac
+from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
+from anabranch.fabric.openflow.wire import canonical_ipv4, canonical_mac
+from anabranch.fabric.tables import Rule
 
 MEDIA_TABLE = 0
 MEDIA_PRIORITY = 1000
-
-RuleKey = tuple[int, int, Match]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,82 +92,6 @@ class Hop:
             raise MisuseError(f"a flow at {self.switch} would go back out of port {self.in_port}")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One flow entry of a switch; ``table``, ``priority`` and ``match`` are its identity."""
-
-    table: int
-    priority: int
-    match: Match
-    actions: tuple[Action, ...]
-    cookie: int = 0
-    goto_table: int | None = None
-
-    @property
-    def key(self) -> RuleKey:
-        return self.table, self.priority, self.match
-
-    def add(self) -> FlowMod:
-        """Return the message that installs this rule, in place of one with the same key."""
-        instructions: list[Instruction] = [ApplyActions(self.actions)] if self.actions else []
-        if self.goto_table is not None:
-            instructions.append(GotoTable(self.goto_table))
-        return FlowMod(
-            Command.ADD,
-            self.match,
-            tuple(instructions),
-            priority=self.priority,
-            table_id=self.table,
-            cookie=self.cookie,
-        )
-
-    def delete(self) -> FlowMod:
-        """Return the message that removes the entry with this key and no other."""
-        return FlowMod(
-            Command.DELETE_STRICT, self.match, priority=self.priority, table_id=self.table
-        )
-
-    @classmethod
-    def installed(cls, stats: FlowStats) -> "Rule":
-        """Return a switch's entry as a rule.
-
-        What no rule says (time-outs, flags, other instructions) becomes an ``OtherAction``, so
-        that such an entry equals no rule anybody wants.
-        """
-        actions: list[Action] = []
-        goto_table = None
-        for instruction in stats.instructions:
-            if isinstance(instruction, ApplyActions):
-                actions += instruction.actions
-            elif isinstance(instruction, GotoTable):
-                goto_table = instruction.table_id
-            else:
-                actions.append(OtherAction(instruction.raw))
-        if stats.idle_timeout or stats.hard_timeout or stats.flags:
-            actions.append(OtherAction(b""))
-        return cls(
-            stats.table_id, stats.priority, stats.match, tuple(actions), stats.cookie, goto_table
-        )
-
-    def __str__(self) -> str:
-        match = self.match
-        return (
-            f"rule table={self.table} priority={self.priority} in_port={match.in_port}"
-            f" ipv4_dst={match.ipv4_dst} udp_dst={match.udp_dst} cookie={self.cookie:#x}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What makes one set of rules of another: ``add`` also replaces, ``delete`` removes."""
-
-    add: tuple[Rule, ...]
-    delete: tuple[Rule, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.add or self.delete)
-
-
 @dataclass(slots=True)
 class _Outlets:
     out_ports: set[int] = field(default_factory=set)
@@ -240,25 +158,6 @@ def _delivery_order(delivery: Delivery) -> tuple[bool, int, str, str, int]:
         delivery.eth_dst or "",
         delivery.ip_dst or "",
         delivery.udp_dst or 0,
-    )
-
-
-def difference(installed: Collection[Rule], wanted: Collection[Rule]) -> Difference:
-    """Return what to send to a switch that has ``installed`` so that it has ``wanted``.
-
-    A rule whose key stays but whose actions or cookie change is added only: the switch replaces it
-    in one step and no packet falls between. A rule without successor is deleted.
-
-    Raises:
-        MisuseError: two wanted rules have the same key.
-    """
-    present = {rule.key: rule for rule in installed}
-    future = {rule.key: rule for rule in wanted}
-    if len(future) != len(frozenset(wanted)):
-        raise MisuseError("two rules with the same match and priority are wanted at one switch")
-    return Difference(
-        add=tuple(rule for key, rule in future.items() if present.get(key) != rule),
-        delete=tuple(rule for key, rule in present.items() if key not in future),
     )
 
 

@@ -1,0 +1,162 @@
+"""Groups as data: large ones in parts, and the least that turns one list of buckets into another.
+
+Measured on Open vSwitch 3.1: 818 buckets that rewrite three fields fit one group_mod of OpenFlow
+1.3; above 744 the actions of one packet exceed 64 KiB, so that every packet takes the slow path.
+Beyond that point a packet enters no further group, without a word: of three groups of 500 that one
+group refers to, the third gets nothing. Two are safe.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.openflow.actions import Group
+from anabranch.fabric.openflow.messages import Bucket, GroupType
+from anabranch.fabric.tables import GroupSpec
+
+MAX_BUCKETS = 500
+MAX_PARTS = 2
+SLOW_BUCKETS = 744
+FIRST_PART = 0xF0000000
+"""Group numbers from here on are those of parts; nobody else may use them."""
+_LAST_PART = 0xFFFFFF00  # OFPG_MAX
+
+KnownGroups = Mapping[int, GroupSpec | None]
+"""Bare groups of a switch by number; None: it is there, and nobody knows with which buckets."""
+
+
+def bare(group: GroupSpec) -> GroupSpec:
+    """Return a group as it is compared: without bucket ids, weights only where they count."""
+    weighs = group.type is GroupType.SELECT
+    if all(bucket.bucket_id is None and (weighs or not bucket.weight) for bucket in group.buckets):
+        return group
+    buckets = (
+        replace(bucket, bucket_id=None, weight=bucket.weight if weighs else 0)
+        for bucket in group.buckets
+    )
+    return replace(group, buckets=tuple(buckets))
+
+
+def check_size(group: GroupSpec) -> None:
+    """Say which group can neither be sent nor be split.
+
+    Raises:
+        MisuseError: it is too large for its type, or its number is one of the parts'.
+    """
+    size, name = len(group.buckets), f"{group.type.name} group {group.group_id}"
+    limit = MAX_BUCKETS
+    if group.type is GroupType.INDIRECT:
+        if size != 1:
+            raise MisuseError(f"{name} has {size} buckets; such a group has 1")
+    elif group.type is GroupType.ALL:
+        limit = MAX_PARTS * MAX_BUCKETS
+    if size > limit:
+        raise MisuseError(f"{name} has {size} buckets; {limit} is the limit")
+    if not 0 <= group.group_id < FIRST_PART:
+        raise MisuseError(f"{name}: the numbers are 0 to {FIRST_PART - 1:#x}")
+
+
+def split(group: GroupSpec, present: KnownGroups, numbers: Iterator[int]) -> list[GroupSpec]:
+    """Return an ALL group as parts of at most MAX_BUCKETS, the last of which refers to the others.
+
+    A bucket stays in the part that holds it at the switch now, so that one more or one less
+    changes one part only.
+
+    Args:
+        present: what the switch holds.
+        numbers: group numbers for new parts.
+    """
+    missing = Counter(group.buckets)
+    parts: list[tuple[int, list[Bucket]]] = []
+    for part in _parts_of(present.get(group.group_id), present):
+        kept = []
+        for bucket in part.buckets:
+            if missing[bucket] > 0:
+                missing[bucket] -= 1
+                kept.append(bucket)
+        if kept:
+            parts.append((part.group_id, kept))
+    rest = missing.elements()
+    for _, buckets in parts:
+        buckets += islice(rest, MAX_BUCKETS - len(buckets))
+    while buckets := list(islice(rest, MAX_BUCKETS)):
+        parts.append((next(numbers), buckets))
+    made = [GroupSpec(number, GroupType.ALL, tuple(buckets)) for number, buckets in parts]
+    heads = tuple(Bucket((Group(number),)) for number, _ in parts)
+    return [*made, GroupSpec(group.group_id, GroupType.ALL, heads)]
+
+
+def _parts_of(head: GroupSpec | None, present: KnownGroups) -> Iterator[GroupSpec]:
+    for bucket in head.buckets if head is not None else ():
+        match bucket.actions:
+            case (Group(number),) if number >= FIRST_PART:
+                part = present.get(number)
+                if part is not None and part.type is GroupType.ALL:
+                    yield part
+
+
+def in_parts(groups: Mapping[int, GroupSpec], present: KnownGroups) -> dict[int, GroupSpec]:
+    """Return ``groups`` with every one that is too large for one message in parts."""
+    taken = present.keys()
+    numbers = (number for number in count(FIRST_PART) if number not in taken)
+    found: dict[int, GroupSpec] = {}
+    for group in groups.values():
+        small = len(group.buckets) <= MAX_BUCKETS
+        for part in [group] if small else split(group, present, numbers):
+            found[part.group_id] = part
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class BucketChange:
+    """From one list of buckets to another, whatever their order.
+
+    Attributes:
+        removed: places in the first list of what the second lacks.
+        origins: for each place in the second list its place in the first, None: it is new.
+    """
+
+    removed: tuple[int, ...]
+    origins: tuple[int | None, ...]
+
+    @property
+    def inserted(self) -> list[int]:
+        """Return the places in the second list of what the first lacks."""
+        return [place for place, origin in enumerate(self.origins) if origin is None]
+
+
+def bucket_change(old: Sequence[Bucket], new: Sequence[Bucket]) -> BucketChange:
+    """Compare two lists of buckets that are written as :func:`bare` does.
+
+    Equal ends are passed over first: hashing 500 buckets takes longer than a switch does.
+    """
+    shorter = min(len(old), len(new))
+    head = 0
+    while head < shorter and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    places = defaultdict[Bucket, list[int]](list)
+    for place in reversed(range(head, len(old) - tail)):
+        places[old[place]].append(place)
+    middle: list[int | None] = []
+    for bucket in new[head : len(new) - tail]:
+        there = places[bucket]
+        middle.append(there.pop() if there else None)
+    removed = sorted(place for left in places.values() for place in left)
+    return BucketChange(tuple(removed), (*range(head), *middle, *range(len(old) - tail, len(old))))
+
+
+def same(present: GroupSpec, wanted: GroupSpec) -> bool:
+    """Say whether two bare groups do the same to every packet.
+
+    Only FAST_FAILOVER asks its buckets in order.
+    """
+    if present.type is not wanted.type or len(present.buckets) != len(wanted.buckets):
+        return False
+    if wanted.type is GroupType.FAST_FAILOVER:
+        return present.buckets == wanted.buckets
+    return not bucket_change(present.buckets, wanted.buckets).removed

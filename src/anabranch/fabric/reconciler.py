@@ -1,0 +1,238 @@
+"""Keeps all switches equal to what is wanted: now, when one comes back, and every half minute."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from anabranch.fabric.errors import DisconnectedError, FabricError
+from anabranch.fabric.flows import sending_order
+from anabranch.fabric.groups import SLOW_BUCKETS
+from anabranch.fabric.reports import Reports
+from anabranch.fabric.roles import Roles
+from anabranch.fabric.switches import Switch
+from anabranch.fabric.tables import NOTHING, Tables
+
+AUDIT_S = 30.0
+_AUDIT_SHARE = 50  # an audit rests so many times as long as it took
+_log = structlog.get_logger("anabranch.fabric")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What could not be done: switches that are away, and what went wrong where.
+
+    ``deleted``: the switches where something was deleted.
+    """
+
+    pending: set[str] = field(default_factory=set)
+    failures: dict[str, list[str]] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+
+
+class Reconciler:
+    """Changes the tables of ``switches``, which others add to, as far as ``roles`` allows.
+
+    Attributes:
+        wanted: the tables of every switch; None: nobody has said yet, so nothing is touched.
+    """
+
+    def __init__(self, switches: Mapping[str, Switch], roles: Roles, reports: Reports) -> None:
+        self._switches = switches
+        self._roles = roles
+        self._reports = reports
+        self._applying = asyncio.Lock()
+        self._settling: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._auditing: asyncio.Task[None] | None = None
+        self._closing = False
+        self.wanted: Mapping[str, Tables] | None = None
+
+    async def apply(self, wanted: Mapping[str, Tables], order: Sequence[str]) -> Outcome:
+        """Have ``wanted`` from now on, and change every switch that differs."""
+        outcome = Outcome()
+        async with self._applying:
+            self.wanted = wanted
+            if self._auditing is None and not self._closing:
+                self._auditing = asyncio.create_task(self._audit_all(), name="audit")
+            if self._roles.may_write:
+                await self._walk(self._switches.keys() | wanted.keys(), order, outcome)
+            else:
+                outcome.pending.update(wanted)
+        return outcome
+
+    def settle(self, name: str) -> None:
+        """Have a switch know the controller's role and hold what is wanted, in a task."""
+        if name in self._settling:
+            self._again.add(name)
+            return
+        task = asyncio.create_task(self._settle(name), name=f"settle:{name}")
+        self._settling[name] = task
+        task.add_done_callback(lambda _: self._settled(name))
+
+    async def audit(self) -> frozenset[str]:
+        """Read what every connected switch holds, repair it, and return who had to be repaired."""
+        names = [name for name, switch in self._switches.items() if switch.connection is not None]
+        repaired = await asyncio.gather(*map(self._audit, names))
+        return frozenset(name for name, did in zip(names, repaired, strict=True) if did)
+
+    async def tell_roles(self) -> list[str]:
+        """Tell every switch the controller's role; return what went wrong, in words."""
+        switches = list(self._switches.values())
+        failures = await asyncio.gather(*map(self._tell, switches))
+        return [failure for failure in failures if failure]
+
+    async def close(self) -> None:
+        """Leave everything as it is."""
+        self._closing = True
+        tasks = [*self._settling.values()]
+        if self._auditing is not None:
+            tasks.append(self._auditing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # one switch after the other
+
+    async def _walk(self, names: Collection[str], order: Sequence[str], outcome: Outcome) -> None:
+        """Add at every switch that differs, downstream first; then delete, upstream first."""
+        assert self.wanted is not None
+        differing = []
+        for name in names:
+            switch = self._switches.get(name)
+            if switch is None or switch.connection is None:
+                outcome.pending.add(name)
+            elif not switch.in_sync(self.wanted.get(name, NOTHING)):
+                differing.append(name)
+        placed = frozenset(order)
+        at_once = [name for name in differing if name not in placed]
+        one_by_one = sending_order(placed.intersection(differing), order)
+        await asyncio.gather(*(self._read(name, outcome) for name in one_by_one))
+        for adding in (True, False):
+            await asyncio.gather(*(self._step(name, outcome, adding=adding) for name in at_once))
+            for name in reversed(one_by_one) if adding else one_by_one:
+                await self._step(name, outcome, adding=adding)
+        # What was refused for want of room may fit where something has been deleted.
+        for name in outcome.deleted & outcome.failures.keys():
+            del outcome.failures[name]
+            await self._step(name, outcome, adding=True)
+
+    async def _read(self, name: str, outcome: Outcome) -> None:
+        """Read what a switch holds, if that is not known: at all switches at the same time."""
+        switch = self._switches[name]
+        if switch.held is None:
+            await self._guarded(switch, outcome, switch.look)
+
+    async def _step(self, name: str, outcome: Outcome, *, adding: bool) -> None:
+        """Do one half of what makes ``name`` equal to what is wanted of it."""
+        assert self.wanted is not None
+        switch = self._switches[name]
+        wanted = self.wanted.get(name, NOTHING)
+
+        async def change() -> None:
+            failures = await switch.change(wanted, adding=adding)
+            self._tell_split(switch)
+            if failures:
+                outcome.failures.setdefault(name, []).extend(failures)
+            if not adding and switch.deleted:
+                outcome.deleted.add(name)
+
+        await self._guarded(switch, outcome, change)
+
+    def _tell_split(self, switch: Switch) -> None:
+        for group in switch.newly_split():
+            size, number = len(group.buckets), group.group_id
+            slow = size > SLOW_BUCKETS  # its packets take the slow path
+            self._reports.emit("group.split", switch.name, group=number, buckets=size, slow=slow)
+            _log.warning("group.split", switch=switch.name, group=number, buckets=size, slow=slow)
+
+    async def _guarded(
+        self, switch: Switch, outcome: Outcome, act: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Do something with a switch under its lock, if this controller may write there."""
+        name = switch.name
+        async with switch.lock:
+            try:
+                if await self._tell_role(switch):
+                    await act()
+                else:
+                    outcome.pending.add(name)
+            except DisconnectedError:
+                outcome.pending.add(name)
+            except FabricError as error:
+                outcome.failures.setdefault(name, []).append(str(error))
+
+    async def _tell_role(self, switch: Switch) -> bool:
+        """Have a switch know the role, if it does not; say whether its tables may be changed.
+
+        Call it with the lock held.
+        """
+        if switch.connection is None:
+            raise DisconnectedError(f"{switch.name} is not connected")
+        edition = self._roles.edition
+        if switch.role != edition:
+            await self._roles.tell(switch.connection)
+            switch.role = edition  # not the present one: it may have changed meanwhile
+            switch.forget()  # until now another may have written
+        return self._roles.may_write
+
+    async def _tell(self, switch: Switch) -> str | None:
+        async with switch.lock:
+            try:
+                await self._tell_role(switch)
+            except DisconnectedError:
+                pass  # it is told when it comes
+            except FabricError as error:
+                return str(error)
+        return None
+
+    # again and again
+
+    async def _settle(self, name: str) -> None:
+        outcome = Outcome()
+        if self.wanted is not None and self._roles.may_write:
+            await self._walk((name,), (), outcome)
+        elif failure := await self._tell(self._switches[name]):
+            outcome.failures[name] = [failure]
+        self._complain(name, outcome)
+
+    def _settled(self, name: str) -> None:
+        del self._settling[name]
+        if name in self._again and not self._closing:
+            self._again.discard(name)
+            self.settle(name)
+
+    async def _audit(self, name: str) -> bool:
+        """Read what a switch holds, and repair it if that is not what is wanted."""
+        if self.wanted is None or not self._roles.may_write:
+            return False
+        switch, outcome, changed = self._switches[name], Outcome(), False
+
+        async def look() -> None:
+            nonlocal changed
+            changed = await switch.look()
+
+        await self._guarded(switch, outcome, look)
+        if not outcome.failures:
+            async with self._applying:  # not between the halves of an apply
+                await self._walk((name,), (), outcome)
+        self._complain(name, outcome)
+        return changed
+
+    async def _audit_all(self) -> None:
+        """Look at one switch after the other, all within AUDIT_S if that costs little."""
+        loop = asyncio.get_running_loop()
+        while True:
+            names = [name for name, it in self._switches.items() if it.connection is not None]
+            pause = AUDIT_S / max(1, len(names))
+            await asyncio.sleep(pause)
+            for name in names:
+                began = loop.time()
+                if await self._audit(name):
+                    _log.warning("switch.repaired", switch=name)
+                await asyncio.sleep(max(pause, _AUDIT_SHARE * (loop.time() - began)))
+
+    def _complain(self, name: str, outcome: Outcome) -> None:
+        for failure in outcome.failures.get(name, ()):
+            self._reports.complain("switch.not_reconciled", name, failure)

@@ -1,0 +1,62 @@
+"""Lists of buckets and what leads from one to the other."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anabranch.fabric.groups import bare, bucket_change, in_parts, same
+from anabranch.fabric.openflow.actions import Output
+from anabranch.fabric.openflow.messages import Bucket, GroupType
+from anabranch.fabric.reconcile import held_group
+from anabranch.fabric.tables import GroupSpec
+
+BUCKETS = st.lists(st.builds(lambda port: Bucket((Output(port),)), st.integers(1, 6)), max_size=12)
+
+
+@given(BUCKETS, BUCKETS)
+def test_a_bucket_change_leads_from_one_list_to_the_other(
+    old: list[Bucket], new: list[Bucket]
+) -> None:
+    change = bucket_change(old, new)
+    kept = [origin for origin in change.origins if origin is not None]
+    assert sorted((*kept, *change.removed)) == list(range(len(old)))  # each stays or goes, once
+    assert len(change.origins) == len(new)
+    for place, origin in enumerate(change.origins):
+        assert origin is None or old[origin] == new[place]
+    before, after = Counter(old), Counter(new)
+    assert Counter(old[place] for place in change.removed) == before - after  # not one too many
+    assert Counter(new[place] for place in change.inserted) == after - before
+
+
+@pytest.mark.parametrize(
+    ("kind", "equal"),
+    [(GroupType.ALL, True), (GroupType.SELECT, True), (GroupType.FAST_FAILOVER, False)],
+)
+def test_order_matters_where_buckets_are_asked_in_order(kind: GroupType, equal: bool) -> None:
+    one, other = Bucket((Output(1),), watch_port=1), Bucket((Output(2),), watch_port=2)
+    left, right = GroupSpec(1, kind, (one, other)), GroupSpec(1, kind, (other, one))
+    assert same(left, left)
+    assert same(left, right) is equal
+    assert not same(left, GroupSpec(1, kind, (one, one)))
+    assert not same(left, GroupSpec(1, kind, (one,)))
+    assert not same(left, GroupSpec(1, GroupType.INDIRECT, (one, other)))
+
+
+def test_ids_are_names_and_weights_count_only_where_they_are_used() -> None:
+    named = (Bucket((Output(1),), weight=5, bucket_id=9), Bucket((Output(2),), bucket_id=4))
+    assert bare(GroupSpec(1, GroupType.ALL, named)).buckets == (
+        Bucket((Output(1),)),
+        Bucket((Output(2),)),
+    )
+    assert [b.weight for b in bare(GroupSpec(1, GroupType.SELECT, named)).buckets] == [5, 0]
+    assert held_group(GroupSpec(1, GroupType.ALL, named)).ids == (9, 4)
+    assert held_group(GroupSpec(1, GroupType.ALL, (*named, Bucket(())))).ids is None
+    assert held_group(GroupSpec(1, GroupType.ALL, (named[0], named[0]))).ids is None
+
+
+def test_numbers_of_parts_that_are_taken_are_not_used_again() -> None:
+    large = GroupSpec(1, GroupType.ALL, tuple(Bucket((Output(n),)) for n in range(1, 601)))
+    stray = {0xF0000000: None, 0xF0000002: None}
+    assert sorted(in_parts({1: large}, stray)) == [1, 0xF0000001, 0xF0000003]

@@ -1,0 +1,47 @@
+"""The token bucket, with time stepped by hand."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anabranch.fabric.packet_gate import PacketGate
+
+GAPS = st.lists(st.floats(0, 0.02), max_size=100)
+
+
+@given(GAPS, st.integers(1, 20), st.floats(10, 1000))
+def test_never_more_than_burst_and_rate_allow(gaps: list[float], burst: int, rate: float) -> None:
+    gate = PacketGate(100.0, rate, burst)
+    now, admitted = 100.0, []
+    for gap in gaps:
+        now += gap
+        if gate.admits(now):
+            admitted.append(now)
+    assert gate.dropped + len(admitted) == len(gaps)
+    for start, first in enumerate(admitted):
+        for end in range(start, len(admitted)):
+            allowed = burst + (admitted[end] - first) * rate
+            assert end - start + 1 <= allowed + 1.001
+
+
+@given(st.lists(st.floats(0.001, 1), max_size=100))
+def test_what_keeps_to_the_rate_is_never_held_back(gaps: list[float]) -> None:
+    gate, now = PacketGate(0.0, 1000.0, 1.0), 0.0
+    for gap in gaps:
+        now += gap * 1.001
+        assert gate.admits(now)
+    assert gate.dropped == 0
+
+
+def test_a_flood_is_told_once_and_a_second_one_again() -> None:
+    gate, told = PacketGate(0.0, 100.0, 10.0), []
+    for began in (0.0, 1.0):
+        for number in range(50):
+            if not gate.admits(began + number / 1000) and gate.outbreak():
+                told.append(began)
+    assert told == [0.0, 1.0]
+
+
+def test_a_clock_that_stands_still_gives_nothing() -> None:
+    gate = PacketGate(5.0, 1000.0, 2.0)
+    assert [gate.admits(5.0) for _ in range(4)] == [True, True, False, False]
+    assert not gate.admits(4.0)
