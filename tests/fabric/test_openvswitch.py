@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from anabranch.core.events import Event
-from anabranch.fabric.errors import FabricError, MisuseError
+from anabranch.fabric.bridges import Bridge
+from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
 from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host.process import find_marked
 
@@ -69,3 +70,8 @@ async def test_impossible_numbers_are_misuse(
 ) -> None:
     with pytest.raises(MisuseError):
         await switch(directory).configure("br0", dpid, ports, "tcp:127.0.0.1:6653")
+
+
+async def test_a_switch_that_was_not_started_is_disconnected(directory: Path) -> None:
+    with pytest.raises(DisconnectedError, match=r"Open vSwitch of leaf: .* is closed"):
+        await switch(directory).apply([Bridge("br0")])

@@ -155,6 +155,33 @@ def add_route(namespace: str, destination: str, *, device: str, via: str | None 
         inside.route("add", dst=destination, oif=index, **extra)
 
 
+def set_address(
+    namespace: str | None, device: str, address: IPv4Interface, gateway: IPv4Address | None
+) -> None:
+    """Give a switch's internal device exactly this IPv4 address and have it up; repeatable.
+
+    ``gateway``: also the default route, by this device.
+
+    Raises:
+        NetworkError: there is no such device, or the kernel refused it.
+    """
+    with _inside(namespace) as inside:
+        found = inside.link_lookup(ifname=device)
+        if not found:
+            raise NetworkError(f"there is no device {device} in namespace {namespace or 'host'}")
+        index = found[0]
+        wanted = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
+        for there in inside.get_addr(family=socket.AF_INET, index=index):
+            old = {"address": there.get_attr("IFA_ADDRESS"), "prefixlen": there["prefixlen"]}
+            if old != wanted:
+                inside.addr("del", index=index, **old)
+        inside.addr("replace", index=index, **wanted)
+        inside.link("set", index=index, state="up")
+        if gateway is not None:
+            inside.route("replace", dst="default", gateway=str(gateway), oif=index)
+    _run("ethtool", "-K", device, "tx", "off", namespace=namespace)  # see _bring_up
+
+
 def remove_link(device: str) -> None:
     """Remove a link of the host's namespace; absent is fine."""
     with closing(IPRoute()) as host:
