@@ -45,7 +45,8 @@ class Flow:
 
     Attributes:
         match: header fields, without ``in_port`` and ``metadata``. Two flows that enter by the
-            same port must differ in it; at inner switches any two flows must, too.
+            same port must differ in it; at inner switches any two flows must, too. Without
+            ``vlan_vid`` it is for untagged packets only; a tag is matched exactly.
         ingress: edge port where packets enter; any switch.
         egress: none: nothing is carried, and no rule exists.
         through: services to be passed, in this order, by everything before it is copied.

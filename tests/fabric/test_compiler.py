@@ -1,0 +1,420 @@
+"""Plans, by what soft switches that hold their tables do to packets."""
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fabric.worlds import (
+    MACS,
+    World,
+    frame_of,
+    intents_of,
+    match_of,
+    network_of,
+    networks,
+    wanted_copies,
+    without,
+)
+
+from anabranch.fabric import frames
+from anabranch.fabric.compiler import Compiler, Plan
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.flow_rules import cookie_of
+from anabranch.fabric.intents import Egress, Flow, Intents, Policy, Service, Tap
+from anabranch.fabric.model import Link, LinkInfo, Network, PortRef
+from anabranch.fabric.openflow.actions import Output
+from anabranch.fabric.openflow.messages import GroupType
+from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pipeline import EDGE, FLOWS, HOST_SERVICE_PRIORITY
+from anabranch.fabric.tables import Rule, check
+
+RING = network_of(4, [(0, 1, False), (1, 2, False), (2, 3, False), (3, 0, False)])
+LINE = network_of(3, [(0, 1, False), (1, 2, False)])
+
+
+def expect_all(world: World, intents: Intents, plan: Plan) -> None:
+    """Every flow reaches every egress it can, once and nothing else; no link carries twice."""
+    for flow in intents.flows:
+        frame = frame_of(int(flow.name.removeprefix("flow")))
+        missing = plan.unreachable.get(flow.name, frozenset())
+        found = world.deliver(flow, frame)
+        wanted = wanted_copies(flow, frame, missing)
+        if wanted:
+            assert found == wanted, flow
+        else:
+            assert not found
+        assert world.soft.looped == 0
+        assert all(count == 1 for count in world.carried.values()), "a link carried it twice"
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_every_egress_gets_one_copy_with_and_without_any_link(data: st.DataObject) -> None:
+    network = data.draw(networks())
+    intents = data.draw(intents_of(network))
+    compiler = Compiler()
+    plan = compiler.compile(intents, network)
+    for tables in plan.tables.values():
+        check(tables)
+    world = World(network)
+    world.load(plan.tables)
+    expect_all(world, intents, plan)
+    used = {link for tree in plan.trees.values() for link in tree.links} - plan.unprotected
+    for link in sorted(used):
+        world.soft.set_link(link.src, up=False)
+        # The other direction may be used as well, and not be protected.
+        whole = tuple(
+            flow
+            for flow in intents.flows
+            if {link, link.reverse}.isdisjoint(plan.trees[flow.name].links)
+            or (flow.protected and {link, link.reverse}.isdisjoint(plan.unprotected))
+        )
+        expect_all(world, Intents(whole), plan)
+        again = compiler.compile(intents, without(network, link))
+        world.load(again.tables)
+        expect_all(world, intents, again)
+        world.soft.set_link(link.src, up=True)
+        plan = compiler.compile(intents, network)
+        world.load(plan.tables)
+    expect_all(world, intents, plan)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_history_leaves_no_trace(data: st.DataObject) -> None:
+    network = data.draw(networks())
+    compiler = Compiler()
+    for _ in range(data.draw(st.integers(1, 5))):
+        intents = data.draw(intents_of(network))
+        lost = data.draw(
+            st.sets(st.sampled_from(sorted(network.links))) if network.links else st.just(set())
+        )
+        now = without(network, *lost)
+        if data.draw(st.booleans()) and lost:  # not only down, but forgotten
+            gone = {way for link in lost for way in (link, link.reverse)}
+            now = replace(
+                now, links={link: info for link, info in now.links.items() if link not in gone}
+            )
+        plan = compiler.compile(intents, now)
+        fresh = Compiler().compile(intents, now)
+        assert plan.tables == fresh.tables
+        assert plan.trees == fresh.trees
+        assert plan.unreachable == fresh.unreachable
+        assert plan.unprotected == fresh.unprotected
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_links_that_go_and_come_leave_no_trace(random: Random) -> None:
+    edges = [tuple(random.sample(range(12), 2)) for _ in range(20)]
+    network = network_of(12, [(left, right, random.random() < 0.1) for left, right in edges])
+    flows = tuple(
+        flow_to(
+            f"flow{number}",
+            match_of(number),
+            PortRef(f"s{random.randrange(12)}", 1 + number),
+            *(PortRef(f"s{random.randrange(12)}", 9) for _ in range(random.randint(1, 4))),
+        )
+        for number in range(8)
+    )
+    compiler, intents, lost = Compiler(), Intents(flows), set()
+    for link in random.choices(sorted(network.links), k=15):
+        lost ^= {link}
+        now = without(network, *lost)
+        plan, fresh = compiler.compile(intents, now), Compiler().compile(intents, now)
+        assert plan.trees == fresh.trees
+        assert plan.tables == fresh.tables
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_equal_input_gives_the_same_objects(data: st.DataObject) -> None:
+    network = data.draw(networks())
+    intents = data.draw(intents_of(network))
+    compiler = Compiler()
+    first = compiler.compile(intents, network)
+    again = compiler.compile(
+        Intents(tuple(replace(flow) for flow in intents.flows)),
+        replace(network, links=dict(network.links)),
+    )
+    assert all(again.tables[name] is first.tables[name] for name in first.tables)
+    assert again.order == first.order
+
+
+def test_nothing_is_carried_that_nobody_asked_for() -> None:
+    flow = Flow("flow0", match_of(0), PortRef("s0", 1), frozenset({Egress(PortRef("s2", 1))}))
+    plan = Compiler().compile(Intents((flow,)), LINE)
+    world = World(LINE)
+    world.load(plan.tables)
+    assert not world.send(PortRef("s0", 2), frame_of(0)), "another port"
+    assert not world.send(PortRef("s0", 1), frame_of(1)), "another group"
+    assert not world.send(PortRef("s1", 1), frame_of(0)), "an inner switch"
+    tagged = frames.push_vlan(frame_of(0))
+    assert not world.send(PortRef("s0", 1), tagged), "another VLAN"
+    idle = Compiler().compile(Intents((replace(flow, egress=frozenset()),)), LINE)
+    assert not [rule for rule in idle.tables["s0"].rules if rule.table == FLOWS and rule.priority]
+
+
+def test_a_flow_may_wear_a_vlan_of_its_own() -> None:
+    match = replace(match_of(0), vlan_vid=0x1000 | 7)
+    flow = Flow("flow0", match, PortRef("s0", 1), frozenset({Egress(PortRef("s1", 1))}))
+    frame = frames.rewrite(frames.push_vlan(frame_of(0)), "vlan_vid", 0x1007)
+    world = World(RING)
+    plan = Compiler().compile(Intents((flow,)), RING)
+    world.load(plan.tables)
+    assert world.send(flow.ingress, frame) == Counter({(PortRef("s1", 1), frame): 1})
+    (link,) = plan.trees["flow0"].links
+    world.soft.set_link(link.src, up=False)
+    assert world.send(flow.ingress, frame) == Counter({(PortRef("s1", 1), frame): 1})
+    assert not world.send(flow.ingress, frame_of(0))
+    any_vlan = replace(flow, match=replace(match, vlan_vid=(0x1000, 0x1000)))
+    with pytest.raises(MisuseError, match="flow0: a VLAN"):
+        Compiler().compile(Intents((any_vlan,)), RING)
+
+
+def test_a_service_at_a_stub_is_reached_and_left_by_one_link() -> None:
+    service = Service(PortRef("s1", 4), PortRef("s1", 5))
+    star = network_of(3, [(0, 1, False), (0, 2, False)])
+    flow = Flow(
+        "flow0",
+        match_of(0),
+        PortRef("s2", 1),
+        frozenset({Egress(PortRef("s2", 2)), Egress(PortRef("s0", 2), MACS[0])}),
+        (service,),
+    )
+    plan = Compiler().compile(Intents((flow,)), star)
+    assert [segment.tagged for segment in plan.trees["flow0"].segments] == [False, True]
+    world = World(star)
+    world.load(plan.tables)
+    expect_all(world, Intents((flow,)), plan)
+    # What the service sends of its own goes to the host services like any host's.
+    (entry,) = [rule for rule in plan.tables["s1"].rules if rule.match == Match(in_port=5)]
+    assert entry.goto_table == EDGE
+
+
+def test_a_flow_with_a_vlan_cannot_wear_another_tag() -> None:
+    flow = Flow(
+        "flow0",
+        replace(match_of(0), vlan_vid=0x1000 | 7),
+        PortRef("s2", 1),
+        frozenset({Egress(PortRef("s0", 2))}),
+        (Service(PortRef("s0", 4), PortRef("s0", 4)),),
+    )
+    there_and_back = replace(flow, egress=frozenset({Egress(PortRef("s2", 2))}))
+    compiler = Compiler()
+    assert not compiler.compile(Intents((flow,)), LINE).unreachable
+    plan = compiler.compile(Intents((there_and_back,)), LINE)
+    assert plan.unreachable == {"flow0": there_and_back.egress}
+
+
+def test_many_copies_at_one_switch_are_made_by_a_group() -> None:
+    egress = frozenset(
+        Egress(PortRef("s0", port_no), mac, udp_dst=6000 + number)
+        for port_no in (1, 2, 3)
+        for mac in MACS
+        for number in range(125)
+    )
+    flow = Flow("flow0", match_of(0), PortRef("s0", 1), egress)
+    plan = Compiler().compile(Intents((flow,)), LINE)
+    (group,) = plan.tables["s0"].groups
+    assert (group.type, len(group.buckets)) == (GroupType.ALL, 750)
+    world = World(LINE)
+    world.load(plan.tables)
+    assert world.send(flow.ingress, frame_of(0)) == wanted_copies(flow, frame_of(0))
+    assert plan.warnings == (
+        "flow flow0: 750 copies at s0 are more than 744: every packet takes the switch's slow path",
+    )
+
+
+def flow_to(name: str, match: Match, ingress: PortRef, *at: PortRef, priority: int = 100) -> Flow:
+    return Flow(name, match, ingress, frozenset(map(Egress, at)), priority=priority)
+
+
+def test_flows_that_nothing_tells_apart_are_refused_and_nothing_changes() -> None:
+    one = flow_to("one", match_of(0), PortRef("s0", 1), PortRef("s1", 2))
+    wide = Match(eth_type=0x0800, ipv4_dst="239.0.0.0/8")
+    compiler = Compiler()
+    before = compiler.compile(Intents((one,)), LINE)
+    for other in (
+        flow_to("two", match_of(0), PortRef("s2", 1), PortRef("s1", 3)),
+        flow_to("two", wide, PortRef("s2", 1), PortRef("s1", 3)),
+        flow_to("two", wide, PortRef("s0", 1), PortRef("s0", 3)),
+    ):
+        with pytest.raises(MisuseError, match="flows one and two"):
+            compiler.compile(Intents((one, other)), LINE)
+        after = compiler.compile(Intents((one,)), LINE)
+        assert all(after.tables[name] is before.tables[name] for name in before.tables)
+    for other in (
+        flow_to("two", wide, PortRef("s2", 1), PortRef("s1", 3), priority=99),
+        flow_to("two", match_of(0), PortRef("s0", 2), PortRef("s0", 3)),  # never leaves s0
+        flow_to("two", replace(wide, ipv4_dst="238.0.0.0/8"), PortRef("s0", 1), PortRef("s1", 3)),
+        flow_to("two", match_of(0), PortRef("s0", 1)),  # wanted by nobody
+    ):
+        assert compiler.compile(Intents((one, other)), LINE) is not None
+    swapped = replace(one, name="other")
+    compiler.compile(Intents((swapped,)), LINE)
+
+
+IMPOSSIBLE = (
+    Flow("flow0", Match(), PortRef("s0", 0), frozenset({Egress(PortRef("s0", 1))})),
+    Flow("flow0", Match(), PortRef("s0", 1), frozenset({Egress(PortRef("s0", 0))})),
+    Flow("flow0", Match(), PortRef("s0", 1), frozenset({Egress(PortRef("s0", 1), "nonsense")})),
+    Flow("flow0", Match(), PortRef("s0", 1), frozenset({Egress(PortRef("s0", 1), udp_dst=6)})),
+    Flow("flow0", Match(), PortRef("s0", 1), rate_kbps=0),
+    Flow(
+        "flow0", Match(), PortRef("s0", 1), through=(Service(PortRef("s0", 1), PortRef("s0", 1)),)
+    ),
+)
+
+
+@pytest.mark.parametrize("flow", IMPOSSIBLE, ids=range(len(IMPOSSIBLE)))
+def test_what_no_table_can_express_is_misuse(flow: Flow) -> None:
+    with pytest.raises(MisuseError, match="flow flow0: "):
+        Compiler().compile(Intents((flow,)), LINE)
+
+
+def test_an_unreachable_egress_is_reported_and_served_when_it_can_be() -> None:
+    near, far = Egress(PortRef("s1", 1)), Egress(PortRef("s2", 1))
+    flow = Flow("flow0", match_of(0), PortRef("s0", 1), frozenset({near, far}))
+    lost = next(link for link in LINE.links if link.dst.switch == "s2")
+    compiler, world = Compiler(), World(LINE)
+    for network, missing in ((without(LINE, lost), {far}), (LINE, set()), (Network(), {near, far})):
+        plan = compiler.compile(Intents((flow,)), network)
+        assert plan.unreachable.get("flow0", frozenset()) == missing
+        world.load(plan.tables)
+    plan = compiler.compile(Intents((flow,)), LINE)
+    world.load(plan.tables)
+    expect_all(world, Intents((flow,)), plan)
+
+
+def test_a_rate_is_metered_at_the_ingress_only() -> None:
+    flow = replace(flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s1", 1)), rate_kbps=8)
+    plan = Compiler().compile(Intents((flow,)), LINE)
+    (meter,) = plan.tables["s0"].meters
+    assert [band.rate for band in meter.bands] == [8]
+    assert [rule.meter for rule in plan.tables["s0"].rules if rule.meter] == [meter.meter_id]
+    assert not plan.tables["s1"].meters
+
+
+def test_a_tap_copies_once_where_packets_enter_and_a_diversion_keeps_them() -> None:
+    flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s2", 1))
+    world = World(LINE)
+    leaves = {(PortRef("s2", 1), frame_of(0)): 1}
+    for tap, wanted in (
+        (Tap("tap", match_of(0), to=3), leaves | {(PortRef("s0", 3), frame_of(0)): 1}),
+        (
+            Tap("tap", match_of(0), frozenset({"s1"}), to=3),
+            leaves | {(PortRef("s1", 3), frame_of(0)): 1},
+        ),
+        (
+            Tap("tap", match_of(0), frozenset({"s1"}), to=3, divert=True),
+            {(PortRef("s1", 3), frame_of(0)): 1},
+        ),
+        (Tap("tap", match_of(1), to=3, divert=True), leaves),
+    ):
+        plan = Compiler().compile(Intents((flow,), (tap,)), LINE)
+        world.load(plan.tables)
+        assert world.send(flow.ingress, frame_of(0)) == Counter(wanted)
+
+
+def test_a_tap_to_the_director_is_known_by_its_cookie() -> None:
+    tap = Tap("handshakes", Match(eth_type=0x0800, ip_proto=6, tcp_flags=(2, 2)))
+    plan = Compiler().compile(Intents(taps=(tap,)), LINE)
+    for tables in plan.tables.values():
+        (rule,) = [rule for rule in tables.rules if rule.cookie == cookie_of("handshakes")]
+        assert (rule.actions, rule.goto_table) == ((Output(0xFFFFFFFD, 0xFFFF),), FLOWS)
+
+
+def test_overlapping_taps_are_refused() -> None:
+    one = Tap("one", match_of(0), frozenset({"s0"}), to=3)
+    for other in (
+        Tap("two", Match(eth_type=0x0800)),
+        Tap("two", Match(), frozenset({"s0", "s1"})),
+    ):
+        with pytest.raises(MisuseError, match="taps one and two"):
+            Compiler().compile(Intents(taps=(one, other)), LINE)
+    others = (
+        Tap("two", Match(), frozenset({"s1"})),
+        Tap("three", Match(), frozenset({"s0"}), priority=99),
+    )
+    Compiler().compile(Intents(taps=(one, *others)), LINE)
+    for wrong in (
+        Tap("one", Match(metadata=1)),
+        Tap("one", Match(), to=0),
+        Tap("one", Match(), priority=0),
+    ):
+        with pytest.raises(MisuseError, match="tap one: "):
+            Compiler().compile(Intents(taps=(wrong,)), LINE)
+
+
+def test_extra_rules_are_merged_in_and_go() -> None:
+    rule = Rule(EDGE, HOST_SERVICE_PRIORITY, Match(eth_type=0x0806), (Output(0xFFFFFFFD, 128),))
+    compiler = Compiler()
+    plan = compiler.compile(Intents(), LINE, {"s1": (rule,)})
+    assert rule in plan.tables["s1"].rules
+    assert rule not in plan.tables["s0"].rules
+    assert rule not in compiler.compile(Intents(), LINE).tables["s1"].rules
+
+
+def test_order_leads_downstream() -> None:
+    flow = flow_to("flow0", match_of(0), PortRef("s2", 1), PortRef("s0", 1), PortRef("s1", 1))
+    compiler = Compiler()
+    assert compiler.compile(Intents((flow,)), LINE).order == ("s2", "s1", "s0")
+
+
+def widths(network: Network, **mbit: float) -> Network:
+    links = {
+        link: replace(
+            info, capacity_mbit=mbit["_".join(sorted((link.src.switch, link.dst.switch)))]
+        )
+        for link, info in network.links.items()
+    }
+    return replace(network, links=links)
+
+
+def test_the_widest_way_is_kept_while_only_loads_change() -> None:
+    wide = widths(RING, s0_s1=10, s1_s2=10, s2_s3=100, s0_s3=100)
+    flow = replace(
+        flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s1", 1), PortRef("s2", 1)),
+        policy=Policy.WIDEST,
+    )
+    compiler = Compiler()
+
+    def way(network: Network) -> list[str]:
+        tree = compiler.compile(Intents((flow,)), network).trees["flow0"]
+        return sorted(f"{link.src.switch}>{link.dst.switch}" for link in tree.links)
+
+    assert way(wide) == ["s0>s1", "s0>s3", "s3>s2"]
+    loaded = {
+        link: replace(info, load_mbit=99.0) if info.capacity_mbit == 100 else info
+        for link, info in wide.links.items()
+    }
+    assert way(replace(wide, links=loaded)) == ["s0>s1", "s0>s3", "s3>s2"]
+    lost = next(link for link in RING.links if (link.src.switch, link.dst.switch) == ("s0", "s3"))
+    assert way(without(wide, lost)) == ["s0>s1", "s1>s2"]
+
+
+def test_redundant_links_carry_flows_only_where_no_other_way_is_left() -> None:
+    network = network_of(4, [(0, 1, False), (1, 2, False), (2, 3, False), (0, 3, True)])
+    flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s3", 1))
+    compiler = Compiler()
+    plan = compiler.compile(Intents((flow,)), network)
+    assert len(plan.trees["flow0"].links) == 3
+    assert not plan.unprotected, "the reserve backs up every link"
+    lost = next(link for link in network.links if link.dst.switch == "s2")
+    (only,) = compiler.compile(Intents((flow,)), without(network, lost)).trees["flow0"].links
+    assert network.links[only].redundant
+    assert len(compiler.compile(Intents((flow,)), network).trees["flow0"].links) == 3
+
+
+def test_one_port_leads_to_one_place() -> None:
+    twice = dict(LINE.links)
+    link = next(link for link in LINE.links if link.dst.switch == "s2")
+    twice[Link(link.src, PortRef("s9", 1))] = LinkInfo()
+    network = replace(LINE, links=twice)
+    flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s2", 1), PortRef("s9", 2))
+    plan = Compiler().compile(Intents((flow,)), network)
+    assert {egress.at.switch for egress in plan.unreachable["flow0"]} == {"s9"}
