@@ -50,6 +50,19 @@ class EventRow(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class CallbackRow(Base):
+    """A receiver of the fabric's events. ``secret`` signs what it is sent."""
+
+    __tablename__ = "callbacks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    url: Mapped[str] = mapped_column(String(2000), unique=True)
+    secret: Mapped[str] = mapped_column(String(120))
+    encoding: Mapped[str] = mapped_column(String(10))
+    kinds: Mapped[list[str]] = mapped_column(JSON)
+    created: Mapped[float]
+
+
 class Database:
     """The store of one site.
 
