@@ -7,9 +7,12 @@ RUN_PACKAGES=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-x
   python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0
-  python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
+  dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
 )
-TEST_PACKAGES=(gir1.2-gst-rtsp-server-1.0 chromium postgresql sqlite3 socat procps git)
+TEST_PACKAGES=(
+  gir1.2-gst-rtsp-server-1.0 chromium postgresql sqlite3 socat procps git openssl
+  mininet iperf iputils-ping
+)
 
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
 else BOLD='' DIM='' GREEN='' RED='' PLAIN=''; fi

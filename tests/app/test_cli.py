@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from anabranch.app import cli
+from anabranch.app import cli, fabric_commands, terminal
 from anabranch.core.errors import UnavailableError, UsageError
 from anabranch.host.journal import hold
 
@@ -24,8 +25,12 @@ def run(*arguments: str) -> Result:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles that write where the runner looks."""
-    monkeypatch.setattr(cli, "out", cli.Console(highlight=False, width=200))
-    monkeypatch.setattr(cli, "err", cli.Console(stderr=True, highlight=False, width=200))
+    out = Console(highlight=False, width=200)
+    err = Console(stderr=True, highlight=False, width=200)
+    for module in (cli, fabric_commands, terminal):
+        monkeypatch.setattr(module, "out", out)
+    for module in (cli, terminal):
+        monkeypatch.setattr(module, "err", err)
     # Loggers are kept for good, and would outlive the runner's standard error.
     monkeypatch.setattr("anabranch.app.logs.set_up_logs", lambda _config: None)
 
@@ -254,7 +259,7 @@ def test_at_least_one_line_of_the_log() -> None:
 def test_errors_of_several_tasks_are_a_line_each(
     capsys: pytest.CaptureFixture[str], error: BaseException, lines: list[str]
 ) -> None:
-    cli.err.file = None
+    terminal.err.file = None
 
     @cli.command
     def fail() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from anabranch.app.director import Steps, operator_token
+from anabranch.app.director import Steps
+from anabranch.app.serving import operator_token
 from anabranch.core.errors import UsageError
 
 

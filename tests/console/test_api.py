@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from tests.console.conftest import KEY, OPERATOR, TOKEN, MemoryLeaf
 
-from anabranch.app.director import _serve
+from anabranch.app.serving import serve
 from anabranch.channels.seats import Seat
 from anabranch.console.api import make_app
 from anabranch.core.events import Event
@@ -171,7 +171,8 @@ def test_the_openapi_document_holds_together(site: Site) -> None:
         for operation in item.values():
             named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
             assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
-            assert bool(operation.get("security")) == ("operator" in operation["tags"])
+            locked = not {"operator", "fabric"}.isdisjoint(operation["tags"])
+            assert bool(operation.get("security")) == locked
     for reference in references(document):
         at: Any = document
         for step in reference.removeprefix("#/").split("/"):
@@ -196,7 +197,7 @@ class Served:
     def __init__(self, app: FastAPI) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.task = asyncio.create_task(_serve(app, self.listener, None))
+        self.task = asyncio.create_task(serve(app, self.listener, None))
 
     async def stop(self) -> None:
         self.task.cancel()

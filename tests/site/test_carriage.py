@@ -1,6 +1,8 @@
 """Carriage: one copy a link, rewritten for the right leaf, and only for what is wanted."""
 
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,13 @@ from hypothesis import strategies as st
 from tests.site.conftest import Make
 
 from anabranch.core.errors import UsageError
-from anabranch.fabric.actions import Output, SetField
+from anabranch.fabric import frames
+from anabranch.fabric.compiler import Compiler
+from anabranch.fabric.model import Network, PortInfo, PortRef
+from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP
+from anabranch.fabric.softswitch.network import SoftNetwork
+from anabranch.fabric.softswitch.switch import SoftSwitch
+from anabranch.fabric.tables import Tables
 from anabranch.media.leaf import Feed, Inlet
 from anabranch.site.carriage import (
     STREAM_PORT,
@@ -17,13 +25,14 @@ from anabranch.site.carriage import (
     Target,
     Want,
     group_address,
-    rules_of,
+    intents_of,
     wants_of,
 )
-from anabranch.site.plan import HOST_PORT, UP_PORT, SitePlan, make_plan
+from anabranch.site.plan import HOST_PORT, SitePlan, make_plan
 
 HIGH, SOUND = StreamId("news", "high"), StreamId("news", "audio")
 GROUPS = {HIGH: "239.192.0.17", SOUND: "239.192.0.16"}
+MAC = "02:00:00:00:00:01"
 NETWORK = IPv4Network("239.192.0.0/16")
 
 
@@ -42,48 +51,90 @@ def test_an_inlet_wants_the_picture_and_its_channels_sound() -> None:
     assert wants_of("leaf1", []) == frozenset()
 
 
-def test_what_nobody_wants_has_no_rule(plan: SitePlan) -> None:
-    assert rules_of(plan, [], GROUPS) == {name: [] for name in plan.nodes}
+class Fabric:
+    """What the switches of a plan do with wishes: soft switches that hold the compiled tables."""
+
+    def __init__(self, plan: SitePlan, wants: Collection[Want]) -> None:
+        self.plan = plan
+        pairs = [(link.src, link.dst) for link in plan.fabric_links if link.src < link.dst]
+        switches = {n.name: SoftSwitch(n.dpid, n.ports.values()) for n in plan.nodes.values()}
+        self.soft = SoftNetwork(switches, pairs)
+        self.soft.load(self.compiled(wants), 0.0)
+
+    def compiled(self, wants: Collection[Want]) -> Mapping[str, Tables]:
+        network = Network(
+            {node.name: node.dpid for node in self.plan.nodes.values()},
+            {
+                PortRef(node.name, number): PortInfo(device)
+                for node in self.plan.nodes.values()
+                for device, number in node.ports.items()
+            },
+            self.plan.fabric_links,
+        )
+        return Compiler().compile(intents_of(self.plan, wants, GROUPS), network).tables
+
+    def send(self, stream: StreamId) -> list[tuple[str, str, str, int]]:
+        """Send a packet of a stream as the encoder does: leaf, MAC, address, port of each copy."""
+        frame = frames.ethernet(
+            "01:00:5e:40:00:11",
+            MAC,
+            ETH_IPV4,
+            frames.ipv4(
+                "10.98.0.1",
+                GROUPS[stream],
+                IP_UDP,
+                frames.udp("10.98.0.1", GROUPS[stream], 5000, STREAM_PORT, b"rtp"),
+            ),
+        )
+        left = self.soft.send(PortRef("root", HOST_PORT), frame, 0.0)
+        assert all(at.port_no == HOST_PORT for at, _ in left)
+        copies = []
+        for at, copy in left:
+            headers = frames.parse(copy)
+            copies.append(
+                (
+                    at.switch,
+                    headers.mac("eth_dst") or "",
+                    headers.ipv4("ipv4_dst") or "",
+                    headers.fields["udp_dst"],
+                )
+            )
+        return copies
+
+    def packets_out(self, node: str, port_no: int) -> int:
+        return self.soft.switches[node].ports[port_no].tx_packets
+
+
+def expected(plan: SitePlan, wants: Collection[Want], stream: StreamId) -> list[Any]:
+    return sorted(
+        (want.leaf, leaf.host.mac, str(leaf.overlay_address), want.port)
+        for want in wants
+        if want.stream == stream and (leaf := plan.nodes[want.leaf])
+    )
+
+
+def test_what_nobody_wants_goes_nowhere(plan: SitePlan) -> None:
+    assert Fabric(plan, []).send(HIGH) == []
 
 
 def test_one_leaf_costs_one_copy_on_its_way_and_none_elsewhere(plan: SitePlan) -> None:
-    rules = rules_of(plan, [Want(HIGH, "leaf2", 21000)], GROUPS)
-    assert rules["leaf1"] == []
-    (root,), (relay,), (leaf,) = rules["root"], rules["relay"], rules["leaf2"]
-    assert root.actions == (Output(plan.nodes["root"].child_ports["relay"]),)
-    assert relay.actions == (Output(plan.nodes["relay"].child_ports["leaf2"]),)
-    host = plan.nodes["leaf2"].host
-    assert leaf.actions == (
-        SetField("eth_dst", host.mac or ""),
-        SetField("ipv4_dst", str(plan.nodes["leaf2"].overlay_address)),
-        SetField("udp_dst", 21000),
-        Output(HOST_PORT),
-    )
-    in_ports = [rule.match.in_port for rule in (root, relay, leaf)]
-    assert in_ports == [HOST_PORT, UP_PORT, UP_PORT]
-    assert all(rule.match.ipv4_dst == GROUPS[HIGH] for rule in (root, relay, leaf))
+    wants = [Want(HIGH, "leaf2", 21000)]
+    fabric = Fabric(plan, wants)
+    assert fabric.send(HIGH) == expected(plan, wants, HIGH)
+    assert fabric.send(SOUND) == []
+    relay = plan.nodes["relay"].child_ports
+    assert fabric.packets_out("root", plan.nodes["root"].child_ports["relay"]) == 1
+    assert fabric.packets_out("relay", relay["leaf2"]) == 1
+    assert fabric.packets_out("relay", relay["leaf1"]) == 0
 
 
 def test_two_leaves_and_two_inlets_still_cost_one_copy_a_link(plan: SitePlan) -> None:
     wants = [Want(HIGH, leaf, port) for leaf in ("leaf1", "leaf2") for port in (21000, 21002)]
-    rules = rules_of(plan, wants, GROUPS)
-    assert [len(rules[name]) for name in plan.nodes] == [1, 1, 1, 1]
-    assert rules["root"][0].actions == (Output(plan.nodes["root"].child_ports["relay"]),)
-    outputs = {action.port_no for action in rules["relay"][0].actions if isinstance(action, Output)}
-    assert outputs == set(plan.nodes["relay"].child_ports.values())
-    for leaf in ("leaf1", "leaf2"):
-        ports = [
-            a.value
-            for a in rules[leaf][0].actions
-            if isinstance(a, SetField) and a.field == "udp_dst"
-        ]
-        assert ports == [21000, 21002]
-
-
-def test_a_stream_that_has_gone_is_passed_over(plan: SitePlan) -> None:
-    wants = [Want(StreamId("gone", "high"), "leaf1", 21000), Want(SOUND, "leaf1", 21001)]
-    rules = rules_of(plan, wants, GROUPS)
-    assert [len(rules[name]) for name in ("root", "relay", "leaf1")] == [1, 1, 1]
+    fabric = Fabric(plan, wants)
+    assert sorted(fabric.send(HIGH)) == expected(plan, wants, HIGH)
+    assert fabric.packets_out("root", plan.nodes["root"].child_ports["relay"]) == 1
+    for leaf, port in plan.nodes["relay"].child_ports.items():
+        assert fabric.packets_out("relay", port) == 1, leaf
 
 
 @given(
@@ -96,20 +147,11 @@ def test_a_stream_that_has_gone_is_passed_over(plan: SitePlan) -> None:
         )
     )
 )
-def test_rules_do_not_hang_on_the_order_of_wishes(plan: SitePlan, wants: set[Want]) -> None:
-    rules = rules_of(plan, sorted(wants), GROUPS)
-    assert rules == rules_of(plan, sorted(wants, reverse=True), GROUPS)
-    streams = {want.stream for want in wants} & GROUPS.keys()
-    assert len(rules["root"]) == len(streams)  # a copy a stream on the first link
-    for leaf in ("leaf1", "leaf2"):
-        wanted = {w.port for w in wants if w.leaf == leaf and w.stream in GROUPS}
-        given_ = {
-            a.value
-            for r in rules[leaf]
-            for a in r.actions
-            if isinstance(a, SetField) and a.field == "udp_dst"
-        }
-        assert given_ == wanted
+def test_exactly_the_wishes_come_true_in_whatever_order(plan: SitePlan, wants: set[Want]) -> None:
+    fabric = Fabric(plan, sorted(wants))
+    assert fabric.compiled(sorted(wants)) == fabric.compiled(sorted(wants, reverse=True))
+    for stream in (HIGH, SOUND):  # one that has gone is passed over
+        assert sorted(fabric.send(stream)) == expected(plan, wants, stream)
 
 
 async def test_direct_carriage_tells_only_what_changed() -> None:
@@ -141,8 +183,3 @@ def test_every_stream_has_a_group_of_its_own(prefix: int) -> None:
         group_address(network, network.num_addresses // 16, 0)
     with pytest.raises(UsageError):
         group_address(network, 0, 16)
-
-
-def test_streams_go_to_the_port_that_the_rules_match(plan: SitePlan) -> None:
-    (rule,) = rules_of(plan, [Want(HIGH, "leaf1", 21000)], GROUPS)["root"]
-    assert rule.match.udp_dst == STREAM_PORT

@@ -10,7 +10,7 @@ from tests.site.conftest import Make
 
 from anabranch.core.errors import UsageError
 from anabranch.site.plan import SitePlan, make_plan, share_ports
-from anabranch.site.settings import Addresses, Ports
+from anabranch.site.settings import Addresses, FabricSettings, Ports, RedundancyLink
 from anabranch.tree.model import Node, Role
 
 
@@ -144,3 +144,45 @@ def test_shares_are_equal_apart_and_inside(first: int, length: int, count: int) 
     assert shares[-1][1] <= first + length
     assert {high - low for low, high in shares} == {(length + 1) // count - 1}
     assert all(one[1] + 1 == other[0] for one, other in pairwise(shares))
+
+
+@given(trees(), st.data())
+def test_redundancy_links_join_any_two_nodes(
+    settings: Make, nodes: list[Node], data: st.DataObject
+) -> None:
+    names = st.sampled_from([node.name for node in nodes])
+    pairs = data.draw(
+        st.lists(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), max_size=5)
+    )
+    redundancy = tuple(RedundancyLink(one, other, 20.0) for one, other in pairs)
+    plan = make_plan(settings(nodes=nodes, fabric=FabricSettings(redundancy)))
+    assert len(plan.links) == len(nodes) - 1 + len(pairs)
+    ends = [(end.namespace, end.device) for link in plan.links for end in link]
+    assert distinct(list(ends))
+    assert len(plan.fabric_links) == 2 * len(plan.links)
+    assert all(link.reverse in plan.fabric_links for link in plan.fabric_links)
+    reserves = {link: info for link, info in plan.fabric_links.items() if info.redundant}
+    assert sorted((link.src.switch, link.dst.switch) for link in reserves) == sorted(
+        chain(pairs, ((other, one) for one, other in pairs))
+    )
+    for link, info in plan.fabric_links.items():
+        numbers = plan.nodes[link.src.switch].ports.values()
+        assert link.src.port_no in numbers
+        assert info.capacity_mbit == (20.0 if info.redundant else 100.0)
+    for node in plan.nodes.values():
+        assert distinct(list(node.ports.values()))
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        (RedundancyLink("leaf1", "nowhere"), "nowhere, which is no node"),
+        (RedundancyLink("leaf1", "leaf1"), "leaf1 with itself"),
+        (RedundancyLink("leaf1", "leaf2", 0.0), "has no rate"),
+    ],
+)
+def test_a_redundancy_link_that_cannot_be_is_refused(
+    settings: Make, link: RedundancyLink, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan(settings(fabric=FabricSettings((link,))))

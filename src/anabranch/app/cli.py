@@ -6,20 +6,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from functools import wraps
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from anabranch import __version__
 from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, check_run_dir, load_config, site_settings
+from anabranch.app.fabric_commands import fabric_app
+from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.core.names import check_name
 from anabranch.host.journal import Journal, holder
@@ -33,37 +32,7 @@ app = typer.Typer(
 )
 channel_app = typer.Typer(help="Add, list and remove channels.", no_args_is_help=True)
 app.add_typer(channel_app, name="channel")
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-P = ParamSpec("P")
-R = TypeVar("R")
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors of ours into one line and exit code 1."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except (AnabranchError, BaseExceptionGroup) as error:
-            errors = _single(error)
-            if not all(isinstance(each, AnabranchError) for each in errors):
-                raise
-            for each in errors:
-                err.print(f"[red]anabranch:[/red] {escape(str(each))}", soft_wrap=True)
-            raise typer.Exit(1) from None
-
-    return wrapped
-
-
-def _single(error: BaseException) -> list[BaseException]:
-    """Return the errors of a group, whatever groups are in it; or the one that is no group."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [single for each in error.exceptions for single in _single(each)]
+app.add_typer(fabric_app, name="fabric")
 
 
 @app.callback(invoke_without_command=True)
@@ -291,12 +260,12 @@ def show_config(
 @app.command()
 @command
 def bench(
-    name: Annotated[str, typer.Argument(help="first-frame, latency, idle or recovery.")],
+    name: Annotated[str, typer.Argument(help="What to measure; see docs/benchmarks.md.")],
     samples: Annotated[int | None, typer.Option("-n", help="How many samples.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
-    from anabranch.app.bench import first_frame, idle, latency, recovery
+    from anabranch.app.bench import failover, first_frame, idle, latency, recovery
     from anabranch.app.bench.report import report
 
     benches = {
@@ -304,6 +273,7 @@ def bench(
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
         "recovery": (recovery.measure, 5),
+        "failover": (failover.measure, 5),
     }
     if name not in benches:
         raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")

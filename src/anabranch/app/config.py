@@ -34,7 +34,14 @@ from anabranch.host.journal import Journal
 from anabranch.host.network import local_addresses, outward_address
 from anabranch.media.errors import RenditionError
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
-from anabranch.site.settings import DEFAULT_NODES, Addresses, Ports, SiteSettings
+from anabranch.site.settings import (
+    DEFAULT_NODES,
+    Addresses,
+    FabricSettings,
+    Ports,
+    RedundancyLink,
+    SiteSettings,
+)
 from anabranch.tree.model import Node, Role
 
 CONFIG_NAME = "anabranch.yaml"
@@ -137,6 +144,22 @@ class AddressesConfig(_Part):
     groups: IPv4Network = IPv4Network("239.192.0.0/16")
 
 
+class RedundancyConfig(_Part):
+    """A link beside the tree."""
+
+    between: tuple[str, str]
+    rate_mbit: float = 100.0
+
+
+class FabricConfig(_Part):
+    """How the switches are joined and controlled."""
+
+    redundancy: tuple[RedundancyConfig, ...] = ()
+    bfd_ms: Annotated[int, Field(ge=0, le=10_000)] = 0
+    controllers: Annotated[int, Field(ge=0, le=2)] = 0
+    dhcp: bool = False
+
+
 class TlsConfig(_Part):
     """HTTPS; without a given certificate one is generated and kept in the state directory."""
 
@@ -175,6 +198,7 @@ class Config(BaseSettings):
     )
     addresses: AddressesConfig = AddressesConfig()
     ports: PortsConfig = PortsConfig()
+    fabric: FabricConfig = FabricConfig()
     video: VideoConfig = VideoConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
@@ -477,6 +501,14 @@ def site_settings(config: Config) -> SiteSettings:
             rtmp=ports.rtmp,
             srt=span(ports.srt),
             rtp=span(ports.rtp),
+        ),
+        fabric=FabricSettings(
+            redundancy=tuple(
+                RedundancyLink(*link.between, link.rate_mbit) for link in config.fabric.redundancy
+            ),
+            bfd_ms=config.fabric.bfd_ms,
+            controllers=config.fabric.controllers,
+            dhcp=config.fabric.dhcp,
         ),
         format=config.video.form,
         ladder=config.video.renditions,

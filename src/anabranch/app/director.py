@@ -1,24 +1,21 @@
 """The director: the process of a site, and the one place where its long-lived tasks start."""
 
 import asyncio
-import secrets
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 
 from anabranch.app.config import Config, check_run_dir, site_settings
+from anabranch.app.serving import listen, operator_token, serve
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
-from anabranch.core.errors import ConflictError, UsageError
+from anabranch.core.errors import UsageError
 from anabranch.host.journal import Journal, hold
 from anabranch.site.settings import SiteSettings
 from anabranch.site.site import Site
@@ -67,7 +64,7 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
         if any(journal.entries()):
             progress("removing what an earlier run left")
             await asyncio.to_thread(journal.undo)
-        with _listen(config.host, config.port) as console, _listen("127.0.0.1", 0) as callbacks:
+        with listen(config.host, config.port) as console, listen("127.0.0.1", 0) as callbacks:
             settings = replace(settings, callback_port=callbacks.getsockname()[1])
             _make_directories(config, settings)
             journal.record("run", settings.run_id)
@@ -78,8 +75,8 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
                 yield (
                     site,
                     {
-                        "console": _serve(make_app(site, token=token), console, pair),
-                        "rtmp-callbacks": _serve(make_callbacks(site), callbacks, None),
+                        "console": serve(make_app(site, token=token), console, pair),
+                        "rtmp-callbacks": serve(make_callbacks(site), callbacks, None),
                     },
                 )
             finally:
@@ -94,81 +91,6 @@ def _make_directories(config: Config, settings: SiteSettings) -> None:
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise UsageError(f"cannot make {error.filename}: {error.strerror}") from error
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is: without
-    # that, answers wait 40 ms for the other side's delayed acknowledgement.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(256)
-        except (OSError, UnicodeError) as error:
-            raise ConflictError(
-                f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)};"
-                " set ANABRANCH_LISTEN, or `listen` in anabranch.yaml"
-            ) from error
-        yield listener
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: signals are the director's business."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _serve(app: Any, listener: socket.socket, pair: tuple[Path, Path] | None) -> None:
-    options: dict[str, Any] = {}
-    if pair is not None:
-        options = {"ssl_certfile": str(pair[0]), "ssl_keyfile": str(pair[1])}
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            server_header=False,
-            **options,
-        )
-    )
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    try:
-        await asyncio.shield(serving)
-    finally:
-        server.should_exit = True
-        # Open event streams would hold the end back: cut, they end as if their client had left.
-        for connection in list(server.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.close()
-        with suppress(asyncio.CancelledError):
-            await serving
-
-
-def operator_token(path: Path) -> str:
-    """Return the operator's token, drawn and kept at the first start.
-
-    An empty file is one that could not be written: nobody's token, so another is drawn.
-
-    Raises:
-        UsageError: it cannot be read or kept.
-    """
-    try:
-        if path.is_file() and (kept := path.read_text("ascii").strip()):
-            return kept
-        token = secrets.token_urlsafe(32)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(token + "\n")
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"the operator's token cannot be kept in {path}: {error}") from error
-    return token
 
 
 class Steps:

@@ -1,19 +1,20 @@
 """The application: routes over a :class:`~anabranch.site.site.Site`."""
 
-import secrets
 import time
 from collections.abc import AsyncIterable
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 import anabranch
-from anabranch.console import models, pages, problems, whep
+from anabranch.console import fabric_api, models, pages, problems, whep
+from anabranch.console.fabric_proxy import make_proxy
 from anabranch.console.limits import LimitBody
 from anabranch.console.metrics import render_metrics
+from anabranch.console.operator_token import operators_only
+from anabranch.site.control import SeparateControl
 from anabranch.site.site import Site
 
 
@@ -38,11 +39,19 @@ def make_app(site: Site, *, token: str) -> FastAPI:
         openapi_url="/api/openapi.json",
     )
     app.state.site = site
+    control = site.underlay.control
+    elsewhere = None
+    if isinstance(control, SeparateControl):
+        app.state.fabric = control.announcements
+        elsewhere = make_proxy(control)
+    elif control is not None:
+        app.state.fabric = control.fabric
     problems.install(app)
     app.add_middleware(LimitBody, limit=128 * 1024)
     app.add_middleware(whep.OpenToOthers)
     app.include_router(_public())
     app.include_router(_operator(token))
+    app.include_router(fabric_api.make_router(token, elsewhere=elsewhere))
     app.include_router(whep.router)
     app.include_router(_metrics())
     pages.install(app)
@@ -92,16 +101,9 @@ def _public() -> APIRouter:
 
 
 def _operator(token: str) -> APIRouter:
-    bearer = HTTPBearer(auto_error=False, description="the operator's token")
-
-    def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        sent = given.credentials if given is not None else ""
-        if not secrets.compare_digest(sent.encode(), token.encode()):
-            raise HTTPException(
-                401, "this needs the operator's token", {"WWW-Authenticate": "Bearer"}
-            )
-
-    router = APIRouter(prefix="/api", tags=["operator"], dependencies=[Depends(authorise)])
+    router = APIRouter(
+        prefix="/api", tags=["operator"], dependencies=[Depends(operators_only(token))]
+    )
 
     @router.post("/channels", status_code=201)
     async def add(wanted: models.ChannelIn, site: TheSite) -> models.ChannelDetailOut:
@@ -129,7 +131,7 @@ def _operator(token: str) -> APIRouter:
     async def overview(site: TheSite) -> models.SiteOut:
         """Show the whole site."""
         return models.SiteOut(
-            **site.overview(), channels=[channel_out(site, c.name) for c in site.channels]
+            **(await site.overview()), channels=[channel_out(site, c.name) for c in site.channels]
         )
 
     @router.get("/seats")

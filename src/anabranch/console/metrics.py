@@ -7,6 +7,7 @@ from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from anabranch.console.fabric_metrics import fabric_metrics
 from anabranch.site.site import Site
 
 
@@ -24,6 +25,9 @@ async def render_metrics(site: Site) -> Response:
     """Return the present figures of a site."""
     metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
     metrics += _process(site)
+    control = site.underlay.control
+    if control is not None and control.fabric is not None:
+        metrics += fabric_metrics(control.fabric)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(metrics))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -79,6 +79,7 @@ class SiteOut(BaseModel):
     channels: list[ChannelOut]
     seats: int
     children: dict[str, dict[str, Any]]
+    controller: str | None
     notes: list[str]
 
 

@@ -5,20 +5,20 @@ machine without switches: the encoder itself sends to the leaf server, and only 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Protocol
 
 from anabranch.core.errors import UsageError
-from anabranch.fabric.controller import Controller
-from anabranch.fabric.flows import Delivery, Hop, MediaFlow, Rule, rules_for
+from anabranch.fabric.intents import Egress, Flow, Intents
+from anabranch.fabric.model import PortRef
+from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
 from anabranch.media.leaf import Inlet
-from anabranch.site.plan import HOST_PORT, UP_PORT, SitePlan
+from anabranch.site.plan import HOST_PORT, SitePlan
 
 STREAM_PORT = 5004
 AUDIO = "audio"
-_COOKIE = 0xAB << 56
 
 Target = tuple[str, int]
 
@@ -74,51 +74,47 @@ class Carriage(Protocol):
 
 
 class SwitchCarriage:
-    """Flow rules in the switches along the tree; the encoders always send to the root switch."""
+    """Flows through the switches; the encoders always send to the root's."""
 
-    def __init__(self, plan: SitePlan, controller: Controller) -> None:
+    def __init__(self, plan: SitePlan, put: Callable[[Intents], Awaitable[frozenset[str]]]) -> None:
         self._plan = plan
-        self._controller = controller
-        # From upstream to downstream: the controller adds from the far end and removes from the
-        # near one, so no packet travels a link whose far end would drop it.
-        self._order = [node.name for node in plan.tree]
+        self._put = put
 
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         return [(group, STREAM_PORT)]
 
     async def carry(self, wants: frozenset[Want], groups: Mapping[StreamId, str]) -> None:
-        await self._controller.apply(rules_of(self._plan, wants, groups), self._order)
+        await self._put(intents_of(self._plan, wants, groups))
 
 
-def rules_of(
-    plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId, str]
-) -> dict[str, list[Rule]]:
-    """Compute the rules of every switch; wants of streams that have gone are left out."""
-    by_stream: dict[StreamId, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for want in sorted(wants):
-        if want.stream in groups:
-            by_stream[want.stream][want.leaf].append(want.port)
-    rules: dict[str, list[Rule]] = {name: [] for name in plan.nodes}
-    for stream, leaves in by_stream.items():
-        flow = MediaFlow(f"{stream.channel}/{stream.name}", groups[stream], STREAM_PORT)
-        hops = []
-        for branching in plan.tree.branchings(leaves):
-            node = plan.nodes[branching.node]
-            deliveries = tuple(
-                Delivery(HOST_PORT, node.host.mac, str(node.overlay_address), port)
-                for port in leaves.get(branching.node, ())
+def intents_of(plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId, str]) -> Intents:
+    """Return one flow for every wanted stream; wants of streams that have gone are left out."""
+    ports: dict[StreamId, set[Egress]] = defaultdict(set)
+    for want in wants:
+        if want.stream not in groups:
+            continue
+        leaf = plan.nodes[want.leaf]
+        ports[want.stream].add(
+            Egress(
+                PortRef(want.leaf, HOST_PORT), leaf.host.mac, str(leaf.overlay_address), want.port
             )
-            hops.append(
-                Hop(
-                    branching.node,
-                    HOST_PORT if branching.node == plan.tree.root.name else UP_PORT,
-                    frozenset(node.child_ports[child] for child in branching.children),
-                    deliveries,
-                )
+        )
+    return Intents(
+        flows=tuple(
+            Flow(
+                f"{stream.channel}/{stream.name}",
+                Match(
+                    eth_type=ETH_IPV4,
+                    ip_proto=IP_UDP,
+                    ipv4_dst=groups[stream],
+                    udp_dst=STREAM_PORT,
+                ),
+                PortRef(plan.tree.root.name, HOST_PORT),
+                frozenset(egress),
             )
-        for switch, added in rules_for(flow, hops, _COOKIE).items():
-            rules[switch] += added
-    return rules
+            for stream, egress in sorted(ports.items())
+        )
+    )
 
 
 class DirectCarriage:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anabranch.site.site import Site
 
 
-def overview(site: "Site") -> dict[str, Any]:
+async def overview(site: "Site") -> dict[str, Any]:
     """Return the whole site's state, its channels excepted."""
     viewers = site.seats.per_leaf()
     ready = {leaf.name: leaf.ready for leaf in site.leaves}
@@ -25,7 +25,7 @@ def overview(site: "Site") -> dict[str, Any]:
             "connected": node["connected"] and ready.get(node["name"], True),
             "viewers": viewers[node["name"]] if node["role"] == "leaf" else None,
         }
-        for node in site.underlay.nodes()
+        for node in await site.underlay.nodes()
     ]
     return {
         "name": site.settings.name,
@@ -36,6 +36,7 @@ def overview(site: "Site") -> dict[str, Any]:
         "nodes": nodes,
         "seats": len(site.seats),
         "children": children(site),
+        "controller": site.underlay.controller,
         "notes": site.notes,
     }
 

@@ -51,6 +51,35 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class RedundancyLink:
+    """A link beside the tree, between any two nodes; flows take it where a tree link fails."""
+
+    one: str
+    other: str
+    rate_mbit: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class FabricSettings:
+    """How the switches are joined and controlled.
+
+    Attributes:
+        redundancy: reserves of the tree's links (seed 000, section 5.2).
+        bfd_ms: interval at which both ends of every link assure each other that it carries
+            packets; 0: only a link that is plainly down counts as down.
+        controllers: 0: the director itself programs the switches; 1 or 2: processes of their own
+            do, of which one is at work and the other stands by.
+        dhcp: give virtual machines on the overlay addresses from its upper half; the server is on
+            the root node, and no other is heard.
+    """
+
+    redundancy: tuple[RedundancyLink, ...] = ()
+    bfd_ms: int = 0
+    controllers: int = 0
+    dhcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
@@ -68,6 +97,7 @@ class SiteSettings:
     nodes: Sequence[Node] = DEFAULT_NODES
     addresses: Addresses = field(default_factory=Addresses)
     ports: Ports = field(default_factory=Ports)
+    fabric: FabricSettings = field(default_factory=FabricSettings)
     format: Format = field(default_factory=Format)
     ladder: tuple[Rendition, ...] = DEFAULT_LADDER
     public_addresses: tuple[str, ...] = ()

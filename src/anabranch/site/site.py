@@ -66,7 +66,7 @@ class Site:
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
         self.underlay: Underlay = (
-            SwitchedUnderlay(settings, journal, self._happened)
+            SwitchedUnderlay(settings, journal, self._happened, self._database)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
         )
@@ -111,6 +111,12 @@ class Site:
         ]
 
     async def run(self) -> None:
+        """Keep everything in step with what is wanted, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.underlay.run(), name="underlay")
+            group.create_task(self._carry(), name="carriage")
+
+    async def _carry(self) -> None:
         """Keep carriage in step with wishes, for ever."""
         while True:
             await self._stale.wait()
@@ -372,9 +378,9 @@ class Site:
 
     # --- what it looks like -------------------------------------------------------------------
 
-    def overview(self) -> dict[str, Any]:
+    async def overview(self) -> dict[str, Any]:
         """Return the site's state as plain data."""
-        return reports.overview(self)
+        return await reports.overview(self)
 
     def children(self) -> dict[str, dict[str, Any]]:
         """Return process number and restarts of every supervised child, by name."""

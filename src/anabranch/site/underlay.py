@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from anabranch.core.errors import UnavailableError
 from anabranch.core.events import Event
-from anabranch.fabric.controller import Controller
+from anabranch.fabric.bridges import Bfd, Bridge, ControllerTarget, Device
+from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
 from anabranch.fabric.errors import FabricError
 from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host import network
@@ -22,11 +23,14 @@ from anabranch.host.process import Child
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.janus_config import JanusSettings
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, SwitchCarriage, Target
+from anabranch.site.control import InsideControl, SeparateControl, switch_directory
 from anabranch.site.plan import BRIDGE, HOST_DEVICE, NodePlan, make_plan
 from anabranch.site.settings import SiteSettings
+from anabranch.store.database import Database
 
 _FORWARDING_KEEPER = Path("/run/anabranch.ip_forward")
 _FORGET_AFTER_S = 8
+_PUNCTUAL_MS = 100
 
 
 class Underlay(Protocol):
@@ -36,6 +40,10 @@ class Underlay(Protocol):
     encoder_namespace: str | None
     encoder_interface: str | None
 
+    @property
+    def controller(self) -> str | None:
+        """The child that programs the switches, None if the director does or there are none."""
+
     async def start(self, progress: Callable[[str], None]) -> None: ...
 
     async def stop(self) -> None: ...
@@ -43,7 +51,14 @@ class Underlay(Protocol):
     def leaves(self) -> list[JanusLeaf]:
         """Return the leaf servers to be started, one for each leaf node."""
 
-    def nodes(self) -> list[dict[str, Any]]: ...
+    @property
+    def control(self) -> InsideControl | SeparateControl | None:
+        """Who programs the switches, if there are any."""
+
+    async def run(self) -> None:
+        """Do what must go on while the site is up, for ever."""
+
+    async def nodes(self) -> list[dict[str, Any]]: ...
 
     def children(self) -> Mapping[str, Child]: ...
 
@@ -54,11 +69,18 @@ class SwitchedUnderlay:
     """Namespaces, links, switches, and the controller that programs them."""
 
     def __init__(
-        self, settings: SiteSettings, journal: Journal, on_event: Callable[[Event], None]
+        self,
+        settings: SiteSettings,
+        journal: Journal,
+        on_event: Callable[[Event], None],
+        database: Database,
     ) -> None:
         self.plan = make_plan(settings)
-        self.controller = Controller(on_event)
-        self.carriage: Carriage = SwitchCarriage(self.plan, self.controller)
+        kind = SeparateControl if settings.fabric.controllers else InsideControl
+        self._control: InsideControl | SeparateControl = kind(
+            settings, self.plan, on_event, database
+        )
+        self.carriage: Carriage = SwitchCarriage(self.plan, self._control.put)
         self.encoder_namespace: str | None = self.plan.nodes[self.plan.tree.root.name].namespace
         self.encoder_interface: str | None = HOST_DEVICE
         self._settings = settings
@@ -67,19 +89,54 @@ class SwitchedUnderlay:
             node.name: OpenVSwitch(
                 node.name,
                 node.namespace,
-                settings.run_dir / node.name / "ovs",
+                switch_directory(settings, node.name),
                 settings.run_id,
                 on_event,
+                # A switch that is late with its assurances looks dead to its neighbours.
+                realtime=0 < settings.fabric.bfd_ms < _PUNCTUAL_MS,
             )
             for node in self.plan.nodes.values()
         }
+        self._dhcp = self._dhcp_server(on_event) if settings.fabric.dhcp else None
 
     async def start(self, progress: Callable[[str], None]) -> None:
         progress("namespaces and links")
         await asyncio.to_thread(self._make_network)
         progress("switches")
+        if isinstance(self._control, InsideControl):
+            await self._control.start()
         await asyncio.gather(*(self._start_switch(node) for node in self.plan.nodes.values()))
+        if isinstance(self._control, SeparateControl):
+            await self._control.start()  # they dial the switches, which must be there
         await self._until_connected()
+
+    def _dhcp_server(self, on_event: Callable[[Event], None]) -> DhcpServer:
+        root = self.plan.nodes[self.plan.tree.root.name]
+        overlay = self._settings.addresses.overlay
+        assert root.host.address is not None
+        return DhcpServer(
+            DhcpSettings(
+                HOST_DEVICE,
+                root.host.address,
+                first=overlay[overlay.num_addresses // 2],
+                last=overlay[-2],
+            ),
+            root.namespace,
+            self._settings.run_dir / root.name / "dhcp",
+            self._settings.run_id,
+            on_event,
+        )
+
+    @property
+    def control(self) -> InsideControl | SeparateControl:
+        return self._control
+
+    @property
+    def controller(self) -> str | None:
+        return self._control.active
+
+    async def run(self) -> None:
+        await self._control.run()
 
     def _make_network(self) -> None:
         for node in self.plan.nodes.values():
@@ -125,27 +182,44 @@ class SwitchedUnderlay:
 
     async def _start_switch(self, node: NodePlan) -> None:
         switch = self._switches[node.name]
-        path = switch.controller_path(BRIDGE)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        await self.controller.listen_unix(path, node.name)
+        interval = self._settings.fabric.bfd_ms
+        watched = self.plan.link_devices[node.name] if interval else ()
+        target = self._control.target(node.name)
         await switch.start()
-        await switch.configure(BRIDGE, node.dpid, node.ports, f"unix:{path}")
+        await switch.apply(
+            [
+                Bridge(
+                    BRIDGE,
+                    tuple(
+                        Device(
+                            name=device,
+                            ofport=number,
+                            bfd=Bfd(interval, interval) if device in watched else None,
+                        )
+                        for device, number in node.ports.items()
+                    ),
+                    node.dpid,
+                    controllers=(ControllerTarget(target),) if target is not None else (),
+                )
+            ]
+        )
 
     async def _until_connected(self, limit: float = 10.0) -> None:
         missing = sorted(self.plan.nodes)
         for _ in range(round(limit / 0.02)):
-            states = self.controller.switches()
-            missing = [n for n in self.plan.nodes if n not in states or not states[n].connected]
+            missing = sorted(self.plan.nodes.keys() - await self._control.connected())
             if not missing:
                 return
             await asyncio.sleep(0.02)
         raise UnavailableError(f"these switches do not connect: {', '.join(missing)}")
 
     async def stop(self) -> None:
+        if self._dhcp is not None:
+            await self._dhcp.stop()
         await asyncio.gather(
             *(switch.stop() for switch in self._switches.values()), return_exceptions=True
         )
-        await self.controller.close()
+        await self._control.stop()
 
     def leaves(self) -> list[JanusLeaf]:
         result = []
@@ -167,31 +241,34 @@ class SwitchedUnderlay:
             result.append(JanusLeaf(settings, heard=heard))
         return result
 
-    def nodes(self) -> list[dict[str, Any]]:
-        states = self.controller.switches()
+    async def nodes(self) -> list[dict[str, Any]]:
+        connected = await self._control.connected()
         return [
             {
                 "name": node.name,
                 "role": str(node.role),
                 "parent": self.plan.tree[node.name].parent,
-                "connected": node.name in states and states[node.name].connected,
+                "connected": node.name in connected,
                 "address": str(node.overlay_address),
             }
             for node in self.plan.nodes.values()
         ]
 
     def children(self) -> Mapping[str, Child]:
-        return {
+        found = {
             child.spec.name: child
             for switch in self._switches.values()
             for child in (switch.ovsdb, switch.vswitchd)
         }
+        if self._dhcp is not None:
+            found[self._dhcp.child.spec.name] = self._dhcp.child
+        return found | dict(self._control.children())
 
     async def port_counters(self) -> list[dict[str, Any]]:
         async def read(node: NodePlan) -> list[dict[str, Any]]:
             devices = {number: device for device, number in node.ports.items()}
             try:
-                stats = await self.controller.port_stats(node.name)
+                stats = await self._control.port_stats(node.name)
             except FabricError:
                 return []
             return [
@@ -217,6 +294,8 @@ class DirectUnderlay:
 
     encoder_namespace: str | None = None
     encoder_interface: str | None = None
+    controller: str | None = None
+    control: InsideControl | SeparateControl | None = None
 
     def __init__(
         self, settings: SiteSettings, retarget: Callable[[StreamId, list[Target]], None]
@@ -256,7 +335,10 @@ class DirectUnderlay:
         )
         return [JanusLeaf(settings)]
 
-    def nodes(self) -> list[dict[str, Any]]:
+    async def run(self) -> None:
+        pass
+
+    async def nodes(self) -> list[dict[str, Any]]:
         return [
             {"name": "leaf1", "role": "leaf", "parent": None, "connected": True, "address": None}
         ]

@@ -24,7 +24,7 @@ _STEADY_S = 2.0
 _LIMIT_S = 15.0
 _HEALTHY_S = 4.0
 """Life of a part before it is killed: one that dies again and again is restarted ever later."""
-_SAMPLER = """
+SAMPLER = """
 () => {
   window.seen = [];
   clearInterval(window.sampler);
@@ -60,9 +60,18 @@ def measure(samples: int) -> list[Result]:
 
 def _outage(site: SiteProcess, page: "Page", part: str) -> float:
     time.sleep(_HEALTHY_S)
-    page.evaluate(_SAMPLER)
+    page.evaluate(SAMPLER)
     time.sleep(1.0)
     os.kill(_process_of(site, part), signal.SIGKILL)
+    return standstill(wait_until_steady(page))
+
+
+def wait_until_steady(page: "Page") -> list[Sample]:
+    """Return the samples since SAMPLER began, once the picture has been in order for a while.
+
+    Raises:
+        UnavailableError: that did not happen in 15 s.
+    """
     time.sleep(_STEADY_S)
     deadline = time.monotonic() + _LIMIT_S
     while time.monotonic() < deadline:
@@ -71,8 +80,8 @@ def _outage(site: SiteProcess, page: "Page", part: str) -> float:
         recent = [delay for at, delay in seen if at > seen[-1][0] - 1000 * _STEADY_S]
         if all(delay is not None and delay < 1000 for delay in recent):
             time.sleep(1.0)  # parts come back into order
-            return standstill(seen)
-    raise UnavailableError(f"the picture did not come back after {part} was killed")
+            return seen
+    raise UnavailableError("the picture did not come back")
 
 
 def standstill(seen: list[Sample]) -> float:

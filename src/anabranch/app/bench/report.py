@@ -35,6 +35,7 @@ class Result:
     max: float | None = None
     target: str | None = None
     peer: Peer | None = None
+    p99: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, without what it does not have."""
@@ -56,10 +57,13 @@ def sampled(
     *,
     target: str | None = None,
     peer: Peer | None = None,
+    digits: int = 1,
+    p99: bool = False,
 ) -> Result:
-    """Return a result from samples."""
-    p50, p95, most = (round(value, 1) for value in percentiles(samples))
-    return Result(metric, unit, len(samples), None, p50, p95, most, target, peer)
+    """Return a result from samples, rounded to ``digits``; ``p99``: with that percentile too."""
+    p50, p95, most = (round(value, digits) for value in percentiles(samples))
+    high = round(quantiles(samples, n=100, method="inclusive")[98], digits) if p99 else None
+    return Result(metric, unit, len(samples), None, p50, p95, most, target, peer, high)
 
 
 def report(bench: str, results: Sequence[Result]) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""A controller in a process of its own: for a site that keeps two, or for any OpenFlow network."""
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI
+
+from anabranch.app.controller_file import ControllerFile
+from anabranch.app.serving import listen, listen_unix, operator_token, serve
+from anabranch.console import fabric_api, problems
+from anabranch.console.control import make_control
+from anabranch.console.limits import LimitBody
+from anabranch.core.errors import UsageError
+from anabranch.core.events import Event
+from anabranch.fabric import intents_json
+from anabranch.fabric.errors import FabricError
+from anabranch.fabric.fabric import Fabric
+from anabranch.fabric.intents import Intents
+from anabranch.fabric.lease import FileLease
+from anabranch.fabric.openflow.messages import ControllerRole
+
+_MAX_BODY = 64 * 1024 * 1024
+_log = structlog.get_logger("anabranch.controller")
+
+
+class RoleLostError(FabricError):
+    """Another controller has taken over."""
+
+
+class ControllerProcess:
+    """One controller: stands by until it holds the lease, then is at work until it ends."""
+
+    def __init__(self, file: ControllerFile) -> None:
+        self._file = file
+        self._lost = asyncio.Event()
+        self._lease = FileLease(file.lease) if file.lease is not None else None
+        self.fabric = Fabric(file.options(), self._happened)
+
+    @property
+    def active(self) -> bool:
+        return self._lease is None or self._lease.held
+
+    async def run(self) -> None:
+        """Control until SIGINT or SIGTERM.
+
+        Raises:
+            UsageError: the file asks for what cannot be had.
+            ConflictError: an address is taken.
+            RoleLostError: another controller has taken over: end, and start anew.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        intents = (
+            intents_json.from_plain(self._file.intents) if self._file.intents is not None else None
+        )
+        with _listen(self._file.api) as listener:
+            try:
+                if self._lease is not None:
+                    await self.fabric.controller.take_role(ControllerRole.SLAVE, 0)
+                await self._meet_switches()
+                async with asyncio.TaskGroup() as group:
+                    _log.info(
+                        "controller.up",
+                        openflow=self._file.listen,
+                        api=self._file.api,
+                        dialling=sum(s.connect is not None for s in self._file.switches),
+                    )
+                    tasks = [
+                        group.create_task(self.fabric.run(), name="fabric"),
+                        group.create_task(self._serve(listener), name="api"),
+                        group.create_task(self._take_over(), name="lease"),
+                        group.create_task(self._until_lost(), name="role"),
+                    ]
+                    if intents is not None or self._lease is None:
+                        wanted = intents if intents is not None else Intents()
+                        tasks.append(group.create_task(self._want(wanted), name="intents"))
+                    await stop.wait()
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                await self.fabric.close()
+                if self._lease is not None:
+                    self._lease.release()
+
+    async def _meet_switches(self) -> None:
+        file = self._file
+        for switch in file.switches:
+            if switch.connect is not None:
+                await self.fabric.controller.connect_unix(switch.connect, switch.name)
+        if file.listen is not None:
+            host, _, port = file.listen.rpartition(":")
+            await self.fabric.controller.listen_tcp(host, int(port), tls=self._tls())
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._file.tls is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_cert_chain(self._file.tls.certificate, self._file.tls.key)
+            context.load_verify_locations(self._file.tls.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"the certificates cannot be used: {error}") from error
+        return context
+
+    async def _want(self, intents: Intents) -> None:
+        with suppress(FabricError):  # logged; the fabric tries again by itself
+            await self.fabric.put(intents, "file")
+
+    async def _take_over(self) -> None:
+        if self._lease is None:
+            return
+        generation = await self._lease.acquire()
+        await self.fabric.controller.take_role(ControllerRole.MASTER, generation)
+        self.fabric.publish(Event("controller.active", str(os.getpid())))
+
+    async def _until_lost(self) -> None:
+        await self._lost.wait()
+        raise RoleLostError("another controller has taken over")
+
+    def _happened(self, event: Event) -> None:
+        _log.info(event.kind, subject=event.subject, **dict(event.data))
+        if event.kind == "controller.role_lost" and self.active:
+            self._lost.set()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        app = FastAPI(title="Anabranch controller", docs_url=None, redoc_url=None)
+        app.state.fabric = self.fabric
+        problems.install(app)
+        app.add_middleware(LimitBody, limit=_MAX_BODY)
+        if listener.family == socket.AF_UNIX:
+            app.include_router(make_control(self.fabric, lambda: self.active))
+        if self._file.token is not None:
+            app.include_router(fabric_api.make_router(operator_token(self._file.token)))
+        await serve(app, listener, None)
+
+
+def _listen(where: str) -> AbstractContextManager[socket.socket]:
+    """Listen at ``unix:PATH`` or ``ADDRESS:PORT``."""
+    if where.startswith("unix:"):
+        return listen_unix(Path(where.removeprefix("unix:")))
+    host, _, port = where.rpartition(":")
+    return listen(host.strip("[]"), int(port))

@@ -1,0 +1,134 @@
+"""The file of a stand-alone controller: its switches, links, and what it shall carry."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anabranch.core.errors import UsageError
+from anabranch.fabric.fabric import Options
+from anabranch.fabric.host_services import Settings, Unicast
+from anabranch.fabric.model import Link, LinkInfo, PortRef
+
+_PORT = re.compile(r"([^:\s]{1,60}):([0-9]{1,10})")
+
+
+def port_ref(text: str) -> PortRef:
+    """Return ``SWITCH:PORT`` as a port.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    found = _PORT.fullmatch(text)
+    if found is None or not 1 <= int(found[2]) <= 0xFFFFFF00:
+        raise ValueError("a port is SWITCH:NUMBER, such as s1:2")
+    return PortRef(found[1], int(found[2]))
+
+
+def _check_port(text: str) -> str:
+    port_ref(text)
+    return text
+
+
+PortText = Annotated[str, AfterValidator(_check_port)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SwitchFile(_Part):
+    """A switch that is expected; one with ``connect`` is dialled at its management socket."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^:\s]+$")]
+    dpid: Annotated[int, Field(ge=0, lt=1 << 64)]
+    connect: Path | None = None
+
+
+class LinkFile(_Part):
+    """A link that is known without discovery, in both directions."""
+
+    between: tuple[PortText, PortText]
+    capacity_mbit: Annotated[float, Field(gt=0)] | None = None
+    redundant: bool = False
+
+
+class TlsFile(_Part):
+    """Certificates of the OpenFlow listener; switches must show one of ``ca``."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class ControllerFile(_Part):
+    """Everything about a stand-alone controller; an empty file takes any switch in."""
+
+    listen: str | None = "0.0.0.0:6653"
+    api: str = "127.0.0.1:8181"
+    token: Path | None = None
+    tls: TlsFile | None = None
+    switches: tuple[SwitchFile, ...] = ()
+    links: tuple[LinkFile, ...] = ()
+    edge: tuple[PortText, ...] = ()
+    discover: bool = True
+    unicast: Unicast = Unicast.ANY
+    dhcp_server: PortText | None = None
+    lease: Path | None = None
+    settle_s: Annotated[float, Field(ge=0, le=60)] = 3.0
+    intents: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ControllerFile":
+        for what in ("name", "dpid"):
+            values = [getattr(switch, what) for switch in self.switches]
+            if len(set(values)) != len(values):
+                raise ValueError(f"two switches have the same {what}")
+        return self
+
+    def options(self) -> Options:
+        """Return what the fabric is to know from the start."""
+        links: dict[Link, LinkInfo] = {}
+        for entry in self.links:
+            link = Link(*map(port_ref, entry.between))
+            info = LinkInfo(capacity_mbit=entry.capacity_mbit, redundant=entry.redundant)
+            links |= {link: info, link.reverse: info}
+        return Options(
+            names={switch.dpid: switch.name for switch in self.switches},
+            adopt=not self.switches,
+            links=links,
+            edge=frozenset(map(port_ref, self.edge)),
+            discover=self.discover,
+            hosts=Settings(
+                unicast=self.unicast,
+                packet_in_rate=500,
+                edge=frozenset(map(port_ref, self.edge)),
+                dhcp_server=port_ref(self.dhcp_server) if self.dhcp_server else None,
+            ),
+            settle_s=self.settle_s,
+        )
+
+
+def read_controller_file(path: Path | None) -> ControllerFile:
+    """Read the file; None is an empty one.
+
+    Raises:
+        UsageError: it cannot be read or something in it is wrong; the message names the place.
+    """
+    if path is None:
+        return ControllerFile()
+    try:
+        content = yaml.safe_load(path.read_text())
+        return ControllerFile.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}:"
+            f" {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise UsageError(f"{path} is wrong: {faults}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = re.sub(r"\s+", " ", str(error))[:300]
+        raise UsageError(f"{path} cannot be read: {text}") from error
