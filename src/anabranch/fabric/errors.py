@@ -1,6 +1,6 @@
 """What can go wrong with switches."""
 
-from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+from anabranch.core.errors import AnabranchError, NotFoundError, UnavailableError, UsageError
 
 
 class FabricError(AnabranchError):
@@ -20,3 +20,7 @@ class ProtocolError(FabricError):
 
 class DisconnectedError(FabricError, UnavailableError):
     """The switch is not connected, or went away before it answered."""
+
+
+class NoPathError(FabricError, NotFoundError):
+    """There is no path of that name."""

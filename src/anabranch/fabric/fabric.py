@@ -7,7 +7,7 @@ present intents and the present network are compiled anew, and the controller se
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +19,7 @@ from anabranch.fabric.compiler import Compiler, Plan
 from anabranch.fabric.controller import Controller, SwitchState
 from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.flow_rules import cookie_of
+from anabranch.fabric.followed import FollowedPaths
 from anabranch.fabric.host_services import (
     Act,
     HostSeen,
@@ -44,6 +45,8 @@ from anabranch.fabric.openflow.messages import (
     PortStats,
 )
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pathlogic import logic as pathlogic
+from anabranch.fabric.pathlogic.logic import NamedRule, Path
 from anabranch.fabric.reactive import ReactiveForwarder
 from anabranch.fabric.tables import Rule, Tables
 from anabranch.fabric.topology import Topology
@@ -66,6 +69,7 @@ class Options:
         hosts: what is done for hosts (ARP, DHCP, unicast); None: nothing.
         settle_s: seconds for which the first rules wait, at most, until every expected switch is
             there and links are found: a network half seen would move flows that need not move.
+        path_logic: name of the plug-in that says how paths past virtual machines are carried.
         counters_s: seconds between two readings of the port counters; 0: never.
     """
 
@@ -76,6 +80,7 @@ class Options:
     discover: bool = False
     hosts: Settings | None = None
     settle_s: float = 3.0
+    path_logic: str = pathlogic.DEFAULT
     counters_s: float = 5.0
 
 
@@ -124,6 +129,7 @@ class Fabric:
         self._compiler = Compiler()
         self._wanted: dict[str, Intents] = {}
         self._merged = Intents()
+        self._paths = FollowedPaths(pathlogic.find(options.path_logic), self.publish)
         self._taps: dict[int, str] = {}
         self._metered: dict[str, tuple[Tables, Tables]] = {}
         self._plan = Plan()
@@ -151,8 +157,37 @@ class Fabric:
         """
         wanted = {**self._wanted, owner: intents}
         merged = _merged(wanted)
-        self._compiler.compile(merged, self.network(), self._extra())
+        self._compiler.compile(self._complete(merged), self.network(), self._extra())
         self._wanted, self._merged = wanted, merged
+        return await self._asked_for()
+
+    async def follow(self, paths: Collection[Path]) -> frozenset[str]:
+        """Want exactly these paths past virtual machines, see :class:`FollowedPaths`.
+
+        Returns and raises as :meth:`put`.
+        """
+        with self._paths.trying(paths, self.network()):
+            self._compiler.compile(self._complete(), self.network(), self._extra())
+        self._wanted.setdefault("paths", Intents())  # from now on somebody wants something
+        return await self._asked_for()
+
+    def followed(self) -> Mapping[str, Path]:
+        """Return the paths that are wanted past virtual machines, by name."""
+        return self._paths.wanted
+
+    def named_rules(self, name: str) -> tuple[NamedRule, ...]:
+        """Return the rules of such a path under the names that people know them by.
+
+        Raises:
+            NoPathError: there is no such path.
+        """
+        return self._paths.named_rules(name, self._plan.trees.get(name), self.network())
+
+    def _complete(self, merged: Intents | None = None) -> Intents:
+        return self._paths.complete(self._merged if merged is None else merged, self.network())
+
+    async def _asked_for(self) -> frozenset[str]:
+        """Return once the switches have what is wanted now."""
         self._asked += 1
         mine = self._asked
         self._stale.set()
@@ -286,7 +321,7 @@ class Fabric:
 
     async def _make_true(self) -> None:
         network = self.network()
-        plan = self._compiler.compile(self._merged, network, self._extra())
+        plan = self._compiler.compile(self._complete(), network, self._extra())
         for warning in sorted(set(plan.warnings) - set(self._plan.warnings)):
             self.publish(Event("fabric.warning", "fabric", {"warning": warning}))
         for name in plan.unreachable.keys() - self._plan.unreachable.keys():

@@ -320,11 +320,15 @@ class OpenVSwitch:
             await asyncio.sleep(0.01)
 
     async def _insert_root(self) -> None:
-        """Make the one row of the table Open_vSwitch, as ``ovs-vsctl init`` does."""
+        """Make the one row of the table Open_vSwitch, as ``ovs-vsctl init`` does.
+
+        ``vlan-limit``: a tagged packet on a bypass has two tags, and the switch must see both.
+        """
         read = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["_uuid"]}
         (found,) = await self.database.transact(read)
         if not result_rows(found):
-            row = {"op": "insert", "table": "Open_vSwitch", "row": {}}
+            limit = {"other_config": ["map", [["vlan-limit", "2"]]]}
+            row = {"op": "insert", "table": "Open_vSwitch", "row": limit}
             await self.database.transact(row)
 
     async def _exit(self, child: Child, role: str, *options: str) -> bool:

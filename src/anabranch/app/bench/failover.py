@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from anabranch.app.bench.browser import chromium, wait_for_picture
@@ -73,11 +73,12 @@ def leaf_of(site: SiteProcess) -> str:
     return str(seats[-1]["leaf"])
 
 
-def _broken(broken: "Iterator[None]") -> None:
-    with contextmanager(lambda: broken)():
+def _broken(broken: AbstractContextManager[None]) -> None:
+    with broken:
         time.sleep(_BROKEN_S)
 
 
+@contextmanager
 def link_down(site: SiteProcess) -> Iterator[None]:
     """Unplug the leaf's link to its relay at the relay's side, and plug it in again."""
     namespace, device = _relay_port(site)
@@ -88,6 +89,7 @@ def link_down(site: SiteProcess) -> Iterator[None]:
         _run("ip", "-n", namespace, "link", "set", device, "up")
 
 
+@contextmanager
 def black_hole(site: SiteProcess) -> Iterator[None]:
     """Let the leaf's link to its relay swallow everything in both directions, unnoticed by it."""
     namespace, device = _relay_port(site)

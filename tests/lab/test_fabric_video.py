@@ -1,0 +1,118 @@
+"""The network and its controllers break under live video, and a browser does not notice.
+
+The leaves are joined by a redundancy link, links are watched by BFD, and there are two controllers.
+How long a picture stands still is measured by ``anabranch bench failover``; here it must go on by
+itself: the same connection, and the same seat.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from tests.lab.page import Page, Watching
+
+from anabranch.app.bench.failover import REDUNDANT, black_hole, leaf_of, link_down
+from anabranch.app.bench.site_process import SiteProcess, running_site
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def redundant() -> Iterator[SiteProcess]:
+    with running_site(**REDUNDANT) as site:
+        yield site
+
+
+@pytest.fixture
+def page(redundant: SiteProcess, watch: Watching) -> Page:
+    page = watch(redundant.url, "test1")
+    page.wait_for_picture()
+    time.sleep(1.0)
+    return page
+
+
+def until(true: Callable[[], bool], what: str, limit_s: float = 10.0) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def links_of(site: SiteProcess, name: str) -> set[tuple[str, str]]:
+    path: dict[str, Any] = site.api("GET", "/api/fabric/paths?limit=100").json()
+    flow = next(item for item in path["items"] if item["name"] == name)
+    return {(hop["src"], hop["dst"]) for hop in flow["links"]}
+
+
+def reserves(site: SiteProcess) -> set[tuple[str, str]]:
+    items = site.api("GET", "/api/fabric/links").json()["items"]
+    return {(link["src"], link["dst"]) for link in items if link["redundant"]}
+
+
+def goes_on(page: Page) -> None:
+    """The picture is fresh, and over the connection it always had."""
+    assert page.outage(5.0) < 4.0
+    assert page.evaluate("window.anabranch.reconnects") == 0
+
+
+@pytest.mark.parametrize("broken", [link_down, black_hole])
+def test_a_broken_link_is_bypassed_and_then_planned_around(
+    redundant: SiteProcess,
+    page: Page,
+    broken: Callable[[SiteProcess], AbstractContextManager[None]],
+) -> None:
+    way = links_of(redundant, "test1/high")
+    seat = redundant.api("GET", "/api/seats").json()[-1]["leaf"]
+    assert not way & reserves(redundant)
+    with broken(redundant):
+        goes_on(page)
+        until(
+            lambda: bool(links_of(redundant, "test1/high") & reserves(redundant)),
+            "the controller has not planned anew",
+        )
+        goes_on(page)
+    until(lambda: links_of(redundant, "test1/high") == way, "the tree link is not used again", 30)
+    goes_on(page)
+    assert leaf_of(redundant) == seat
+
+
+def test_a_viewer_misses_nothing_when_the_controller_at_work_is_killed(
+    redundant: SiteProcess, page: Page, watch: Watching
+) -> None:
+    before = redundant.api("GET", "/api/site").json()
+    lost = page.stats()["packetsLost"]
+    os.kill(before["children"][before["controller"]]["pid"], signal.SIGKILL)
+    until(
+        lambda: (
+            redundant.api("GET", "/api/site").json()["controller"]
+            not in (None, before["controller"])
+        ),
+        "nobody has taken over",
+    )
+    # Whoever took over carries what is wanted now.
+    other = watch(redundant.url, "test2")
+    other.wait_for_picture()
+    goes_on(page)
+    assert page.stats()["packetsLost"] == lost
+
+
+def test_a_viewer_misses_nothing_while_there_is_no_controller_at_all(
+    redundant: SiteProcess, page: Page, watch: Watching
+) -> None:
+    lost = page.stats()["packetsLost"]
+    children = redundant.api("GET", "/api/site").json()["children"]
+    pids = {name: children[name]["pid"] for name in ("controller1", "controller2")}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
+        "no controller is back at work",
+        15,
+    )
+    watch(redundant.url, "test2").wait_for_picture()
+    goes_on(page)
+    assert page.stats()["packetsLost"] == lost
