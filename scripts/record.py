@@ -64,6 +64,8 @@ def row(result: dict) -> str:
     peer = result.get("peer")
     value = result.get("value")
     shown = value if value is not None else f"{result['p50']} / {result['p95']} / {result['max']}"
+    if "p99" in result:
+        shown = f"{shown}; p99 {result['p99']}"
     beside = f"{peer['value']} ({peer['name']})" if peer else ""
     return (
         f"| {result['metric']} | {result['unit']} | {result['n']} | {shown} |"

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -265,29 +266,36 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
-    from anabranch.app.bench import failover, first_frame, idle, latency, recovery
-    from anabranch.app.bench.report import report
+    from anabranch.app.bench import fabric, failover, first_frame, idle, latency, recovery
+    from anabranch.app.bench.report import Result, report
 
-    benches = {
+    benches: dict[str, tuple[Callable[[int], list[Result]], int]] = {
         "first-frame": (first_frame.measure, 30),
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
         "recovery": (recovery.measure, 5),
         "failover": (failover.measure, 5),
+        **{f"fabric-{part}": each for part, each in fabric.parts().items()},
     }
-    if name not in benches:
-        raise UsageError(f"there is no benchmark {name!r}; there are {', '.join(benches)}")
-    measure, usual = benches[name]
+    if name != "fabric" and name not in benches:
+        known = ", ".join([*benches, "fabric (all of its parts)"])
+        raise UsageError(f"there is no benchmark {name!r}; there are {known}")
     if samples is not None and samples < 1:
         raise UsageError("at least one sample")
-    result = report(name, measure(samples or usual))
+    if name == "fabric":
+        results = fabric.measure(samples)
+    else:
+        measure, usual = benches[name]
+        results = measure(samples or usual)
+    result = report(name, results)
     if as_json:
         out.print_json(json.dumps(result))
         return
     machine = result["machine"]
     out.print(f"{name}, {result['date']}, {machine['cores']} cores, {machine['cpu']}")
     for row in result["results"]:
-        figures = "  ".join(f"{k} {row[k]}" for k in ("value", "p50", "p95", "max") if k in row)
+        shown = ("value", "p50", "p95", "p99", "max")
+        figures = "  ".join(f"{k} {row[k]}" for k in shown if k in row)
         out.print(f"  {row['metric']} ({row['unit']}, n={row['n']}): [bold]{figures}[/bold]")
         out.print(f"    target {row.get('target', '-')}", soft_wrap=True)
         if "peer" in row:
