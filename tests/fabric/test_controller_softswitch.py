@@ -10,9 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from anabranch.core.events import Event
+from anabranch.fabric.assembly import base
 from anabranch.fabric.controller import Controller, SwitchState
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
-from anabranch.fabric.frames import ipv4_udp
+from anabranch.fabric.frames import ETH_LLDP, ethernet, ipv4_udp
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Group, Output
 from anabranch.fabric.openflow.messages import (
@@ -23,6 +24,7 @@ from anabranch.fabric.openflow.messages import (
     PacketIn,
 )
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pipeline import EDGE
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import SoftNetwork, line
 from anabranch.fabric.softswitch.switch import SoftSwitch
@@ -176,7 +178,8 @@ async def test_a_refused_reactive_rule_is_counted_and_told_once(bench: Bench) ->
 async def test_ten_thousand_packets_are_held_back_but_a_thousand(bench: Bench) -> None:
     controller, target = await bench.controller()
     farm = await bench.farm(target)
-    await controller.apply({"s1": tables(rule(1, Output(PORT_CONTROLLER, 0xFFFF)))})
+    to_controller = rule(1, Output(PORT_CONTROLLER, 0xFFFF), cookie=INTENT_COOKIE | 1)
+    await controller.apply({"s1": tables(to_controller)})
     with capture_logs() as logs:
         for _ in range(10_000):
             farm.send(S1, FRAME)
@@ -184,6 +187,28 @@ async def test_ten_thousand_packets_are_held_back_but_a_thousand(bench: Bench) -
     assert 1000 <= len(bench.packets) <= 5000
     assert [log["event"] for log in logs] == ["switch.packet_in_flood"]
     assert await controller.apply({"s1": tables(rule(1))}) == frozenset()
+
+
+async def test_a_flood_does_not_hide_the_discovery(bench: Bench) -> None:
+    controller, target = await bench.controller()
+    farm = await bench.farm(target)
+    to_controller = Output(PORT_CONTROLLER, 0xFFFF)
+    flood = Rule(EDGE, 10, Match(in_port=1), (to_controller,), INTENT_COOKIE)
+    await controller.apply({"s1": tables(*base(()).rules, flood)})
+    lldp = ethernet("01:80:c2:00:00:0e", "02:00:00:00:00:01", ETH_LLDP, bytes(50))
+    dropped = controller.packet_ins_dropped
+    with capture_logs():
+        for number in range(4_000):
+            farm.send(S1, FRAME)
+            if number % 40 == 39:
+                farm.send(S1, lldp)
+        await until(lambda: len(bench.packets) + dropped["s1"] == 4_100)
+        assert dropped["s1"] > 0
+        assert [packet.data for _, packet in bench.packets].count(lldp) == 100
+        for _ in range(4_000):  # nor can the discovery be flooded without an end
+            farm.send(S1, lldp)
+        await until(lambda: len(bench.packets) + dropped["s1"] == 8_100)
+    assert [packet.data for _, packet in bench.packets].count(lldp) < 4_000
 
 
 async def test_the_hot_hook_answers_before_anybody_else(bench: Bench) -> None:

@@ -103,6 +103,15 @@ def test_the_most_silent_at_a_full_port_is_forgotten(told: Told) -> None:
     assert known.counts["forgotten"] == 1
 
 
+def test_a_host_that_moves_to_a_full_port_displaces_the_most_silent_there(told: Told) -> None:
+    seen = hosts(told, per_port=2)
+    for number, port in ((0, A), (1, A), (2, B)):
+        seen.seen(mac(number), port, None, float(number), vm=False)
+    seen.seen(mac(2), A, None, 3.0, vm=False)
+    assert seen.at(A) == {mac(1), mac(2)}
+    assert seen.at(B) == frozenset()
+
+
 def test_the_most_silent_of_all_goes_when_the_whole_is_full_but_no_vm(told: Told) -> None:
     known = hosts(told, total=3)
     known.seen(MAC, C, None, 0.0, vm=True)

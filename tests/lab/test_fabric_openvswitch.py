@@ -23,19 +23,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from anabranch.core.events import Event
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.errors import FabricError
-from anabranch.fabric.flows import Delivery, Hop, MediaFlow, rules_for
-from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.actions import Action, Output, SetField
+from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
 from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.fabric.tables import Rule, Tables
 from anabranch.host.process import end_marked, find_marked
 
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.asyncio(loop_scope="module"),  # most tests share a lab, as it was
+]
 
-FLOW = MediaFlow("news-720", "239.1.2.3", 5004)
+GROUP, GROUP_PORT = "239.1.2.3", 5004
 VIEWER_MAC, VIEWER_IP, VIEWER_PORT = "02:00:00:00:00:02", "10.9.0.2", 6000
 BRIDGE = "br0"
 
@@ -142,7 +147,7 @@ class Lab:
     def send(self) -> None:
         assert self.source is not None
         self.sent += 1
-        self.source.sendto(f"{self.sent}".encode(), (FLOW.group, FLOW.udp_port))
+        self.source.sendto(f"{self.sent}".encode(), (GROUP, GROUP_PORT))
 
     async def receive(self, timeout: float = 0.3) -> int | None:
         """Return the number of the next packet the viewer gets, None if there is none in time."""
@@ -187,10 +192,15 @@ def _viewer() -> socket.socket:
     return made
 
 
-@pytest.fixture
-async def lab() -> AsyncIterator[Lab]:
+@pytest.fixture(autouse=True)
+def no_child_left() -> None:
+    """A switch that is shared starts children anew: they are looked for when its lab ends."""
+
+
+async def running() -> AsyncIterator[Lab]:
     directory = Path(tempfile.mkdtemp(prefix="ab-t"))
     lab = Lab(f"ab-t{secrets.token_hex(3)}", directory, f"test-{secrets.token_hex(6)}")
+    others = asyncio.all_tasks()
     try:
         await lab.build()
         yield lab
@@ -202,18 +212,56 @@ async def lab() -> AsyncIterator[Lab]:
             assert "ovs-netdev" not in links
             assert BRIDGE not in links
         assert find_marked(lab.run_id) == []
+        for controller in lab.controllers:
+            await controller.close()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() <= others | {asyncio.current_task()}
     finally:
         await lab.tear_down()
+
+
+fresh = pytest_asyncio.fixture(loop_scope="module", name="fresh")(running)
+shared = pytest_asyncio.fixture(loop_scope="module", scope="module", name="shared")(running)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(shared: Lab) -> Lab:
+    """The lab of all tests that leave both switches at work, with nothing in their tables.
+
+    A test that kills more than once gets a fresh one: pauses grow with each restart.
+    """
+    await shared.connected("root", "leaf")
+    await shared.controller.apply({}, ORDER)
+    for name in ORDER:  # no decision about earlier packets is remembered, as in a new switch
+        control = str(shared.directory / name / "vswitchd.ctl")
+        run("ovs-appctl", "--timeout=5", "-t", control, "revalidator/purge")
+    while await shared.receive(0.01) is not None:
+        pass
+    shared.events.clear()
+    shared.sent = 0
+    return shared
 
 
 def tables(rules: Mapping[str, Iterable[Rule]]) -> dict[str, Tables]:
     return {name: Tables(frozenset(of_switch)) for name, of_switch in rules.items()}
 
 
+def flow_rule(cookie: int, *actions: Action) -> Rule:
+    match = Match(in_port=1, eth_type=ETH_IPV4, ip_proto=IP_UDP, ipv4_dst=GROUP, udp_dst=GROUP_PORT)
+    return Rule(0, 1000, match, actions, cookie)
+
+
+TO_VIEWER = (
+    SetField("eth_dst", VIEWER_MAC),
+    SetField("ipv4_dst", VIEWER_IP),
+    SetField("udp_dst", VIEWER_PORT),
+    Output(2),
+)
+
+
 def wanted(cookie: int = 7) -> dict[str, Tables]:
-    viewer = Delivery(2, VIEWER_MAC, VIEWER_IP, VIEWER_PORT)
-    hops = [Hop("root", 1, frozenset({2})), Hop("leaf", 1, deliveries=(viewer,))]
-    return tables(rules_for(FLOW, hops, cookie))
+    to_leaf, to_viewer = flow_rule(cookie, Output(2)), flow_rule(cookie, *TO_VIEWER)
+    return tables({"root": [to_leaf], "leaf": [to_viewer]})
 
 
 ORDER = ("root", "leaf")
@@ -273,10 +321,11 @@ async def test_a_rule_changes_in_place_without_loss(lab: Lab) -> None:
 
 async def test_a_delivery_to_two_viewers_and_a_plain_copy(lab: Lab) -> None:
     """Three copies of each packet leave by one port, each with its own header."""
-    plain = Delivery(2)
-    first = Delivery(2, VIEWER_MAC, VIEWER_IP, VIEWER_PORT)
-    other = Delivery(2, VIEWER_MAC, VIEWER_IP, VIEWER_PORT + 1)
-    hops = [Hop("root", 1, frozenset({2})), Hop("leaf", 1, deliveries=(plain, other, first))]
+    other = (SetField("udp_dst", VIEWER_PORT + 1), Output(2))
+    rules = {
+        "root": [flow_rule(1, Output(2))],
+        "leaf": [flow_rule(1, Output(2), *TO_VIEWER, *other)],
+    }
     sniffer = socket_in(
         lab.namespace("viewer"),
         lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)),
@@ -284,7 +333,7 @@ async def test_a_delivery_to_two_viewers_and_a_plain_copy(lab: Lab) -> None:
     try:
         sniffer.bind(("eth0", 0x0800))
         sniffer.settimeout(2)
-        await lab.controller.apply(tables(rules_for(FLOW, hops, 1)), ORDER)
+        await lab.controller.apply(tables(rules), ORDER)
         lab.send()
         frames = [await asyncio.to_thread(sniffer.recv, 2048) for _ in range(3)]
     finally:
@@ -294,7 +343,7 @@ async def test_a_delivery_to_two_viewers_and_a_plain_copy(lab: Lab) -> None:
         for frame in frames
     }
     assert seen == {
-        ("01:00:5e:01:02:03", FLOW.group, FLOW.udp_port),
+        ("01:00:5e:01:02:03", GROUP, GROUP_PORT),
         (VIEWER_MAC, VIEWER_IP, VIEWER_PORT),
         (VIEWER_MAC, VIEWER_IP, VIEWER_PORT + 1),
     }
@@ -313,37 +362,37 @@ async def test_rules_are_back_after_the_switch_was_killed(lab: Lab, name: str) -
     kinds = [event.kind for event in lab.events if event.subject in (name, f"{name}-vswitchd")]
     assert kinds.count("child.restarted") == 1
     assert kinds.count("switch.lost") == 1
-    assert kinds.count("switch.connected") == 2
+    assert kinds.count("switch.connected") == 1
 
 
-async def test_the_death_of_the_database_server_is_a_pause(lab: Lab) -> None:
+async def test_the_death_of_the_database_server_is_a_pause(fresh: Lab) -> None:
     """Without its database's lock ovs-vswitchd forwards nothing, so it is replaced as well."""
-    await lab.controller.apply(wanted(), ORDER)
-    leaf = lab.switches["leaf"]
+    await fresh.controller.apply(wanted(), ORDER)
+    leaf = fresh.switches["leaf"]
     for kill in (1, 2, 3):  # again and again: no pause may grow
         pid = leaf.vswitchd.pid
         began = time.monotonic()
         leaf.ovsdb.kill()
         await asyncio.sleep(0.05)
-        report(f"ovsdb-server killed: flow back after {await flow_back(lab, 4) - began:.3f} s")
+        report(f"ovsdb-server killed: flow back after {await flow_back(fresh, 4) - began:.3f} s")
         assert leaf.ovsdb.restarts == kill
         assert leaf.vswitchd.pid != pid
-    assert (await lab.controller.flow_stats("leaf"))[0].cookie == 7
+    assert (await fresh.controller.flow_stats("leaf"))[0].cookie == 7
     ports = {"l1": 1, "l2": 2}
     await leaf.configure(BRIDGE, 2, ports, f"unix:{leaf.controller_path(BRIDGE)}")
-    await lab.drained()
-    lab.send()
-    assert await lab.receive() == lab.sent
+    await fresh.drained()
+    fresh.send()
+    assert await fresh.receive() == fresh.sent
 
 
-async def test_both_killed_at_once_come_back(lab: Lab) -> None:
-    await lab.controller.apply(wanted(), ORDER)
-    leaf = lab.switches["leaf"]
+async def test_both_killed_at_once_come_back(fresh: Lab) -> None:
+    await fresh.controller.apply(wanted(), ORDER)
+    leaf = fresh.switches["leaf"]
     began = time.monotonic()
     leaf.ovsdb.kill()
     leaf.vswitchd.kill()
     await asyncio.sleep(0.05)
-    report(f"both killed: flow back after {await flow_back(lab, 4) - began:.3f} s")
+    report(f"both killed: flow back after {await flow_back(fresh, 4) - began:.3f} s")
 
 
 async def test_a_new_controller_keeps_right_rules_and_removes_strange_ones(lab: Lab) -> None:
@@ -419,6 +468,10 @@ async def test_configure_replaces_ports_and_reports_missing_devices(lab: Lab) ->
             await asyncio.sleep(0.01)
     with pytest.raises(FabricError, match="nothere shall be port 3 but cannot be opened"):
         await leaf.configure(BRIDGE, 2, {"l1": 1, "nothere": 3}, target)
+    await leaf.configure(BRIDGE, 2, {"l1": 1, "l2": 2}, target)
+    async with asyncio.timeout(2):
+        while 2 not in lab.controller.switches()["leaf"].ports:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_switch_whose_children_were_killed_for_good_can_be_started_again(lab: Lab) -> None:
@@ -438,8 +491,8 @@ async def test_a_switch_whose_children_were_killed_for_good_can_be_started_again
     assert await lab.receive() == 1
 
 
-async def test_a_switch_that_hangs_is_killed_and_its_devices_are_removed(lab: Lab) -> None:
-    leaf = lab.switches["leaf"]
+async def test_a_switch_that_hangs_is_killed_and_its_devices_are_removed(fresh: Lab) -> None:
+    leaf = fresh.switches["leaf"]
     assert leaf.vswitchd.pid is not None
     os.kill(leaf.vswitchd.pid, signal.SIGSTOP)
     began = time.monotonic()

@@ -29,6 +29,7 @@ from anabranch.fabric.openflow.messages import (
     GROUP_ALL,
     METER_ALL,
     TABLE_ALL,
+    AggregateStats,
     Bucket,
     BundleAdd,
     BundleControl,
@@ -54,7 +55,7 @@ from anabranch.fabric.openflow.messages import (
 from anabranch.fabric.openflow.oxm import VLAN_PRESENT, Match
 from anabranch.fabric.openflow.session import Refused, SessionEvent, SwitchUp
 from anabranch.fabric.openvswitch import OpenVSwitch
-from anabranch.fabric.tables import INTENT_COOKIE, Rule
+from anabranch.fabric.tables import COOKIE_MASK, INTENT_COOKIE, Rule
 from anabranch.host.process import end_marked
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -259,6 +260,13 @@ async def test_a_switch_holds_what_it_was_told(bridge: Path, version: int) -> No
         assert await peer.do(*WIPE, *METERS, *GROUPS, *(rule.add() for rule in RULES)) == []
         flows = await peer.connection.ask(MultipartRequest(MultipartType.FLOW))
         assert {Rule.installed(flow) for flow in flows if isinstance(flow, FlowStats)} == RULES
+        for cookie in {rule.cookie for rule in RULES}:
+            narrowed = MultipartRequest(
+                MultipartType.AGGREGATE, cookie=cookie, cookie_mask=COOKIE_MASK
+            )
+            (total,) = await peer.connection.ask(narrowed)
+            count = sum(rule.cookie == cookie for rule in RULES)
+            assert total == AggregateStats(0, 0, count)
         groups = await peer.connection.ask(MultipartRequest(MultipartType.GROUP_DESC))
         held = {
             group.group_id: (group.type, [(one.actions, one.watch_port) for one in group.buckets])

@@ -2,24 +2,32 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import ssl
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 
 from anabranch.app.controller_file import ControllerFile
-from anabranch.app.serving import listen, listen_unix, operator_token, serve
+from anabranch.app.serving import (
+    listen,
+    listen_unix,
+    operator_token,
+    raise_file_limit,
+    serve,
+)
 from anabranch.console import fabric_api, problems
 from anabranch.console.control import make_control
 from anabranch.console.limits import LimitBody
 from anabranch.core.errors import UsageError
 from anabranch.core.events import Event
 from anabranch.fabric import intents_json
-from anabranch.fabric.errors import FabricError
+from anabranch.fabric.errors import FabricError, MisuseError
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.lease import FileLease
@@ -54,12 +62,14 @@ class ControllerProcess:
             ConflictError: an address is taken.
             RoleLostError: another controller has taken over: end, and start anew.
         """
+        raise_file_limit()
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         intents = (
             intents_json.from_plain(self._file.intents) if self._file.intents is not None else None
         )
+        paths = [path.path() for path in self._file.paths]
         with _listen(self._file.api) as listener:
             try:
                 if self._lease is not None:
@@ -80,7 +90,11 @@ class ControllerProcess:
                     ]
                     if intents is not None or self._lease is None:
                         wanted = intents if intents is not None else Intents()
-                        tasks.append(group.create_task(self._want(wanted), name="intents"))
+                        work = self._want(lambda: self.fabric.put(wanted, "file"))
+                        tasks.append(group.create_task(work, name="intents"))
+                    if paths:  # at the same time: what is wanted is to be known as a whole
+                        work = self._want(lambda: self.fabric.follow(paths))
+                        tasks.append(group.create_task(work, name="paths"))
                     await stop.wait()
                     for task in tasks:
                         task.cancel()
@@ -95,8 +109,8 @@ class ControllerProcess:
             if switch.connect is not None:
                 await self.fabric.controller.connect_unix(switch.connect, switch.name)
         if file.listen is not None:
-            host, _, port = file.listen.rpartition(":")
-            await self.fabric.controller.listen_tcp(host, int(port), tls=self._tls())
+            host, port = _address(file.listen)
+            await self.fabric.controller.listen_tcp(host, port, tls=self._tls())
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._file.tls is None:
@@ -110,9 +124,13 @@ class ControllerProcess:
             raise UsageError(f"the certificates cannot be used: {error}") from error
         return context
 
-    async def _want(self, intents: Intents) -> None:
-        with suppress(FabricError):  # logged; the fabric tries again by itself
-            await self.fabric.put(intents, "file")
+    async def _want(self, ask: Callable[[], Awaitable[frozenset[str]]]) -> None:
+        try:
+            await ask()
+        except MisuseError:  # the file contradicts itself
+            raise
+        except FabricError:
+            pass  # logged; the fabric tries again by itself
 
     async def _take_over(self) -> None:
         if self._lease is None:
@@ -143,8 +161,14 @@ class ControllerProcess:
 
 
 def _listen(where: str) -> AbstractContextManager[socket.socket]:
-    """Listen at ``unix:PATH`` or ``ADDRESS:PORT``."""
+    """Listen at ``unix:PATH`` or ``ADDRESS:PORT``. Raises as :meth:`ControllerProcess.run`."""
     if where.startswith("unix:"):
         return listen_unix(Path(where.removeprefix("unix:")))
-    host, _, port = where.rpartition(":")
-    return listen(host.strip("[]"), int(port))
+    return listen(*_address(where))
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise UsageError(f"{text[:100]!r} is not ADDRESS:PORT")
+    return host.strip("[]"), int(port)

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from anabranch.console.fabric_json import match_of
 from anabranch.core.errors import UsageError
+from anabranch.core.names import check_name
 from anabranch.fabric.fabric import Options
 from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.pathlogic import extend_match, logic
 
 _PORT = re.compile(r"([^:\s]{1,60}):([0-9]{1,10})")
 
@@ -30,6 +33,13 @@ def port_ref(text: str) -> PortRef:
 def _check_port(text: str) -> str:
     port_ref(text)
     return text
+
+
+def _check_name(text: str) -> str:
+    try:
+        return check_name(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 PortText = Annotated[str, AfterValidator(_check_port)]
@@ -63,6 +73,60 @@ class TlsFile(_Part):
     key: Path
 
 
+class PathFile(_Part):
+    """A path past virtual machines; ``extend_match`` names a file in the seed's format."""
+
+    name: Annotated[str, AfterValidator(_check_name)]
+    ingress: PortText
+    exit: PortText
+    external: str
+    external_mac: str | None = None
+    match: dict[str, int | str] | None = None
+    extend_match: Path | None = None
+    roles: dict[str, logic.Role] = {}
+
+    @model_validator(mode="after")
+    def _one_match(self) -> "PathFile":
+        if (self.match is None) == (self.extend_match is None):
+            raise ValueError("either match or extend_match must be given")
+        return self
+
+    def path(self) -> logic.Path:
+        """Return the path.
+
+        Raises:
+            UsageError: an address or the match is wrong, or its file cannot be read.
+        """
+        if self.extend_match is not None:
+            match = extend_match.to_match(read_extend_match(self.extend_match))
+        else:
+            match = match_of(dict(self.match or {}))
+        return logic.Path(
+            self.name,
+            port_ref(self.ingress),
+            port_ref(self.exit),
+            self.external,
+            match,
+            self.external_mac,
+            self.roles,
+        )
+
+
+def read_extend_match(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a file in the seed's format.
+
+    Raises:
+        UsageError: it cannot be read or is none; the message names it.
+    """
+    try:
+        return extend_match.section_of(path.read_bytes())
+    except (OSError, ValueError) as error:  # ValueError: a name that can be none
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {reason}") from None
+    except UsageError as error:
+        raise UsageError(f"{path} is wrong: {error}") from None
+
+
 class ControllerFile(_Part):
     """Everything about a stand-alone controller; an empty file takes any switch in."""
 
@@ -79,6 +143,8 @@ class ControllerFile(_Part):
     lease: Path | None = None
     settle_s: Annotated[float, Field(ge=0, le=60)] = 3.0
     intents: dict[str, Any] | None = None
+    path_logic: str = logic.DEFAULT
+    paths: tuple[PathFile, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "ControllerFile":
@@ -86,6 +152,8 @@ class ControllerFile(_Part):
             values = [getattr(switch, what) for switch in self.switches]
             if len(set(values)) != len(values):
                 raise ValueError(f"two switches have the same {what}")
+        if len({path.name for path in self.paths}) != len(self.paths):
+            raise ValueError("two paths have the same name")
         return self
 
     def options(self) -> Options:
@@ -108,6 +176,7 @@ class ControllerFile(_Part):
                 dhcp_server=port_ref(self.dhcp_server) if self.dhcp_server else None,
             ),
             settle_s=self.settle_s,
+            path_logic=self.path_logic,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from anabranch.app.config import Config, check_run_dir, site_settings
-from anabranch.app.serving import listen, operator_token, serve
+from anabranch.app.serving import listen, operator_token, raise_file_limit, serve
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
@@ -36,6 +36,7 @@ async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site],
     Raises:
         AnabranchError: it cannot come up; whatever it made is removed again.
     """
+    raise_file_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.markup import escape
@@ -15,12 +16,15 @@ from anabranch.app.client import Client
 from anabranch.app.config import LogConfig, load_config
 from anabranch.app.terminal import JsonFlag, command, out
 from anabranch.core.errors import UsageError
+from anabranch.core.names import check_name
 
 fabric_app = typer.Typer(
     no_args_is_help=True, help="The network beneath the site, and a controller for any other."
 )
 path_app = typer.Typer(no_args_is_help=True, help="Ask for paths of your own.")
 fabric_app.add_typer(path_app, name="path")
+vm_path_app = typer.Typer(no_args_is_help=True, help="Ask for paths past virtual machines.")
+fabric_app.add_typer(vm_path_app, name="vm-path")
 
 _FIELD = re.compile(r"([a-z0-9_]+)=(\S+)")
 
@@ -117,7 +121,7 @@ def flows(
     switch: Annotated[str, typer.Argument(help="Name of the switch.")], as_json: JsonFlag = False
 ) -> None:
     """Show the flow tables of a switch with their counters."""
-    answer = _get(f"/datapaths/{switch}/flows?limit=5000")["items"]
+    answer = _get(f"/datapaths/{quote(switch, safe='')}/flows?limit=5000")["items"]
     rows = [
         (
             str(flow["table"]),
@@ -159,7 +163,7 @@ def paths(as_json: JsonFlag = False) -> None:
             path["name"],
             path["ingress"],
             " ".join(sorted({egress["at"] for egress in path["egresses"]})),
-            " ".join(f"{hop['src']}>{hop['dst']}" for hop in path["links"]),
+            _links(path),
             "unreachable: " + " ".join(path["unreachable"]) if path["unreachable"] else "",
         )
         for path in answer
@@ -191,10 +195,18 @@ def add(
     if as_json:
         out.print_json(json.dumps(answer))
         return
-    links_taken = " ".join(f"{hop['src']}>{hop['dst']}" for hop in answer["path"]["links"])
-    out.print(f"{name} is carried: {links_taken or 'within one switch'}", soft_wrap=True)
-    for at in answer["path"]["unreachable"]:
-        out.print(f"[yellow]There is no way to {at} now.[/yellow]")
+    _print_carried(name, answer["path"])
+
+
+def _print_carried(name: str, path: dict[str, Any]) -> None:
+    if not path["unreachable"] or path["links"]:
+        out.print(f"{name} is carried: {_links(path) or 'within one switch'}", soft_wrap=True)
+    for at in path["unreachable"]:
+        out.print(f"[yellow]There is no way to {escape(at)} now.[/yellow]")
+
+
+def _links(path: dict[str, Any]) -> str:
+    return " ".join(f"{hop['src']}>{hop['dst']}" for hop in path["links"])
 
 
 def _field(text: str) -> tuple[str, int | str]:
@@ -212,8 +224,89 @@ def _field(text: str) -> tuple[str, int | str]:
 @command
 def remove(name: str) -> None:
     """Take a path of your own back."""
-    Client(load_config()).request("DELETE", f"/api/fabric/paths/{name}")
+    _remove("paths", name)
+
+
+def _remove(what: str, name: str) -> None:
+    Client(load_config()).request("DELETE", f"/api/fabric/{what}/{check_name(name)}")
     out.print(f"{name} is gone.")
+
+
+@vm_path_app.command("add")
+@command
+def add_vm_path(
+    name: Annotated[str, typer.Argument(help="a-z, 0-9 and '-'.")],
+    ingress: Annotated[str, typer.Option("--from", help="SWITCH:PORT of the root's VM.")],
+    leaf_exit: Annotated[
+        str, typer.Option("--to", help="SWITCH:PORT of the leaf, towards the physical network.")
+    ],
+    external: Annotated[str, typer.Option(help="IPv4 address that the leaf puts in.")],
+    external_mac: Annotated[
+        str | None, typer.Option(help="Its MAC address; none: the stream's is left.")
+    ] = None,
+    match: Annotated[
+        list[str] | None, typer.Option("--match", help="FIELD=VALUE; may be repeated.")
+    ] = None,
+    extend_match: Annotated[
+        Path | None, typer.Option(help="A file of vpm-extend-match, in place of --match.")
+    ] = None,
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="SWITCH=root, relay or leaf.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Carry what matches through every virtual machine on its way, whichever come and go."""
+    from anabranch.app.controller_file import read_extend_match
+
+    wanted: dict[str, Any] = {
+        "name": name,
+        "ingress": ingress,
+        "exit": leaf_exit,
+        "external": external,
+        "external_mac": external_mac,
+        "match": dict(map(_field, match)) if match else None,
+        "extend_match": read_extend_match(extend_match) if extend_match is not None else None,
+        "roles": dict(map(_role, role or ())),
+    }
+    answer = Client(load_config()).request("POST", "/api/fabric/vm-paths", json=wanted)
+    if as_json:
+        out.print_json(json.dumps(answer))
+        return
+    _print_carried(name, answer["path"])
+    for rule in answer["path"]["rules"]:
+        out.print(f"  {rule['name']}", soft_wrap=True)
+
+
+def _role(text: str) -> tuple[str, str]:
+    switch, equals, role = text.partition("=")
+    if not (switch and equals and role):
+        raise UsageError(f"{text!r} is not SWITCH=ROLE")
+    return switch, role
+
+
+@vm_path_app.command("list")
+@command
+def list_vm_paths(as_json: JsonFlag = False) -> None:
+    """Show the paths past virtual machines with their rules."""
+    answer = _get("/vm-paths?limit=5000")["items"]
+    rows = [
+        (
+            path["name"],
+            path["ingress"],
+            path["exit"],
+            path["external"],
+            " ".join(rule["name"] for rule in path["rules"]),
+        )
+        for path in answer
+    ]
+    _show(answer, rows, ("Path", "From", "To", "External", "Rules"), as_json)
+
+
+@vm_path_app.command("remove")
+@command
+def remove_vm_path(name: str) -> None:
+    """Take a path past virtual machines back."""
+    _remove("vm-paths", name)
 
 
 @fabric_app.command("events")

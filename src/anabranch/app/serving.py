@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ from typing import Any
 import uvicorn
 
 from anabranch.core.errors import ConflictError, UsageError
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many open files as it may: every switch and viewer needs one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

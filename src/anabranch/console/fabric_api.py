@@ -2,115 +2,32 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Mapping
+from collections.abc import AsyncIterable, Collection
 from contextlib import aclosing, suppress
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, WebSocket
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketDisconnect
 
 from anabranch.console import fabric_json as convert
 from anabranch.console import fabric_models as models
+from anabranch.console.fabric_paths import make_paths
+from anabranch.console.fabric_view import FabricView, Limit, Offset, TheFabric, fabric_of, page
 from anabranch.console.models import EventOut
 from anabranch.console.operator_token import is_operator, operators_only
-from anabranch.core.errors import ConflictError, NotFoundError, UnavailableError
+from anabranch.core.errors import NotFoundError, UnavailableError
 from anabranch.core.events import Event
-from anabranch.core.names import check_name
 from anabranch.fabric.controller import SwitchState
-from anabranch.fabric.intents import Egress, Flow, Intents
-from anabranch.fabric.model import Link, LinkInfo, Network
 from anabranch.fabric.notices import kind_wanted
-from anabranch.fabric.notify import Notifier, SubscriptionState
-from anabranch.fabric.openflow.messages import (
-    FlowStats,
-    GroupDesc,
-    GroupStats,
-    MeterConfig,
-    MeterStats,
-    PortStats,
-)
+from anabranch.fabric.notify import SubscriptionState
 
-OWNER = "operator"
-"""Whose intents the paths are that are asked for here."""
 FAMILIES = frozenset(
-    ("switch", "port", "link", "host", "vm", "topology", "flow", "callback", "controller")
+    ("switch", "port", "link", "host", "vm", "topology", "flow", "path", "callback", "controller")
 )
 _HELLO_LIMIT = 4096
 _HELLO_TIMEOUT = 5.0
 _POLICY_VIOLATION = 1008
-_Made = TypeVar("_Made")
-
-
-class TreeView(Protocol):
-    """The way a flow takes."""
-
-    @property
-    def links(self) -> Collection[Link]: ...
-
-
-class PlanView(Protocol):
-    """What follows from intents and network."""
-
-    @property
-    def trees(self) -> Mapping[str, TreeView]: ...
-
-    @property
-    def unreachable(self) -> Mapping[str, frozenset[Egress]]: ...
-
-    @property
-    def bypasses(self) -> Mapping[Link, tuple[Link, ...]]: ...
-
-
-class FabricView(Protocol):
-    """What is served here. Awaited methods raise ``FabricError``, disconnected or not answering."""
-
-    @property
-    def notifier(self) -> Notifier: ...
-
-    def network(self) -> Network: ...
-
-    def switches(self) -> Mapping[str, SwitchState]: ...
-
-    def intents(self, owner: str | None = None) -> Intents:
-        """Return what ``owner`` wants, or what all want together."""
-
-    def plan(self) -> PlanView: ...
-
-    async def put(self, intents: Intents, owner: str = ...) -> frozenset[str]:
-        """Want exactly ``intents`` for ``owner``; return the switches that are not connected."""
-
-    def declare(self, links: Mapping[Link, LinkInfo]) -> None: ...
-
-    async def port_stats(self, switch: str) -> list[PortStats]: ...
-
-    async def flows(self, switch: str) -> list[FlowStats]: ...
-
-    async def groups(self, switch: str) -> list[tuple[GroupDesc, GroupStats | None]]: ...
-
-    async def meters(self, switch: str) -> list[tuple[MeterConfig, MeterStats | None]]: ...
-
-    def subscribe(self) -> AsyncGenerator[Event, None]: ...
-
-    async def recent_events(self, limit: int) -> list[Event]: ...
-
-
-def fabric_of(connection: HTTPConnection) -> FabricView:
-    """Return the fabric that a request is about: ``app.state.fabric``.
-
-    Raises:
-        UnavailableError: this site has none.
-    """
-    fabric: FabricView | None = getattr(connection.app.state, "fabric", None)
-    if fabric is None:
-        raise UnavailableError("this site has no fabric: it carries without switches")
-    return fabric
-
-
-TheFabric = Annotated[FabricView, Depends(fabric_of)]
-Limit = Annotated[int, Query(ge=1, le=5000, description="entries of this answer, at most")]
-Offset = Annotated[int, Query(ge=0, description="entries to leave out first")]
 Datapath = Annotated[str, Path(max_length=64, examples=["relay"])]
 KindsQuery = Annotated[models.Kinds, Query(description="vm.added, link.* ...; none: all")]
 
@@ -122,7 +39,7 @@ def make_router(token: str, *, elsewhere: APIRouter | None = None) -> APIRouter:
     """
     router = APIRouter(prefix="/api/fabric")
     only = [Depends(operators_only(token))]
-    known = (_network(), _paths()) if elsewhere is None else (elsewhere,)
+    known = (_network(), make_paths()) if elsewhere is None else (elsewhere,)
     for part in (_callbacks(), _events(), *known):
         router.include_router(part, dependencies=only, tags=["fabric"])
     router.include_router(_socket(token))
@@ -160,7 +77,7 @@ def _network() -> APIRouter:
         switch_of(fabric, name)
         found = [f for f in await fabric.flows(name) if table is None or f.table_id == table]
         found.sort(key=lambda f: (f.table_id, -f.priority, str(f.match)))
-        return _page(found, offset, limit, convert.flow_out)
+        return page(found, offset, limit, convert.flow_out)
 
     @router.get("/datapaths/{name}/groups")
     async def groups(
@@ -169,7 +86,7 @@ def _network() -> APIRouter:
         """Read the groups of a switch."""
         switch_of(fabric, name)
         found = sorted(await fabric.groups(name), key=lambda pair: pair[0].group_id)
-        return _page(found, offset, limit, lambda pair: convert.group_out(*pair))
+        return page(found, offset, limit, lambda pair: convert.group_out(*pair))
 
     @router.get("/datapaths/{name}/meters")
     async def meters(
@@ -178,7 +95,7 @@ def _network() -> APIRouter:
         """Read the meters of a switch."""
         switch_of(fabric, name)
         found = sorted(await fabric.meters(name), key=lambda pair: pair[0].meter_id)
-        return _page(found, offset, limit, lambda pair: convert.meter_out(*pair))
+        return page(found, offset, limit, lambda pair: convert.meter_out(*pair))
 
     @router.get("/ports")
     async def ports(
@@ -198,7 +115,7 @@ def _network() -> APIRouter:
     ) -> models.Page[models.LinkOut]:
         """List the links, each direction as an entry of its own."""
         found = sorted(fabric.network().links.items(), key=lambda item: item[0])
-        return _page(found, offset, limit, lambda item: convert.link_out(*item))
+        return page(found, offset, limit, lambda item: convert.link_out(*item))
 
     @router.put("/links", status_code=204)
     async def declare(wanted: models.LinksIn, fabric: TheFabric) -> None:
@@ -214,71 +131,7 @@ def _network() -> APIRouter:
     ) -> models.Page[models.HostOut]:
         """List what has a MAC address at the edge, by address."""
         found = sorted(fabric.network().hosts.values(), key=lambda host: host.mac)
-        return _page(found, offset, limit, convert.host_out)
-
-    return router
-
-
-def _paths() -> APIRouter:
-    router = APIRouter()
-    changing = asyncio.Lock()  # what is wanted is read, changed and put back
-
-    async def want(fabric: FabricView, flows: list[Flow]) -> frozenset[str]:
-        taps = fabric.intents(OWNER).taps
-        return await fabric.put(Intents(tuple(flows), taps), OWNER)
-
-    def others(fabric: FabricView, name: str) -> list[Flow]:
-        return [flow for flow in fabric.intents(OWNER).flows if flow.name != name]
-
-    @router.get("/paths")
-    async def paths(
-        fabric: TheFabric, limit: Limit = 500, offset: Offset = 0
-    ) -> models.Page[models.PathOut]:
-        """List every flow with the way it takes now."""
-        found = sorted(fabric.intents().flows, key=lambda flow: flow.name)
-        own = fabric.intents(OWNER).names
-        return _page(found, offset, limit, lambda f: path_out(fabric.plan(), f, f.name in own))
-
-    @router.get("/paths/{name}")
-    async def path(name: str, fabric: TheFabric) -> models.PathOut:
-        """Show one flow."""
-        return _path_named(fabric, name)
-
-    @router.post("/paths", status_code=201)
-    async def add(wanted: models.PathIn, fabric: TheFabric) -> models.PathMadeOut:
-        """Ask for a path; the answer comes when the switches have confirmed their rules."""
-        flow = convert.flow_of(check_name(wanted.name), wanted)
-        async with changing:
-            if flow.name in fabric.intents().names:
-                raise ConflictError(f"the name {flow.name} is taken")
-            pending = await want(fabric, [*others(fabric, flow.name), flow])
-            return _made(fabric, flow.name, pending)
-
-    @router.put("/paths/{name}")
-    async def change(name: str, wanted: models.PathChange, fabric: TheFabric) -> models.PathMadeOut:
-        """Change a path that was asked for here; what stays the same goes on uninterrupted."""
-        flow = convert.flow_of(name, wanted)
-        async with changing:
-            _check_own(fabric, name)
-            pending = await want(fabric, [*others(fabric, name), flow])
-            return _made(fabric, name, pending)
-
-    @router.delete("/paths/{name}", status_code=204)
-    async def remove(name: str, fabric: TheFabric) -> None:
-        """Take back a path that was asked for here."""
-        async with changing:
-            _check_own(fabric, name)
-            await want(fabric, others(fabric, name))
-
-    @router.get("/intents")
-    async def intents(fabric: TheFabric) -> models.IntentsOut:
-        """Show what is wanted of the fabric as a whole, and what cannot be had now."""
-        unreachable = {
-            name: sorted({str(egress.at) for egress in egresses})
-            for name, egresses in fabric.plan().unreachable.items()
-            if egresses
-        }
-        return convert.intents_out(fabric.intents(), unreachable)
+        return page(found, offset, limit, convert.host_out)
 
     return router
 
@@ -441,31 +294,6 @@ def datapath_out(name: str, state: SwitchState) -> models.DatapathOut:
     )
 
 
-def path_out(plan: PlanView, flow: Flow, own: bool) -> models.PathOut:
-    """Return a flow and the way it takes."""
-    tree = plan.trees.get(flow.name)
-    links = sorted(tree.links) if tree is not None else []
-    hops = []
-    for link in links:
-        bypass = plan.bypasses.get(link) if flow.protected else None
-        around = None if bypass is None else [str(step.src) for step in bypass]
-        hops.append(models.HopOut(src=str(link.src), dst=str(link.dst), bypass=around))
-    return models.PathOut(
-        name=flow.name,
-        match=convert.match_out(flow.match),
-        ingress=str(flow.ingress),
-        egresses=[convert.egress_out(egress) for egress in sorted(flow.egress, key=repr)],
-        through=[models.ServiceIO(to=str(s.to), back=str(s.back)) for s in flow.through],
-        policy=flow.policy,
-        protected=flow.protected,
-        rate_kbps=flow.rate_kbps,
-        priority=flow.priority,
-        links=hops,
-        unreachable=sorted({str(e.at) for e in plan.unreachable.get(flow.name, ())}),
-        own=own,
-    )
-
-
 def told(event: Event, kinds: Collection[str]) -> bool:
     """Say whether an event is one of the network and of a kind that was asked for."""
     return event.kind.partition(".")[0] in FAMILIES and kind_wanted(event.kind, kinds)
@@ -474,30 +302,3 @@ def told(event: Event, kinds: Collection[str]) -> bool:
 def event_out(event: Event) -> EventOut:
     """Return an event."""
     return EventOut(kind=event.kind, subject=event.subject, time=event.time, data=dict(event.data))
-
-
-def _path_named(fabric: FabricView, name: str) -> models.PathOut:
-    for flow in fabric.intents().flows:
-        if flow.name == name:
-            return path_out(fabric.plan(), flow, name in fabric.intents(OWNER).names)
-    raise NotFoundError(f"there is no path {name[:40]!r}")
-
-
-def _made(fabric: FabricView, name: str, pending: Collection[str]) -> models.PathMadeOut:
-    return models.PathMadeOut(path=_path_named(fabric, name), pending=sorted(pending))
-
-
-def _check_own(fabric: FabricView, name: str) -> None:
-    if name in fabric.intents(OWNER).names:
-        return
-    if name in fabric.intents().names:
-        raise ConflictError(f"the path {name} is the site's own")
-    raise NotFoundError(f"there is no path {name[:40]!r}")
-
-
-def _page(
-    entries: list[Any], offset: int, limit: int, convert_one: Callable[[Any], _Made]
-) -> models.Page[_Made]:
-    """Convert only what is shown."""
-    shown = [convert_one(entry) for entry in entries[offset : offset + limit]]
-    return models.Page(total=len(entries), offset=offset, items=shown)

@@ -16,10 +16,12 @@ from anabranch.console.fabric_models import (
     LinkOut,
     LinksIn,
     MeterOut,
+    NamedRuleOut,
     PathChange,
     PortCountersOut,
     PortOut,
     TapOut,
+    VmPathIn,
 )
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Egress, Flow, Intents, Service, Tap
@@ -52,6 +54,8 @@ from anabranch.fabric.openflow.messages import (
     PortStats,
 )
 from anabranch.fabric.openflow.oxm import FIELDS, Match
+from anabranch.fabric.pathlogic import extend_match
+from anabranch.fabric.pathlogic.logic import NamedRule, Path
 from anabranch.fabric.tables import INTENT_COOKIE, REACTIVE_COOKIE
 
 _PORT_NAMES = {PORT_CONTROLLER: "controller", PORT_IN_PORT: "in_port", PORT_LOCAL: "local"}
@@ -277,6 +281,36 @@ def flow_of(name: str, wanted: PathChange) -> Flow:
         protected=wanted.protected,
         rate_kbps=wanted.rate_kbps,
         priority=wanted.priority,
+    )
+
+
+def vm_path_of(name: str, wanted: VmPathIn) -> Path:
+    """Return the path past virtual machines that is asked for.
+
+    Raises:
+        MisuseError: an address is none, or the match does not fit or is not said once.
+    """
+    if wanted.extend_match is not None and wanted.match is None:
+        match = extend_match.to_match(wanted.extend_match)
+    elif wanted.match is not None and wanted.extend_match is None:
+        match = match_of(wanted.match)
+    else:
+        raise MisuseError("either match or extend_match must be given")
+    return Path(
+        name,
+        port_of(wanted.ingress),
+        port_of(wanted.exit),
+        wanted.external,
+        match,
+        wanted.external_mac,
+        wanted.roles,
+    )
+
+
+def named_rule_out(rule: NamedRule) -> NamedRuleOut:
+    """Return a rule under its name."""
+    return NamedRuleOut(
+        name=rule.name, switch=rule.switch, in_port=rule.in_port, out_port=rule.out_port
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from anabranch.fabric.intents import Policy
 from anabranch.fabric.notices import Encoding
+from anabranch.fabric.pathlogic.logic import Role
 
 PortText = Annotated[
     str,
@@ -271,7 +272,7 @@ class PathOut(BaseModel):
     protected: bool
     rate_kbps: int | None
     priority: int
-    links: list[HopOut] = Field(description="each carries one copy")
+    links: list[HopOut] = Field(description="each carries one copy; from the ingress on")
     unreachable: list[PortText] = Field(description="egresses without a way to them now")
     own: bool = Field(description="asked for here, not by the site itself")
 
@@ -280,6 +281,78 @@ class PathMadeOut(BaseModel):
     """A path, and the switches that get their rules only when they connect."""
 
     path: PathOut
+    pending: list[str]
+
+
+class VmPathIn(In):
+    """A path from a root to a leaf that passes every virtual machine on its way."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "stream",
+                    "ingress": "root:10",
+                    "exit": "leaf:99",
+                    "external": "192.168.1.181",
+                    "extend_match": {
+                        "dataLayerType": "0x0800",
+                        "networkDestination": "10.0.0.255",
+                        "networkDestinationMaskLen": 32,
+                    },
+                    "roles": {"root": "root", "leaf": "leaf"},
+                }
+            ]
+        },
+    )
+
+    name: Annotated[str, Field(max_length=40, description="a-z, 0-9 and '-', at most 40")]
+    ingress: Annotated[PortText, Field(description="switch:number of the root's VM")]
+    exit: Annotated[PortText, Field(description="switch:number towards the physical network")]
+    external: Annotated[str, Field(max_length=15, description="IPv4 address that the leaf puts in")]
+    external_mac: Annotated[
+        str | None, Field(max_length=17, description="and its MAC address; null: it is left")
+    ] = None
+    match: Annotated[MatchFields | None, Field(description="either this")] = None
+    extend_match: Annotated[
+        dict[str, Any] | None,
+        Field(max_length=40, description="or an object with the keys of `vpm-extend-match`"),
+    ] = None
+    roles: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Role],
+        Field(max_length=1000, description="by switch; any other is a relay"),
+    ] = {}
+
+
+class NamedRuleOut(BaseModel):
+    """A rule under the name that people know it by."""
+
+    name: str = Field(examples=["RTP_PASSTHROUGH0000000000000001", "RTP_TOVNET4_0000000000000002"])
+    switch: str
+    in_port: int | None = Field(description="null: packets may come by any link")
+    out_port: int
+
+
+class VmPathOut(BaseModel):
+    """A path past virtual machines and what it is made of now."""
+
+    name: str
+    ingress: PortText
+    exit: PortText
+    external: str
+    external_mac: str | None
+    match: dict[str, Any]
+    roles: dict[str, Role]
+    rules: list[NamedRuleOut] = Field(description="from root to leaf; none: it cannot be now")
+    links: list[HopOut]
+    unreachable: list[PortText] = Field(description="the exit, if there is no way to it now")
+
+
+class VmPathMadeOut(BaseModel):
+    """A path, and the switches that get their rules only when they connect."""
+
+    path: VmPathOut
     pending: list[str]
 
 

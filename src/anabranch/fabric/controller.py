@@ -45,7 +45,7 @@ from anabranch.fabric.openflow.messages import (
 )
 from anabranch.fabric.openflow.oxm import EVERYTHING, Match
 from anabranch.fabric.openflow.session import Refused, SessionEvent, SwitchUp
-from anabranch.fabric.packet_gate import PacketGate
+from anabranch.fabric.packet_gate import DISCOVERY_RATE, PacketGate, is_discovery
 from anabranch.fabric.reconcile import check_sizes
 from anabranch.fabric.reconciler import Reconciler
 from anabranch.fabric.reports import Reports
@@ -60,8 +60,13 @@ from anabranch.fabric.tables import (
 )
 
 _REACTIVE = "reactive rule"
-# A switch without groups or meters refuses these: there is nothing to complain of.
-_OPTIONAL = ("group desc request", "group stats request", "meter config request")
+# A switch without groups, meters or sums refuses these: there is nothing to complain of.
+_OPTIONAL = (
+    "aggregate request",
+    "group desc request",
+    "group stats request",
+    "meter config request",
+)
 _E = TypeVar("_E", bound=Entry)
 _log = structlog.get_logger("anabranch.fabric")
 
@@ -102,7 +107,8 @@ class Controller:
         on_switch: gets a switch's state when it has connected or a port has changed; None: lost.
         hot: gets every PACKET_IN as it came; returns bytes that are sent to the switch, or None.
         packet_in_rate: how many packets/s a switch may hand to ``on_packet_in``, and how many at
-            once after a pause; the others are dropped.
+            once after a pause; the others are dropped. Frames of the discovery have a rate of
+            their own, DISCOVERY_RATE, so that a host that floods does not hide the links.
 
     Attributes:
         protocol_errors: connections ended because their switch broke the protocol, by switch.
@@ -224,9 +230,13 @@ class Controller:
             raise FabricError("; ".join(failures[0] for failures in outcome.failures.values()))
         return frozenset(outcome.pending & wanted.keys())
 
-    async def audit(self) -> frozenset[str]:
-        """Read what every connected switch holds, repair it, and return who had to be repaired."""
-        return await self._reconciler.audit()
+    async def audit(self, *, whole: bool = True) -> frozenset[str]:
+        """Read what every connected switch holds, repair it, and return who had to be repaired.
+
+        Not ``whole``: as it is done every half minute. Flows are counted, and what a switch holds
+        is read only if that count is wrong, or every tenth time.
+        """
+        return await self._reconciler.audit(whole=whole)
 
     async def take_role(self, role: ControllerRole, generation_id: int) -> None:
         """Have ``role`` at every switch that is there or comes.
@@ -352,7 +362,8 @@ class Controller:
         if name not in self._switches:
             now = asyncio.get_running_loop().time()
             gate = PacketGate(now, self._packet_in_rate, self._packet_in_rate)
-            self._switches[name] = Switch(name, gate)
+            discovery = PacketGate(now, DISCOVERY_RATE, DISCOVERY_RATE)
+            self._switches[name] = Switch(name, gate, discovery)
         return self._switches[name]
 
     def _role_lost(self, name: str, reason: str) -> None:
@@ -437,7 +448,7 @@ class Controller:
 
     def _hook(self, switch: Switch) -> Callable[[bytes], bytes | None]:
         """Return what a connection does with each PACKET_IN before anybody reads it."""
-        name, hot, gate = switch.name, self._hot, switch.gate
+        name, hot = switch.name, self._hot
         now = asyncio.get_running_loop().time
 
         def hook(raw: bytes) -> bytes | None:
@@ -451,6 +462,7 @@ class Controller:
                     return reply
             if self._on_packet_in is None:
                 return b""
+            gate = switch.discovery_gate if is_discovery(raw) else switch.gate
             if gate.admits(now()):
                 return None
             self.packet_ins_dropped[name] += 1

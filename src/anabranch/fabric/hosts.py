@@ -120,10 +120,9 @@ class Hosts:
         if not self._allowed(port, now):
             self.counts["excess"] += 1
             return True
-        if known is None:
-            self._make_room(port)
-        else:
+        if known is not None:
             self._detach(known)
+        self._make_room(port, more=known is None)
         host = Host(mac, at, ipv4 or (known.ipv4 if known else None), vm)
         port.macs[mac] = None
         self._refresh(host, now)
@@ -175,11 +174,12 @@ class Hosts:
         port.allowance -= 1
         return True
 
-    def _make_room(self, port: _Port) -> None:
+    def _make_room(self, port: _Port, *, more: bool) -> None:
+        """Forget whoever is one too many at the port, or, if there will be ``more``, in all."""
         if len(port.macs) >= self._rules.per_port:
             self._forget(next(iter(port.macs)))
             self.counts["forgotten"] += 1
-        if len(self._hosts.now) >= self._rules.total:
+        if more and len(self._hosts.now) >= self._rules.total:
             self._forget(next(iter(self._plain or self._vms)))
             self.counts["forgotten"] += 1
 

@@ -1,5 +1,20 @@
 """How many packets a switch may hand to the controller: a token bucket."""
 
+import struct
+
+from anabranch.fabric.pipeline import CLASSIFY
+from anabranch.fabric.tables import INTENT_COOKIE
+
+DISCOVERY_RATE = 200.0
+"""Frames/s of the discovery that a switch may hand over, each link sending one a few times/s."""
+_PACKET_IN = struct.Struct("!15xBQ")  # table_id and cookie, in the same place since OpenFlow 1.3
+_BY_DISCOVERY = CLASSIFY, INTENT_COOKIE
+
+
+def is_discovery(packet_in: bytes) -> bool:
+    """Say whether the rule for LLDP has sent this PACKET_IN: no other of CLASSIFY sends any."""
+    return len(packet_in) >= _PACKET_IN.size and _PACKET_IN.unpack_from(packet_in) == _BY_DISCOVERY
+
 
 class PacketGate:
     """Lets ``rate`` packets/s through, and ``burst`` at once after a pause.

@@ -1,13 +1,12 @@
 """Keeps all switches equal to what is wanted: now, when one comes back, and every half minute."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from anabranch.fabric.errors import DisconnectedError, FabricError
-from anabranch.fabric.flows import sending_order
 from anabranch.fabric.groups import SLOW_BUCKETS
 from anabranch.fabric.reports import Reports
 from anabranch.fabric.roles import Roles
@@ -17,6 +16,16 @@ from anabranch.fabric.tables import NOTHING, Tables
 AUDIT_S = 30.0
 _AUDIT_SHARE = 50  # an audit rests so many times as long as it took
 _log = structlog.get_logger("anabranch.fabric")
+
+
+def sending_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return ``names`` from upstream to downstream: as in ``order``, then the others by name.
+
+    Additions are sent in reverse and deletions as it is, so that a flow reaches a switch only
+    while that switch has a rule for it.
+    """
+    place = {name: number for number, name in enumerate(order)}
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
 @dataclass(slots=True)
@@ -71,10 +80,13 @@ class Reconciler:
         self._settling[name] = task
         task.add_done_callback(lambda _: self._settled(name))
 
-    async def audit(self) -> frozenset[str]:
-        """Read what every connected switch holds, repair it, and return who had to be repaired."""
+    async def audit(self, *, whole: bool) -> frozenset[str]:
+        """Look at every connected switch, repair it, and return who had to be repaired.
+
+        ``whole``: read all that they hold, not only where :meth:`Switch.glance` sees a difference.
+        """
         names = [name for name, switch in self._switches.items() if switch.connection is not None]
-        repaired = await asyncio.gather(*map(self._audit, names))
+        repaired = await asyncio.gather(*(self._audit(name, whole=whole) for name in names))
         return frozenset(name for name, did in zip(names, repaired, strict=True) if did)
 
     async def tell_roles(self) -> list[str]:
@@ -203,15 +215,15 @@ class Reconciler:
             self._again.discard(name)
             self.settle(name)
 
-    async def _audit(self, name: str) -> bool:
-        """Read what a switch holds, and repair it if that is not what is wanted."""
+    async def _audit(self, name: str, *, whole: bool) -> bool:
+        """Look at what a switch holds, and repair it if that is not what is wanted."""
         if self.wanted is None or not self._roles.may_write:
             return False
         switch, outcome, changed = self._switches[name], Outcome(), False
 
         async def look() -> None:
             nonlocal changed
-            changed = await switch.look()
+            changed = await (switch.look() if whole else switch.glance())
 
         await self._guarded(switch, outcome, look)
         if not outcome.failures:
@@ -229,7 +241,7 @@ class Reconciler:
             await asyncio.sleep(pause)
             for name in names:
                 began = loop.time()
-                if await self._audit(name):
+                if await self._audit(name, whole=False):
                     _log.warning("switch.repaired", switch=name)
                 await asyncio.sleep(max(pause, _AUDIT_SHARE * (loop.time() - began)))
 

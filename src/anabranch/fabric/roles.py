@@ -6,15 +6,13 @@ Source: OpenFlow 1.3.5, section 6.3.5.
 from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.openflow.connection import Connection
 from anabranch.fabric.openflow.messages import ControllerRole
+from anabranch.fabric.openflow.refusals import Refusal
 from anabranch.fabric.openflow.session import Refused
-
-_BAD_REQUEST, _IS_SLAVE = 1, 10  # ofp_error_type, ofp_bad_request_code
-_ROLE_REQUEST_FAILED, _STALE = 11, 0
 
 
 def took_role(event: Refused) -> bool:
     """Say whether a refusal means that another controller is master."""
-    return (event.type, event.code) in ((_BAD_REQUEST, _IS_SLAVE), (_ROLE_REQUEST_FAILED, _STALE))
+    return (event.type, event.code) in (Refusal.IS_SLAVE.value, Refusal.STALE_ROLE.value)
 
 
 class Roles:

@@ -7,6 +7,7 @@ from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
 from anabranch.fabric.groups import same
 from anabranch.fabric.openflow.connection import Connection, refusal
 from anabranch.fabric.openflow.messages import (
+    AggregateStats,
     BarrierRequest,
     BundleAdd,
     BundleControl,
@@ -27,8 +28,17 @@ from anabranch.fabric.openflow.messages import (
 from anabranch.fabric.openflow.session import Refused
 from anabranch.fabric.packet_gate import PacketGate
 from anabranch.fabric.reconcile import Batch, Change, Changes, Held, HeldGroup, plan_changes
-from anabranch.fabric.tables import GroupSpec, MeterSpec, Rule, RuleKey, Tables
+from anabranch.fabric.tables import (
+    COOKIE_MASK,
+    REACTIVE_COOKIE,
+    GroupSpec,
+    MeterSpec,
+    Rule,
+    RuleKey,
+    Tables,
+)
 
+_GLANCES = 9  # looks at the count of flows alone, before everything is read again
 _AT_ONCE = 1000  # messages between two barriers that are waited for
 _ATOMIC_AND_ORDERED = 3
 _IDLE, _HARD = 0, 1  # ofp_flow_removed_reason
@@ -40,13 +50,14 @@ class Switch:
     Attributes:
         connection: None while it is away.
         gate: lets its packets through to the controller.
+        discovery_gate: the same for frames of the discovery.
         held: what it is known to hold; None: that is to be read first.
         deleted: the last change deleted something.
         lock: held by whoever changes its tables.
         role: edition of the controller's role that was told on this connection.
     """
 
-    def __init__(self, name: str, gate: PacketGate) -> None:
+    def __init__(self, name: str, gate: PacketGate, discovery_gate: PacketGate) -> None:
         self.name = name
         self.connection: Connection | None = None
         self.dpid: int | None = None
@@ -54,6 +65,7 @@ class Switch:
         self.held: Held | None = None
         self.lock = asyncio.Lock()
         self.gate = gate
+        self.discovery_gate = discovery_gate
         self.role: int | None = None
         self.deleted = False
         self._planned: Changes | None = None
@@ -67,6 +79,7 @@ class Switch:
         self._split: tuple[GroupSpec, ...] = ()
         self._told: frozenset[int] = frozenset()
         self._has_bundles = True
+        self._glances = 0
 
     def connected(self, connection: Connection, dpid: int, ports: Iterable[Port]) -> None:
         """Begin anew on a connection: what the switch holds is not known."""
@@ -151,6 +164,20 @@ class Switch:
         self.held = found
         return known is not None
 
+    async def glance(self) -> bool:
+        """Count the flows of the switch; :meth:`look` only if they are more or fewer than known.
+
+        What somebody has changed without changing the count is seen by every tenth glance, which
+        looks in any case. Call it with the lock held. Raises as :meth:`change`.
+        """
+        held = self.held
+        if held is None or self._glances >= _GLANCES:
+            return await self.look()
+        self._glances += 1
+        if await self._flow_count(self._open()) == len(held.rules) and held is self.held:
+            return False
+        return await self.look()
+
     def refused_bundle(self, event: Refused) -> bool:
         """Take the refusal of a bundle; say if it is one. Its changes are sent one by one then."""
         if event.xid in self._sent and self._sent[event.xid] is None:
@@ -189,7 +216,25 @@ class Switch:
 
     # reading
 
+    async def _flow_count(self, connection: Connection) -> int | None:
+        """Return how many flows there are, reactive ones apart; None if the switch cannot tell."""
+        requests = (
+            MultipartRequest(MultipartType.AGGREGATE),
+            MultipartRequest(
+                MultipartType.AGGREGATE, cookie=REACTIVE_COOKIE, cookie_mask=COOKIE_MASK
+            ),
+        )
+        answers = await asyncio.gather(*map(connection.ask, requests), return_exceptions=True)
+        counts = [
+            entry.flow_count
+            for answer in answers
+            for entry in _entries(answer) or ()
+            if isinstance(entry, AggregateStats)
+        ]
+        return counts[0] - counts[1] if len(counts) == len(requests) else None
+
     async def _read(self, connection: Connection) -> Held:
+        self._glances = 0
         self._describing = not self._undescribable
         kind = MultipartType.GROUP_DESC if self._describing else MultipartType.GROUP_STATS
         kinds = (MultipartType.FLOW, kind, MultipartType.METER_CONFIG)

@@ -11,13 +11,17 @@ from tests.fabric.host_services.line import (
     B_AT,
     B_IP,
     C_AT,
+    C_IP,
     EVERYBODY,
     HOST_A,
     HOST_B,
+    SERVER,
     SERVER_AT,
+    SERVER_IP,
     SETTINGS,
     A,
     B,
+    C,
     Dhcp,
     ping,
 )
@@ -27,8 +31,11 @@ from anabranch.fabric import frames
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.host_services import HostServices, Settings, Unicast
 from anabranch.fabric.host_services.rules import PACKET_IN_METER, UNICAST_MISS_COOKIE
-from anabranch.fabric.model import Network, PortRef
-from anabranch.fabric.tables import COOKIE_MASK, INTENT_COOKIE, difference
+from anabranch.fabric.model import Network, PortInfo, PortRef
+from anabranch.fabric.openflow.actions import PORT_LOCAL, Output
+from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pipeline import FLOWS
+from anabranch.fabric.tables import COOKIE_MASK, INTENT_COOKIE, Rule, difference
 
 FRAMES = (
     frames.arp_request(A, A_IP, B_IP),
@@ -82,6 +89,25 @@ def test_a_flood_stops_at_the_switchs_meter():
     assert line.send(A_AT, frames.arp_request(A, A_IP, B_IP)) != {}
 
 
+def test_a_server_at_a_bridges_internal_port_is_a_host_like_others():
+    """As the seed's DHCP server (7.1.3): it gives a lease, and then is asked for and pinged."""
+    local = PortRef("s1", PORT_LOCAL)
+    ports = {**EVERYBODY.ports, local: PortInfo("br1")}
+    known = replace(EVERYBODY, ports=ports, hosts={})
+    line = SoftLine(settings=replace(SETTINGS, dhcp_server=local), known=known)
+    question = Dhcp(3).from_client()
+    assert line.send(B_AT, question) == {local: [question]}
+    answer = Dhcp(5, op=2, yiaddr=A_IP).from_server()
+    assert line.send(local, answer) == {B_AT: [answer]}
+    (reply,) = line.send(B_AT, frames.arp_request(A, A_IP, SERVER_IP))[B_AT]
+    assert frames.parse(reply).mac("arp_sha") == SERVER
+    request = ping(A, SERVER, A_IP, SERVER_IP)
+    assert line.send(B_AT, request) == {local: [request]}
+    assert line.send(local, frames.icmp_echo_reply(request)) == {
+        B_AT: [frames.icmp_echo_reply(request)]
+    }
+
+
 def test_ping_with_arp_first():
     """As a real host does it: ask, ping, answer; nobody else hears anything."""
     line = SoftLine(HOST_A, HOST_B)
@@ -91,6 +117,57 @@ def test_ping_with_arp_first():
     assert line.send(A_AT, request) == {B_AT: [request]}
     answer = frames.icmp_echo_reply(request)
     assert line.send(B_AT, answer) == {A_AT: [answer]}
+
+
+OUTSIDE = pytest.mark.parametrize(
+    "frame",
+    [
+        frames.arp_request(C, C_IP, B_IP),
+        frames.arp_reply(C, B_IP, A, A_IP),
+        Dhcp(1, C).from_client(),
+        Dhcp(5, op=2, yiaddr=A_IP).from_server(),
+        ping(C, B),
+    ],
+    ids=["question", "answer", "client", "server", "ping"],
+)
+
+
+@OUTSIDE
+@pytest.mark.parametrize("unicast", Unicast)
+def test_what_comes_from_outside_goes_nowhere(frame, unicast):
+    settings = replace(SETTINGS, outside=frozenset({C_AT}), unicast=unicast)
+    line = SoftLine(HOST_A, HOST_B, settings=settings)
+    assert line.send(C_AT, frame) == {}
+    assert line.asked == []
+    assert line.network.hosts.keys() == {A, B}
+    if unicast is not Unicast.NONE:  # nor by a rule that exists
+        line.send(A_AT, ping(A, B))
+        assert line.send(A_AT, ping(A, B)) == {B_AT: [ping(A, B)]}
+        assert line.send(C_AT, ping(A, B)) == {}
+
+
+@OUTSIDE
+def test_what_came_from_outside_before_the_rules_is_not_heeded(frame):
+    services = HostServices(replace(SETTINGS, outside=frozenset({C_AT})))
+    assert services.packet_in(C_AT.switch, C_AT.port_no, frame, EVERYBODY, 0.0) == []
+    assert services.counters == {"outside": 1}
+
+
+def test_nobody_is_searched_outside():
+    line = SoftLine(HOST_A, settings=replace(SETTINGS, outside=frozenset({C_AT})))
+    asked = line.send(A_AT, frames.arp_request(A, A_IP, B_IP))
+    assert B_AT in asked
+    assert C_AT not in asked
+
+
+def test_discovery_from_outside_is_dropped_and_a_flow_may_begin_there():
+    line = SoftLine(settings=replace(SETTINGS, outside=frozenset({C_AT})))
+    line.send(C_AT, frames.ethernet("01:80:c2:00:00:0e", A, frames.ETH_LLDP, bytes(40)))
+    assert line.lldp == []
+    stream = frames.ipv4_udp(B, C, C_IP, B_IP, 4000, 5004, b"x")
+    flow = Rule(FLOWS, 1000, Match(in_port=C_AT.port_no, eth_type=0x0800), (Output(2),))
+    line.switches["s2"].flow_mod(flow.add(), line.now)
+    assert line.send(C_AT, stream) == {PortRef("s2", 2): [stream]}
 
 
 @pytest.mark.parametrize("eth_type", [0x86DD, 0x88CC, 0x0842, 0x0001])

@@ -27,9 +27,11 @@ from tests.fabric.openflow.oracle import (
 from tests.fabric.openflow.test_codec import NANOSECONDS, PORTS, assert_same
 from tests.fabric.openflow.test_groups import BUCKETS, numbered, their_buckets
 
-from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.errors import MisuseError, ProtocolError
 from anabranch.fabric.openflow.codec import decode, encode
 from anabranch.fabric.openflow.messages import (
+    UNCOUNTED,
+    AggregateStats,
     Desc,
     FlowStats,
     GroupDesc,
@@ -53,6 +55,7 @@ ENTRIES: dict[MultipartType, Any] = {
     MultipartType.FLOW: st.builds(
         FlowStats, U8, NANOSECONDS, U16, U16, U16, U16, U64, U64, U64, MATCHES, INSTRUCTIONS
     ),
+    MultipartType.AGGREGATE: st.builds(AggregateStats, U64, U64, U32),
     MultipartType.PORT_STATS: st.builds(PortStats, U32, *(U64,) * 12, NANOSECONDS),
     MultipartType.GROUP_STATS: st.builds(GroupStats, U32, U32, U64, U64, NANOSECONDS, COUNTERS),
     MultipartType.GROUP_DESC: st.builds(GroupDesc, U32, GROUP_TYPES, BUCKETS),
@@ -60,11 +63,12 @@ ENTRIES: dict[MultipartType, Any] = {
     MultipartType.METER_CONFIG: st.builds(MeterConfig, U32, BANDS, st.booleans()),
     MultipartType.PORT_DESC: PORTS,
 }
+SINGLE = (MultipartType.DESC, MultipartType.AGGREGATE)  # os-ken reads one, and no more
 REPLIES = st.sampled_from(MultipartType).flatmap(
     lambda kind: st.builds(
         MultipartReply,
         st.just(kind),
-        st.lists(ENTRIES[kind], min_size=kind == MultipartType.DESC, max_size=3).map(tuple),
+        st.lists(ENTRIES[kind], min_size=kind in SINGLE, max_size=3).map(tuple),
         st.booleans(),
         xid=U32,
     )
@@ -96,6 +100,10 @@ def test_our_requests_are_those_of_os_ken(kind: MultipartType, version: int) -> 
             "OFPFlowDescStatsRequest" if v15 else "OFPFlowStatsRequest",
             (2, 6, 0xFFFFFFFF, 5, 7, their_match),
         ),
+        MultipartType.AGGREGATE: (
+            "OFPAggregateStatsRequest",
+            (2, 6, 0xFFFFFFFF, 5, 7, their_match),
+        ),
         MultipartType.PORT_STATS: ("OFPPortStatsRequest", (3,)),
         MultipartType.GROUP_STATS: ("OFPGroupStatsRequest", (8,)),
         MultipartType.GROUP_DESC: ("OFPGroupDescStatsRequest", (8,) if v15 else ()),
@@ -117,7 +125,7 @@ def test_our_requests_are_those_of_os_ken(kind: MultipartType, version: int) -> 
 @given(
     st.builds(
         MultipartRequest,
-        st.just(MultipartType.FLOW),
+        st.sampled_from((MultipartType.FLOW, MultipartType.AGGREGATE)),
         table_id=U8,
         match=MATCHES,
         cookie=U64,
@@ -161,8 +169,11 @@ def beyond_os_ken(reply: MultipartReply, version: int) -> bool:
 def assert_read_alike(reply: MultipartReply, seen: Any, version: int) -> None:
     assert (seen.xid, seen.type, seen.flags) == (reply.xid, reply.type, int(reply.more))
     theirs = seen.body if isinstance(seen.body, list) else [seen.body]
-    if reply.type == MultipartType.DESC:  # os-ken reads the first one only
+    if reply.type == MultipartType.DESC:
         assert_desc(reply, theirs[0])
+        return
+    if reply.type == MultipartType.AGGREGATE:
+        assert_sum(reply, theirs[0], version)
         return
     for ours, other in zip(reply.entries, theirs, strict=True):
         assert_alike(ours, other, version)
@@ -173,6 +184,13 @@ def assert_desc(reply: MultipartReply, theirs: Any) -> None:
         assert isinstance(entry, Desc)
         names = (entry.manufacturer, entry.hardware, entry.software, entry.serial, entry.datapath)
         assert tuple(text.rstrip(b"\0").decode() for text in theirs) == names
+
+
+def assert_sum(reply: MultipartReply, theirs: Any, version: int) -> None:
+    seen = dict(theirs.stats.fields) if version == 6 else theirs._asdict()
+    assert reply.entries[0] == AggregateStats(
+        seen["packet_count"], seen["byte_count"], seen["flow_count"]
+    )
 
 
 def assert_alike(ours: Any, theirs: Any, version: int) -> None:
@@ -245,6 +263,18 @@ def test_answers_of_open_vswitch_are_read_as_os_ken_reads_them(captures: dict[st
     desc = decode(captures["multipart_0"])
     assert isinstance(desc, MultipartReply)
     assert desc.entries == (Desc("Nicira, Inc.", "Open vSwitch", "3.1.0", "None", "None"),)
+
+
+def test_a_sum_of_openflow_15_may_leave_out_all_but_the_number() -> None:
+    alone = bytes.fromhex("0613002000000001" + "0002000000000000" + "0000000c" + "8002060400000007")
+    reply = MultipartReply(2, (AggregateStats(UNCOUNTED, UNCOUNTED, 7),), xid=1)
+    assert decode(alone + bytes(4)) == reply
+    for wrong in (
+        "0613001800000001" + "0002000000000000" + "0000000400000000",
+        "0613002000000001" + "0002000000000000" + "0000000c" + "80020602000000000000" + "0000",
+    ):
+        with pytest.raises(ProtocolError):
+            decode(bytes.fromhex(wrong))
 
 
 def test_unknown_questions_and_answers_are_kept() -> None:

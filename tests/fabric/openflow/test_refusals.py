@@ -3,8 +3,7 @@
 import pytest
 from tests.fabric.openflow.oracle import CONSTANTS
 
-from anabranch.fabric.openflow import refusals
-from anabranch.fabric.openflow.refusals import words
+from anabranch.fabric.openflow.refusals import Refusal, words
 
 PREFIXES = {
     0: "OFPHFC_",
@@ -39,26 +38,43 @@ def test_every_code_of_the_specification_has_words_of_its_own(kind: int) -> None
     assert words(kind, max(codes) + 1) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "constant"),
-    [
-        ("INCOMPATIBLE", "OFPHFC_INCOMPATIBLE"),
-        ("IS_SLAVE", "OFPBRC_IS_SLAVE"),
-        ("TABLE_FULL", "OFPFMFC_TABLE_FULL"),
-        ("GROUP_EXISTS", "OFPGMFC_GROUP_EXISTS"),
-        ("OUT_OF_GROUPS", "OFPGMFC_OUT_OF_GROUPS"),
-        ("OUT_OF_BUCKETS", "OFPGMFC_OUT_OF_BUCKETS"),
-        ("UNKNOWN_GROUP", "OFPGMFC_UNKNOWN_GROUP"),
-        ("STALE_ROLE", "OFPRRFC_STALE"),
-        ("METER_EXISTS", "OFPMMFC_METER_EXISTS"),
-        ("UNKNOWN_METER", "OFPMMFC_UNKNOWN_METER"),
-        ("OUT_OF_METERS", "OFPMMFC_OUT_OF_METERS"),
-    ],
-)
-def test_the_refusals_that_are_acted_on(name: str, constant: str) -> None:
-    kind, code = getattr(refusals, name)
-    assert getattr(CONSTANTS[6], constant) == code
-    assert constant.startswith(PREFIXES[kind])
+CONSTANT_OF = {
+    Refusal.INCOMPATIBLE: "OFPHFC_INCOMPATIBLE",
+    Refusal.BAD_TYPE: "OFPBRC_BAD_TYPE",
+    Refusal.BAD_MULTIPART: "OFPBRC_BAD_MULTIPART",
+    Refusal.BAD_LENGTH: "OFPBRC_BAD_LEN",
+    Refusal.IS_SLAVE: "OFPBRC_IS_SLAVE",
+    Refusal.BAD_ACTION_TYPE: "OFPBAC_BAD_TYPE",
+    Refusal.BAD_OUT_PORT: "OFPBAC_BAD_OUT_PORT",
+    Refusal.BAD_OUT_GROUP: "OFPBAC_BAD_OUT_GROUP",
+    Refusal.UNSUPPORTED_INSTRUCTION: "OFPBIC_UNSUP_INST",
+    Refusal.BAD_GOTO: "OFPBIC_BAD_TABLE_ID",
+    Refusal.BAD_FIELD: "OFPBMC_BAD_FIELD",
+    Refusal.TABLE_FULL: "OFPFMFC_TABLE_FULL",
+    Refusal.BAD_TABLE: "OFPFMFC_BAD_TABLE_ID",
+    Refusal.OVERLAP: "OFPFMFC_OVERLAP",
+    Refusal.BAD_COMMAND: "OFPFMFC_BAD_COMMAND",
+    Refusal.GROUP_EXISTS: "OFPGMFC_GROUP_EXISTS",
+    Refusal.INVALID_GROUP: "OFPGMFC_INVALID_GROUP",
+    Refusal.WATCH_UNSUPPORTED: "OFPGMFC_WATCH_UNSUPPORTED",
+    Refusal.GROUP_LOOP: "OFPGMFC_LOOP",
+    Refusal.UNKNOWN_GROUP: "OFPGMFC_UNKNOWN_GROUP",
+    Refusal.CHAINED_GROUP: "OFPGMFC_CHAINED_GROUP",
+    Refusal.UNKNOWN_BUCKET: "OFPGMFC_UNKNOWN_BUCKET",
+    Refusal.BUCKET_EXISTS: "OFPGMFC_BUCKET_EXISTS",
+    Refusal.STALE_ROLE: "OFPRRFC_STALE",
+    Refusal.BAD_ROLE: "OFPRRFC_BAD_ROLE",
+    Refusal.METER_EXISTS: "OFPMMFC_METER_EXISTS",
+    Refusal.INVALID_METER: "OFPMMFC_INVALID_METER",
+    Refusal.UNKNOWN_METER: "OFPMMFC_UNKNOWN_METER",
+}
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_the_refusals_that_are_given_or_acted_on(refusal: Refusal) -> None:
+    constant = CONSTANT_OF[refusal]
+    assert getattr(CONSTANTS[6], constant) == refusal.code
+    assert constant.startswith(PREFIXES[refusal.type])
 
 
 def test_bundles_before_openflow_14_have_the_same_words() -> None:

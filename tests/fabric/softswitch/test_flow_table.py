@@ -11,8 +11,9 @@ from anabranch.fabric import frames
 from anabranch.fabric.openflow.actions import ApplyActions, Group, Output
 from anabranch.fabric.openflow.messages import Command, FlowMod
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.refusals import Refusal
 from anabranch.fabric.softswitch.flow_table import FlowEntry, FlowTable, terms_of
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.softswitch.refusals import RefusedError
 
 FIELDS: dict[str, Sequence[Any]] = {
     "in_port": (1, 2),

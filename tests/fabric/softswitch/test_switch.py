@@ -37,8 +37,9 @@ from anabranch.fabric.openflow.messages import (
     PortStatus,
 )
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.refusals import Refusal
 from anabranch.fabric.softswitch.meter_table import MeterEntry
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.softswitch.refusals import RefusedError
 from anabranch.fabric.softswitch.statistics import answer
 from anabranch.fabric.softswitch.switch import Emission, SoftSwitch
 from anabranch.fabric.tables import GroupSpec, MeterSpec, Rule, Tables

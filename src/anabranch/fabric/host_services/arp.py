@@ -103,8 +103,8 @@ class ArpResponder:
         self._searches.move_to_end(tpa)
         self._counters["arp_asked"] += 1
         request = frames.arp_request(sha, spa, tpa)
-        ports = self._settings.edge or view.edge()
-        return [SendPacket(to.switch, to.port_no, request) for to in sorted(ports) if to != at]
+        ports = set(self._settings.edge or view.edge()) - self._settings.outside - {at}
+        return [SendPacket(to.switch, to.port_no, request) for to in sorted(ports)]
 
     def _found(self, mac: str, ipv4: str, now: float) -> list[Act]:
         """Answer those who wait for ``ipv4``."""

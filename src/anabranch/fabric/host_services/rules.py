@@ -27,6 +27,8 @@ from anabranch.fabric.tables import INTENT_COOKIE, MeterSpec, Rule
 SERVER_PORT, CLIENT_PORT = 67, 68
 PACKET_IN_METER = 0xAC01  # Open vSwitch's userspace datapath knows ids below 65536
 
+OUTSIDE_PRIORITY = 500  # HOSTS: above every reactive rule
+
 # HOSTS: a lease must never pass unseen by a rule for other traffic, so its miss is above that.
 DHCP_PRIORITY = 400
 DHCP_MISS_PRIORITY = 350
@@ -60,10 +62,15 @@ def _rules(settings: Settings, switch: str) -> Iterator[Rule]:
     def punt(table: int, priority: int, match: Match) -> Rule:
         return Rule(table, priority, match, _PUNT, INTENT_COOKIE, meter=meter)
 
-    for port in sorted(settings.edge):
+    for port in sorted(settings.edge | settings.outside):
         if port.switch == switch:
             forged = Match(in_port=port.port_no, eth_type=ETH_LLDP)
             yield Rule(CLASSIFY, LLDP_PRIORITY + 1, forged, (), INTENT_COOKIE)
+    for port in sorted(settings.outside):
+        if port.switch == switch:
+            foreign = Match(in_port=port.port_no)
+            yield Rule(EDGE, GUARD_PRIORITY + 3, foreign, (), INTENT_COOKIE, goto_table=SERVICES)
+            yield Rule(HOSTS, OUTSIDE_PRIORITY, foreign, (), INTENT_COOKIE)
     yield punt(EDGE, HOST_SERVICE_PRIORITY, Match(eth_type=ETH_ARP))
     replies = Match(eth_type=ETH_IPV4, ip_proto=IP_UDP, udp_src=SERVER_PORT)
     yield Rule(EDGE, GUARD_PRIORITY, replies, (), INTENT_COOKIE)

@@ -70,6 +70,9 @@ class HostServices:
         if network is not self._view.network:
             self._view = View(network)
         at = PortRef(switch, in_port)
+        if at in self.settings.outside:  # it came before the rules did
+            self.counters["outside"] += 1
+            return []
         headers = frames.parse(frame)
         eth_type = headers.get("eth_type")
         if headers.vlans or eth_type not in (ETH_ARP, ETH_IPV4):

@@ -30,6 +30,9 @@ class Settings:
         packet_in_rate: packets/s of ARP, DHCP and ICMP that a switch passes on to the controller
             (not of any unicast, which has to be fast); None: no limit. With a limit
             ``HostServices.meters`` are to be installed with the rules.
+        outside: ports towards a network that is not the fabric's, as a two-bridge node's patch
+            port: nobody there is a host, and no ARP, DHCP or unicast comes in or goes out by them.
+            Flows may use them.
     """
 
     dhcp_server: PortRef | None = None
@@ -39,6 +42,7 @@ class Settings:
     idle_timeout: int = 10
     ageing: float = 300.0
     packet_in_rate: int | None = None
+    outside: frozenset[PortRef] = frozenset()
 
     def __post_init__(self) -> None:
         try:

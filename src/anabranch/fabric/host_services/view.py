@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from anabranch.fabric.model import Host, Network, PortRef
-from anabranch.fabric.openflow.actions import PORT_MAX
+from anabranch.fabric.openflow.actions import PORT_LOCAL, PORT_MAX
 
 
 class View:
@@ -23,8 +23,9 @@ class View:
         return self._by_ipv4.get(ipv4)
 
     def is_edge(self, at: PortRef) -> bool:
-        """Say whether hosts may be behind a port: it is a real one and no end of a link."""
-        return 0 < at.port_no <= PORT_MAX and at not in self._inner
+        """Say whether hosts may be behind a port: it is a real one or LOCAL, and no link's end."""
+        real = 0 < at.port_no <= PORT_MAX or at.port_no == PORT_LOCAL
+        return real and at not in self._inner
 
     def edge(self) -> Iterator[PortRef]:
         """Return every edge port that is up."""

@@ -5,11 +5,13 @@ writes counters and times as a list of OXS fields.
 """
 
 import struct
+from collections.abc import Mapping
 
 from anabranch.fabric.errors import ProtocolError
 from anabranch.fabric.openflow.actions import decode_instructions, encode_instructions
 from anabranch.fabric.openflow.messages import (
     UNCOUNTED,
+    AggregateStats,
     Command,
     FlowMod,
     FlowRemoved,
@@ -30,7 +32,10 @@ _OXS = struct.Struct("!HBB")
 _TIME = struct.Struct("!II")
 _COUNT = struct.Struct("!Q")
 _OXS_BASIC = 0x8002
-_DURATION, _PACKETS, _BYTES = 0, 4, 5
+_AGGREGATE = struct.Struct("!QQI4x")
+_FLOW_COUNT = struct.Struct("!I")
+_DURATION, _FLOWS, _PACKETS, _BYTES = 0, 3, 4, 5
+_SIZES = {_DURATION: 8, _FLOWS: 4, _PACKETS: 8, _BYTES: 8}
 
 
 def encode_flow_mod(mod: FlowMod, version: int) -> bytes:
@@ -162,32 +167,73 @@ def decode_flow_stats(reader: Reader, version: int) -> FlowStats:
     )
 
 
+def encode_aggregate(stats: AggregateStats, version: int) -> bytes:
+    """Return the body of an AGGREGATE reply."""
+    if version < _V15:
+        return _AGGREGATE.pack(stats.packet_count, stats.byte_count, stats.flow_count)
+    return _encode_fields(
+        (_PACKETS, _COUNT.pack(stats.packet_count)),
+        (_BYTES, _COUNT.pack(stats.byte_count)),
+        (_FLOWS, _FLOW_COUNT.pack(stats.flow_count)),
+    )
+
+
+def decode_aggregate(reader: Reader, version: int) -> AggregateStats:
+    """Read the body of an AGGREGATE reply.
+
+    Raises:
+        ProtocolError: it is cut short, or does not say how many flows there are.
+    """
+    if version < _V15:
+        return AggregateStats(*reader.unpack(_AGGREGATE))
+    found = _decode_fields(reader)
+    if _FLOWS not in found:
+        raise ProtocolError("a sum of flows without their number")
+    packets, octets = (_counter(found, number) for number in (_PACKETS, _BYTES))
+    return AggregateStats(packets, octets, *_FLOW_COUNT.unpack(found[_FLOWS]))
+
+
 def _encode_stats(stats: FlowRemoved | FlowStats) -> bytes:
-    """Return ``ofp_stats`` of duration, packets and bytes, with its padding."""
-    fields = _OXS.pack(_OXS_BASIC, _DURATION << 1, 8) + _TIME.pack(*duration_parts(stats.duration))
-    for number, value in ((_PACKETS, stats.packet_count), (_BYTES, stats.byte_count)):
-        fields += _OXS.pack(_OXS_BASIC, number << 1, 8) + _COUNT.pack(value)
-    length = _STATS.size + len(fields)
-    return _STATS.pack(0, length) + fields + padding(length)
+    return _encode_fields(
+        (_DURATION, _TIME.pack(*duration_parts(stats.duration))),
+        (_PACKETS, _COUNT.pack(stats.packet_count)),
+        (_BYTES, _COUNT.pack(stats.byte_count)),
+    )
 
 
 def _decode_stats(reader: Reader) -> tuple[float, int, int]:
     """Read ``ofp_stats``; return duration, packets and bytes, UNCOUNTED where they are missing."""
+    found = _decode_fields(reader)
+    seconds, nanoseconds = _TIME.unpack(found.get(_DURATION, bytes(_TIME.size)))
+    return seconds + nanoseconds / 1e9, _counter(found, _PACKETS), _counter(found, _BYTES)
+
+
+def _counter(found: Mapping[int, bytes], number: int) -> int:
+    return int.from_bytes(found[number], "big") if number in found else UNCOUNTED
+
+
+def _encode_fields(*fields: tuple[int, bytes]) -> bytes:
+    """Return ``ofp_stats`` of OXS fields, with its padding."""
+    raw = b"".join(
+        _OXS.pack(_OXS_BASIC, number << 1, len(value)) + value for number, value in fields
+    )
+    length = _STATS.size + len(raw)
+    return _STATS.pack(0, length) + raw + padding(length)
+
+
+def _decode_fields(reader: Reader) -> dict[int, bytes]:
+    """Read ``ofp_stats``; return those OXS fields that are known here."""
     _, length = reader.unpack(_STATS)
     fields = reader.part(length - _STATS.size)
     reader.take(-length % 8)
-    found = {_PACKETS: UNCOUNTED, _BYTES: UNCOUNTED}
-    duration = 0.0
+    found = {}
     while len(fields):
         oxs_class, number, size = fields.unpack(_OXS)
         value = fields.take(size)
-        if oxs_class != _OXS_BASIC or number >> 1 not in (_DURATION, _PACKETS, _BYTES):
+        expected = _SIZES.get(number >> 1)
+        if oxs_class != _OXS_BASIC or expected is None:
             continue
-        if size != 8:
+        if size != expected:
             raise ProtocolError(f"statistic {number >> 1} with {size} bytes")
-        if number >> 1 == _DURATION:
-            seconds, nanoseconds = _TIME.unpack(value)
-            duration = seconds + nanoseconds / 1e9
-        else:
-            (found[number >> 1],) = _COUNT.unpack(value)
-    return duration, found[_PACKETS], found[_BYTES]
+        found[number >> 1] = value
+    return found

@@ -21,6 +21,7 @@ from anabranch.fabric.openflow.records import (  # for whoever takes them from h
     UNCOUNTED as UNCOUNTED,
     Bucket as Bucket,
     Desc as Desc,
+    AggregateStats as AggregateStats,
     Entry as Entry,
     FlowStats as FlowStats,
     GroupDesc as GroupDesc,
@@ -59,6 +60,7 @@ class MultipartType(IntEnum):
 
     DESC = 0
     FLOW = 1
+    AGGREGATE = 2
     PORT_STATS = 4
     GROUP_STATS = 6
     GROUP_DESC = 7
@@ -342,8 +344,8 @@ class MultipartRequest(_Message):
     """Ask for statistics.
 
     ``port_no`` narrows PORT_STATS; ``table_id``, ``match``, ``cookie`` and ``cookie_mask`` narrow
-    FLOW; ``group_id`` narrows GROUP_STATS and, since 1.5, GROUP_DESC; ``meter_id`` narrows
-    METER_STATS and METER_CONFIG.
+    FLOW and AGGREGATE; ``group_id`` narrows GROUP_STATS and, since 1.5, GROUP_DESC; ``meter_id``
+    narrows METER_STATS and METER_CONFIG.
     """
 
     type: MultipartType

@@ -5,7 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.openflow.entries import decode_flow_stats, encode_flow_stats
+from anabranch.fabric.openflow.entries import (
+    decode_aggregate,
+    decode_flow_stats,
+    encode_aggregate,
+    encode_flow_stats,
+)
 from anabranch.fabric.openflow.groups import (
     decode_group_desc,
     decode_group_stats,
@@ -39,7 +44,8 @@ _NUMBER = struct.Struct("!I4x")
 _DESC = struct.Struct("!256s256s256s32s256s")
 _ROOM = MAX_LENGTH - 8 - _HEAD.size
 
-# What narrows a request, and the version since which it does.
+_OF_FLOWS = frozenset({MultipartType.FLOW, MultipartType.AGGREGATE})
+# What narrows any other request, and the version since which it does.
 _NARROWED_BY = {
     MultipartType.PORT_STATS: ("port_no", 4),
     MultipartType.GROUP_STATS: ("group_id", 4),
@@ -53,7 +59,7 @@ _NARROWED_BY = {
 def encode_request(request: MultipartRequest, version: int) -> bytes:
     """Return the body of a multipart request."""
     head = _HEAD.pack(request.type, 0)
-    if request.type is MultipartType.FLOW:
+    if request.type in _OF_FLOWS:
         narrow = _FLOW_REQUEST.pack(
             *(request.table_id, request.out_port, request.out_group),
             *(request.cookie, request.cookie_mask),
@@ -73,7 +79,7 @@ def decode_request(reader: Reader, version: int, xid: int) -> MultipartRequest |
     if number not in MultipartType._value2member_map_:
         return None
     kind = MultipartType(number)
-    if kind is MultipartType.FLOW:
+    if kind in _OF_FLOWS:
         table_id, out_port, out_group, cookie, cookie_mask = reader.unpack(_FLOW_REQUEST)
         return MultipartRequest(
             kind,
@@ -168,6 +174,7 @@ def _decode_desc(reader: Reader, version: int) -> Desc:
 _ENTRIES: dict[int, tuple[Callable[[Any, int], bytes], Callable[[Reader, int], Entry]]] = {
     MultipartType.DESC: (_encode_desc, _decode_desc),
     MultipartType.FLOW: (encode_flow_stats, decode_flow_stats),
+    MultipartType.AGGREGATE: (encode_aggregate, decode_aggregate),
     MultipartType.PORT_STATS: (encode_port_stats, decode_port_stats),
     MultipartType.GROUP_STATS: (encode_group_stats, decode_group_stats),
     MultipartType.GROUP_DESC: (encode_group_desc, decode_group_desc),

@@ -92,6 +92,15 @@ class GroupType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateStats:
+    """Flows counted together; ``packet_count`` and ``byte_count`` are theirs."""
+
+    packet_count: int
+    byte_count: int
+    flow_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """One choice of a group.
 
@@ -164,5 +173,14 @@ class MeterStats:
 
 
 Entry = (
-    Desc | FlowStats | Port | PortStats | GroupStats | GroupDesc | MeterStats | MeterConfig | bytes
+    Desc
+    | FlowStats
+    | AggregateStats
+    | Port
+    | PortStats
+    | GroupStats
+    | GroupDesc
+    | MeterStats
+    | MeterConfig
+    | bytes
 )

@@ -39,7 +39,7 @@ from anabranch.fabric.openflow.messages import (
     RoleStatus,
     SetConfig,
 )
-from anabranch.fabric.openflow.refusals import INCOMPATIBLE, words
+from anabranch.fabric.openflow.refusals import Refusal, words
 
 MAX_ANSWER = 32 * 1024 * 1024
 _MAX_DESCRIBED = 4096
@@ -307,7 +307,7 @@ class Session:
         version = self._common(message)
         if version is None:
             text = f"OpenFlow {_spoken(self._versions)} is needed; offered: {_offer(message)}"
-            self.send(Error(*INCOMPATIBLE, text.encode()))
+            self.send(Error(*Refusal.INCOMPATIBLE.value, text.encode()))
             raise ProtocolError(text)
         self._version = version
         self.send(SetConfig(), "set config")

@@ -41,11 +41,16 @@ _ADDRESSES = ("networkSource", "networkDestination")
 
 
 def loads(data: bytes | str) -> Match:
-    """Read the file's contents.
+    """Return the match that the file's contents say.
 
     Raises:
         MisuseError: naming the key and its value, or the place where it is not JSON.
     """
+    return to_match(section_of(data))
+
+
+def section_of(data: bytes | str) -> dict[str, Any]:
+    """Return the keys and values of the file's section as they stand. Raises as :func:`loads`."""
     if isinstance(data, bytes):
         try:
             data = data.decode("utf-8-sig")
@@ -57,7 +62,7 @@ def loads(data: bytes | str) -> Match:
     section = document.get(SECTION, document)
     if not isinstance(section, dict):
         raise MisuseError(f"{SECTION}: an object is expected, not {_shown(section)}")
-    return to_match(section)
+    return section
 
 
 def to_match(section: Mapping[str, Any]) -> Match:

@@ -16,6 +16,7 @@ from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Flow
 from anabranch.fabric.model import Network, PortRef
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.wire import canonical_ipv4, canonical_mac
 from anabranch.fabric.trees import FlowTree
 
 GROUP = "anabranch.path_logic"
@@ -42,6 +43,9 @@ class Path:
         external_mac: its MAC address; None: the stream's own is left, as in the seed.
         match: the operator's specific part, see :mod:`.extend_match`.
         roles: by switch. Switches without one are relays.
+
+    Raises:
+        MisuseError: an address is none.
     """
 
     name: str
@@ -51,6 +55,14 @@ class Path:
     match: Match
     external_mac: str | None = None
     roles: Mapping[str, Role] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "external", canonical_ipv4(self.external))
+            if self.external_mac is not None:
+                object.__setattr__(self, "external_mac", canonical_mac(self.external_mac))
+        except MisuseError as error:
+            raise MisuseError(f"path {self.name}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

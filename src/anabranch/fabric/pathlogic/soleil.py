@@ -56,7 +56,7 @@ def vm_ports(network: Network) -> dict[str, list[PortRef]]:
     """Return the ports of VMs by switch, in order."""
     ports: dict[str, set[PortRef]] = {}
     for host in network.hosts.values():
-        if host.vm:
+        if host.vm and host.ipv4:
             ports.setdefault(host.at.switch, set()).add(host.at)
     return {switch: sorted(found) for switch, found in ports.items()}
 

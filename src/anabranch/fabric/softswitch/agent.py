@@ -34,7 +34,8 @@ from anabranch.fabric.openflow.messages import (
     Unknown,
 )
 from anabranch.fabric.openflow.multipart import split_reply
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.openflow.refusals import Refusal
+from anabranch.fabric.softswitch.refusals import RefusedError
 from anabranch.fabric.softswitch.statistics import answer
 from anabranch.fabric.softswitch.switch import Emission, SoftSwitch
 
@@ -94,7 +95,7 @@ class SwitchAgent:
             if self.generation is not None:
                 ahead = (request.generation_id - self.generation) & 0xFFFFFFFFFFFFFFFF
                 if ahead >> 63:  # a difference of 64 bits that wraps around
-                    raise RefusedError(Refusal.ROLE_STALE)
+                    raise RefusedError(Refusal.STALE_ROLE)
             self.generation = request.generation_id
         if request.role is ControllerRole.MASTER:
             for other in self.channels:
@@ -167,7 +168,7 @@ class Channel:
             raise ProtocolError(f"{type(message).__name__} before HELLO")
         common = {version for version in self._agent.versions if message.speaks(version)}
         if not common:
-            kind = Refusal.HELLO_INCOMPATIBLE
+            kind = Refusal.INCOMPATIBLE
             self.version = min(message.version, self.version)
             self._say(Error(kind.type, kind.code, b"no common version", xid=message.xid))
             raise ProtocolError("the controller speaks none of our versions")

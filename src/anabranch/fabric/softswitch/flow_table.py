@@ -24,7 +24,8 @@ from anabranch.fabric.openflow.actions import (
 )
 from anabranch.fabric.openflow.messages import FlowMod
 from anabranch.fabric.openflow.oxm import Match, field_named
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.openflow.refusals import Refusal
+from anabranch.fabric.softswitch.refusals import RefusedError
 
 _NO_PACKET_COUNTS, _NO_BYTE_COUNTS = 8, 16
 

@@ -15,7 +15,8 @@ from anabranch.fabric.openflow.messages import (
     GroupMod,
     GroupType,
 )
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.openflow.refusals import Refusal
+from anabranch.fabric.softswitch.refusals import RefusedError
 
 _GROUP_MAX = 0xFFFFFF00
 

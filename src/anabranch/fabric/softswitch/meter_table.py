@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from anabranch.fabric.openflow.messages import MeterBand
+from anabranch.fabric.openflow.messages import METER_ALL, MeterBand, MeterCommand, MeterMod
+from anabranch.fabric.openflow.refusals import Refusal
+from anabranch.fabric.softswitch.refusals import RefusedError
+
+_MAX_METER = 0xFFFF0000
 
 
 @dataclass(slots=True)
@@ -64,3 +68,31 @@ class MeterEntry:
         exceeded.packets += 1
         exceeded.bytes += length
         return False
+
+
+class MeterTable(dict[int, MeterEntry]):
+    """The meters of a switch by number."""
+
+    def modify(self, mod: MeterMod, now: float) -> set[int]:
+        """Do what a meter_mod says; return the meters that are gone.
+
+        Raises:
+            RefusedError: it cannot be done; nothing has changed.
+        """
+        if mod.command == MeterCommand.DELETE:
+            gone = set(self) if mod.meter_id == METER_ALL else self.keys() & {mod.meter_id}
+            for meter_id in gone:
+                del self[meter_id]
+            return gone
+        before = self.get(mod.meter_id)
+        if not 0 < mod.meter_id <= _MAX_METER:
+            raise RefusedError(Refusal.INVALID_METER)
+        if mod.command == MeterCommand.ADD and before is not None:
+            raise RefusedError(Refusal.METER_EXISTS)
+        if mod.command == MeterCommand.MODIFY and before is None:
+            raise RefusedError(Refusal.UNKNOWN_METER)
+        made = MeterEntry.of(mod.meter_id, mod.bands, mod.packets, now)
+        if before is not None:
+            made.created, made.packets, made.bytes = before.created, before.packets, before.bytes
+        self[mod.meter_id] = made
+        return set()

@@ -7,6 +7,7 @@ from anabranch.fabric.openflow.messages import (
     GROUP_ALL,
     METER_ALL,
     TABLE_ALL,
+    AggregateStats,
     Desc,
     Entry,
     FlowStats,
@@ -18,7 +19,10 @@ from anabranch.fabric.openflow.messages import (
     MultipartType,
     PortStats,
 )
+from anabranch.fabric.softswitch.flow_table import FlowEntry
 from anabranch.fabric.softswitch.switch import SoftSwitch
+
+Answer = Callable[[SoftSwitch, MultipartRequest, float], list[Entry]]
 
 
 def answer(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Entry]:
@@ -27,7 +31,7 @@ def answer(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[En
     Raises:
         RefusedError: the request's match has a field that the switch does not know.
     """
-    return _ANSWERS[request.type](switch, request, now)
+    return ANSWERS[request.type](switch, request, now)
 
 
 def _desc(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Entry]:
@@ -35,34 +39,43 @@ def _desc(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Ent
 
 
 def _flows(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Entry]:
-    entries: list[Entry] = []
-    for table_id in sorted(switch.tables):
-        if request.table_id not in (TABLE_ALL, table_id):
-            continue
-        chosen = switch.tables[table_id].chosen(
-            request.match,
-            cookie=request.cookie,
-            cookie_mask=request.cookie_mask,
-            out_port=request.out_port,
-            out_group=request.out_group,
+    return [
+        FlowStats(
+            entry.table_id,
+            now - entry.created,
+            entry.priority,
+            entry.idle_timeout,
+            entry.hard_timeout,
+            entry.flags,
+            entry.cookie,
+            entry.packets,
+            entry.bytes,
+            entry.match,
+            entry.instructions,
         )
-        entries += [
-            FlowStats(
-                table_id,
-                now - entry.created,
-                entry.priority,
-                entry.idle_timeout,
-                entry.hard_timeout,
-                entry.flags,
-                entry.cookie,
-                entry.packets,
-                entry.bytes,
-                entry.match,
-                entry.instructions,
+        for entry in _chosen(switch, request)
+    ]
+
+
+def _aggregate(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Entry]:
+    chosen = _chosen(switch, request)
+    packets, octets = sum(e.packets for e in chosen), sum(e.bytes for e in chosen)
+    return [AggregateStats(packets, octets, len(chosen))]
+
+
+def _chosen(switch: SoftSwitch, request: MultipartRequest) -> list[FlowEntry]:
+    """Return the flows that a request is about, table by table."""
+    chosen: list[FlowEntry] = []
+    for table_id in sorted(switch.tables):
+        if request.table_id in (TABLE_ALL, table_id):
+            chosen += switch.tables[table_id].chosen(
+                request.match,
+                cookie=request.cookie,
+                cookie_mask=request.cookie_mask,
+                out_port=request.out_port,
+                out_group=request.out_group,
             )
-            for entry in chosen
-        ]
-    return entries
+    return chosen
 
 
 def _port_stats(switch: SoftSwitch, request: MultipartRequest, now: float) -> list[Entry]:
@@ -136,9 +149,10 @@ def _meter_config(switch: SoftSwitch, request: MultipartRequest, now: float) -> 
     ]
 
 
-_ANSWERS: dict[MultipartType, Callable[[SoftSwitch, MultipartRequest, float], list[Entry]]] = {
+ANSWERS: dict[MultipartType, Answer] = {
     MultipartType.DESC: _desc,
     MultipartType.FLOW: _flows,
+    MultipartType.AGGREGATE: _aggregate,
     MultipartType.PORT_STATS: _port_stats,
     MultipartType.PORT_DESC: _port_desc,
     MultipartType.GROUP_STATS: _group_stats,

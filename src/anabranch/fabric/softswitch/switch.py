@@ -5,8 +5,6 @@ Source: OpenFlow 1.3.5, sections 5 and 6. Times are monotonic seconds that the c
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from anabranch.fabric.openflow.actions import (
     GROUP_ANY,
@@ -26,7 +24,6 @@ from anabranch.fabric.openflow.actions import (
     Output,
 )
 from anabranch.fabric.openflow.messages import (
-    METER_ALL,
     TABLE_ALL,
     Command,
     FlowMod,
@@ -38,42 +35,22 @@ from anabranch.fabric.openflow.messages import (
     PacketIn,
     PacketOut,
     Port,
-    PortReason,
     PortStatus,
 )
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.refusals import Refusal
 from anabranch.fabric.softswitch.flow_table import FlowEntry, FlowTable, terms_of
 from anabranch.fabric.softswitch.group_table import GroupTable
-from anabranch.fabric.softswitch.meter_table import MeterEntry
+from anabranch.fabric.softswitch.meter_table import MeterTable
 from anabranch.fabric.softswitch.packet import PORT_ALL, PORT_FLOOD, PORT_TABLE, Packet
-from anabranch.fabric.softswitch.refusals import Refusal, RefusedError
+from anabranch.fabric.softswitch.ports import Emission as Emission
+from anabranch.fabric.softswitch.ports import Ports
+from anabranch.fabric.softswitch.refusals import RefusedError
 from anabranch.fabric.tables import Tables
 
 SEND_FLOW_REMOVED, CHECK_OVERLAP, RESET_COUNTS = 1, 2, 4
 IDLE, HARD, DELETED, GROUP_GONE, METER_GONE = range(5)
 _OUTPUTS = frozenset({PORT_IN_PORT, PORT_TABLE, PORT_FLOOD, PORT_ALL, PORT_CONTROLLER, PORT_LOCAL})
-_LINK_DOWN = 1
-
-
-class Emission(NamedTuple):
-    """A frame that leaves by a port."""
-
-    port_no: int
-    frame: bytes
-
-
-@dataclass(slots=True, eq=False)
-class SwitchPort:
-    """A port with its counters."""
-
-    port: Port
-    created: float
-    rx_packets: int = 0
-    tx_packets: int = 0
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    rx_dropped: int = 0
-    tx_dropped: int = 0
 
 
 News = PacketIn | FlowRemoved | PortStatus
@@ -100,10 +77,10 @@ class SoftSwitch:
     ) -> None:
         self.dpid = dpid
         self.n_tables = n_tables
-        self.ports: dict[int, SwitchPort] = {}
+        self.ports = Ports()
         self.tables: dict[int, FlowTable] = {}  # made when the first entry comes
-        self.groups = GroupTable(self._port_live, self._check_actions)
-        self.meters: dict[int, MeterEntry] = {}
+        self.groups = GroupTable(self.ports.live, self._check_actions)
+        self.meters = MeterTable()
         self._table_size = table_size
         self._news: list[News] = []
         self._timed: list[tuple[float, int, FlowEntry]] = []
@@ -124,24 +101,17 @@ class SoftSwitch:
         if isinstance(port, int):
             mac = (0x02 << 40 | (self.dpid & 0xFFFFFF) << 16 | port & 0xFFFF).to_bytes(6, "big")
             port = Port(port, mac.hex(":"), f"p{port}")
-        self.ports[port.port_no] = SwitchPort(port, now)
-        self._news.append(PortStatus(PortReason.ADD, port))
+        self._news.append(self.ports.add(port, now))
 
     def remove_port(self, port_no: int) -> None:
         """Take a port away."""
-        self._news.append(PortStatus(PortReason.DELETE, self.ports.pop(port_no).port))
+        self._news.append(self.ports.remove(port_no))
 
     def set_port(self, port_no: int, up: bool) -> None:
         """Let the link of a port come up or go down."""
-        at = self.ports[port_no]
-        state = at.port.state & ~_LINK_DOWN | (0 if up else _LINK_DOWN)
-        if state != at.port.state:
-            at.port = replace(at.port, state=state)
-            self._news.append(PortStatus(PortReason.MODIFY, at.port))
-
-    def _port_live(self, port_no: int) -> bool:
-        at = self.ports.get(port_no)
-        return at is not None and at.port.up
+        status = self.ports.turn(port_no, up)
+        if status is not None:
+            self._news.append(status)
 
     # packets
 
@@ -150,14 +120,11 @@ class SoftSwitch:
 
         A port that is down, or is none, receives nothing.
         """
-        at = self.ports.get(in_port)
-        if at is None or not at.port.up:
+        if not self.ports.receive(in_port, frame):
             return []
-        at.rx_packets += 1
-        at.rx_bytes += len(frame)
         packet = Packet(frame, in_port)
         self._pipeline(packet, now)
-        return self._sent(packet)
+        return self.ports.send(packet.out)
 
     def packet_out(self, message: PacketOut, now: float) -> list[Emission]:
         """Do what a controller wants with a packet of its own.
@@ -168,7 +135,7 @@ class SoftSwitch:
         self._check_actions(message.actions, packet_out=True)
         packet = Packet(message.data, message.in_port)
         self._apply(packet, message.actions, None, now)
-        return self._sent(packet)
+        return self.ports.send(packet.out)
 
     def _pipeline(self, packet: Packet, now: float) -> None:
         number: int | None = 0
@@ -229,21 +196,6 @@ class SoftSwitch:
                     packet.emit(each)
         elif port_no != packet.in_port:  # back to where it came from only by IN_PORT
             packet.emit(port_no)
-
-    def _sent(self, packet: Packet) -> list[Emission]:
-        """Count what goes out, leaving out what no port takes."""
-        sent = []
-        for port_no, frame in packet.out:
-            at = self.ports.get(port_no)
-            if at is None:
-                continue
-            if not at.port.up:
-                at.tx_dropped += 1
-                continue
-            at.tx_packets += 1
-            at.tx_bytes += len(frame)
-            sent.append(Emission(port_no, frame))
-        return sent
 
     # flows
 
@@ -358,28 +310,10 @@ class SoftSwitch:
         Raises:
             RefusedError: it cannot be done; nothing has changed.
         """
-        present = mod.meter_id in self.meters
-        if mod.command == MeterCommand.DELETE:
-            gone = self.meters.keys() & {mod.meter_id}
-            if mod.meter_id == METER_ALL:
-                gone = set(self.meters)
-            for meter_id in gone:
-                del self.meters[meter_id]
-            for table in self.tables.values():
-                for entry in [e for e in table if e.meter in gone]:
-                    self._end(entry, METER_GONE, now)
-            return
-        if not 0 < mod.meter_id <= 0xFFFF0000:
-            raise RefusedError(Refusal.INVALID_METER)
-        if mod.command == MeterCommand.ADD and present:
-            raise RefusedError(Refusal.METER_EXISTS)
-        if mod.command == MeterCommand.MODIFY and not present:
-            raise RefusedError(Refusal.UNKNOWN_METER)
-        made = MeterEntry.of(mod.meter_id, mod.bands, mod.packets, now)
-        if present:
-            before = self.meters[mod.meter_id]
-            made.created, made.packets, made.bytes = before.created, before.packets, before.bytes
-        self.meters[mod.meter_id] = made
+        gone = self.meters.modify(mod, now)
+        for table in self.tables.values() if gone else ():
+            for entry in [e for e in table if e.meter in gone]:
+                self._end(entry, METER_GONE, now)
 
     def load(self, tables: Tables, now: float) -> None:
         """Replace everything installed by ``tables``, as an oracle does.
