@@ -14,6 +14,9 @@ from anabranch.fabric.switches import Switch
 from anabranch.fabric.tables import NOTHING, Tables
 
 AUDIT_S = 30.0
+_AT_ONCE = 64
+"""Switches that are asked at the same time: of a thousand the last would wait for this process to
+read the others' answers, and look as if it were silent."""
 _AUDIT_SHARE = 50  # an audit rests so many times as long as it took
 _log = structlog.get_logger("anabranch.fabric")
 
@@ -51,6 +54,7 @@ class Reconciler:
         self._switches = switches
         self._roles = roles
         self._reports = reports
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._applying = asyncio.Lock()
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -164,7 +168,7 @@ class Reconciler:
     ) -> None:
         """Do something with a switch under its lock, if this controller may write there."""
         name = switch.name
-        async with switch.lock:
+        async with switch.lock, self._slots:
             try:
                 if await self._tell_role(switch):
                     await act()
