@@ -11,7 +11,7 @@ RUN_PACKAGES=(
 )
 TEST_PACKAGES=(
   gir1.2-gst-rtsp-server-1.0 chromium postgresql sqlite3 socat procps git openssl
-  mininet iperf iputils-ping
+  mininet iperf iputils-ping udhcpc
 )
 
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'

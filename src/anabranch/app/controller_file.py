@@ -116,15 +116,17 @@ def read_extend_match(path: Path) -> dict[str, Any]:
     """Return the keys and values of a file in the seed's format.
 
     Raises:
-        UsageError: it cannot be read or is none; the message names it.
+        UsageError: it cannot be read or something in it is wrong; the message names it.
     """
     try:
-        return extend_match.section_of(path.read_bytes())
+        section = extend_match.section_of(path.read_bytes())
+        extend_match.to_match(section)
     except (OSError, ValueError) as error:  # ValueError: a name that can be none
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} cannot be read: {reason}") from None
     except UsageError as error:
         raise UsageError(f"{path} is wrong: {error}") from None
+    return section
 
 
 class ControllerFile(_Part):
@@ -137,6 +139,7 @@ class ControllerFile(_Part):
     switches: tuple[SwitchFile, ...] = ()
     links: tuple[LinkFile, ...] = ()
     edge: tuple[PortText, ...] = ()
+    outside: tuple[PortText, ...] = ()
     discover: bool = True
     unicast: Unicast = Unicast.ANY
     dhcp_server: PortText | None = None
@@ -173,6 +176,7 @@ class ControllerFile(_Part):
                 unicast=self.unicast,
                 packet_in_rate=500,
                 edge=frozenset(map(port_ref, self.edge)),
+                outside=frozenset(map(port_ref, self.outside)),
                 dhcp_server=port_ref(self.dhcp_server) if self.dhcp_server else None,
             ),
             settle_s=self.settle_s,

@@ -36,8 +36,8 @@ DELIVERED = Counter({(PATH.exit, frames.rewrite(FRAME, "ipv4_dst", "192.168.1.18
 
 def with_vms(network: Network, *at: PortRef) -> Network:
     hosts = {
-        mac: Host(mac, ref, vm=True)
-        for number, ref in enumerate(at)
+        mac: Host(mac, ref, f"10.0.0.{number}", vm=True)
+        for number, ref in enumerate(at, 1)
         for mac in (f"02:00:00:00:00:{number:02x}",)
     }
     plain = Host("02:00:00:00:01:00", PortRef("s1", 3))
@@ -93,6 +93,14 @@ def test_another_way_passes_other_vms() -> None:
     assert moved.through == (Service(PortRef("s3", 4), PortRef("s3", 4)),)
     cut = without(network, *network.links)
     assert not Soleil().flow(PATH, cut).through
+
+
+def test_a_vm_is_passed_once_it_has_an_address() -> None:
+    at = PortRef("s1", 4)
+    (booted,) = (host for host in with_vms(LINE, at).hosts.values() if host.vm)
+    for host, through in ((replace(booted, ipv4=None), ()), (booted, (Service(at, at),))):
+        network = replace(LINE, hosts={host.mac: host})
+        assert Soleil().flow(PATH, network).through == through
 
 
 def test_a_path_that_cannot_be_is_misuse() -> None:

@@ -141,6 +141,11 @@ class _Work:
         other_config: dict[Atom, Atom] = {"disable-in-band": "true"}
         if bridge.dpid is not None:
             other_config["datapath-id"] = f"{bridge.dpid:016x}"
+            if bridge.address is not None:
+                # Else it is the lowest of the ports', which changes as ports come and go.
+                other_config["hwaddr"] = (
+                    (0x02 << 40 | bridge.dpid & (1 << 40) - 1).to_bytes(6, "big").hex(":")
+                )
         return self.row("Bridge", uuid, self._present.bridges, {
             "name": bridge.name,
             "datapath_type": "netdev",

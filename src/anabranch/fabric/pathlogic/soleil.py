@@ -53,7 +53,10 @@ class Soleil:
 
 
 def vm_ports(network: Network) -> dict[str, list[PortRef]]:
-    """Return the ports of VMs by switch, in order."""
+    """Return the ports of VMs by switch, in order.
+
+    A VM without an IPv4 address is still booting: what is sent to it would be lost.
+    """
     ports: dict[str, set[PortRef]] = {}
     for host in network.hosts.values():
         if host.vm and host.ipv4:
