@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from anabranch.app.serving import serve
 from anabranch.console import fabric_api, problems
 from anabranch.console.fabric_json import action_out, match_of, match_out
+from anabranch.console.fabric_paths import OWNER, from_root
 from anabranch.console.limits import LimitBody
 from anabranch.core.events import Event, EventBus
 from anabranch.fabric.controller import SwitchState
@@ -50,6 +51,7 @@ from anabranch.fabric.openflow.messages import (
     PortStats,
 )
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pathlogic.logic import NamedRule, Path, Role
 
 TOKEN = "the-operators-secret"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -67,6 +69,16 @@ WANTED = {
 }
 
 
+VM_PATH = {
+    "name": "stream",
+    "ingress": "a:1",
+    "exit": "b:2",
+    "external": "192.168.1.181",
+    "extend_match": {"dataLayerType": "0x0800", "networkDestination": "10.0.0.255"},
+    "roles": {"a": "root", "b": "leaf"},
+}
+
+
 class Tree:
     links = frozenset({LINK})
 
@@ -74,8 +86,8 @@ class Tree:
 class Plan:
     bypasses: Mapping[Link, tuple[Link, ...]] = {LINK: (SPARE,)}
 
-    def __init__(self, intents: Intents) -> None:
-        self.trees = {flow.name: Tree() for flow in intents.flows}
+    def __init__(self, intents: Intents, followed: Iterable[str]) -> None:
+        self.trees = {name: Tree() for name in (*intents.names, *followed)}
         self.unreachable = {
             flow.name: frozenset(e for e in flow.egress if e.at.switch == "c")
             for flow in intents.flows
@@ -88,10 +100,11 @@ class MemoryFabric:
     def __init__(self) -> None:
         self.events = EventBus()
         self.notifier = Notifier(self.events.publish)
-        self.wanted = {"site": Intents((SITES,)), fabric_api.OWNER: Intents()}
+        self.wanted = {"site": Intents((SITES,)), OWNER: Intents()}
         self.declared: dict[Link, LinkInfo] = {}
         self.log: list[Event] = []
         self.stats: list[FlowStats] = []
+        self.paths: dict[str, Path] = {}
 
     def network(self) -> Network:
         ports = {port: PortInfo(f"eth{port.port_no}") for port in (A1, A2, A3, B1, B2)}
@@ -111,11 +124,23 @@ class MemoryFabric:
         return Intents(tuple(flows), (tap,))
 
     def plan(self) -> Plan:
-        return Plan(self.intents())
+        return Plan(self.intents(), self.paths)
 
     async def put(self, intents: Intents, owner: str = "site") -> frozenset[str]:
         self.wanted[owner] = intents
         return frozenset({"b"}) if intents.flows else frozenset()
+
+    async def follow(self, paths: Collection[Path]) -> frozenset[str]:
+        self.paths = {path.name: path for path in paths}
+        return frozenset({"b"}) if paths else frozenset()
+
+    def followed(self) -> Mapping[str, Path]:
+        return dict(self.paths)
+
+    def named_rules(self, name: str) -> tuple[NamedRule, ...]:
+        exit_port = self.paths[name].exit
+        through = NamedRule("RTP_PASSTHROUGH000000000000000a", "a", 1, 2)
+        return through, NamedRule("RTP_TOVNET2_000000000000000b", "b", None, exit_port.port_no)
 
     def declare(self, links: Mapping[Link, LinkInfo]) -> None:
         self.declared = dict(links)
@@ -212,6 +237,7 @@ def test_every_route_is_in_the_document_with_words_and_a_lock() -> None:
         assert operation["security"], (method, path)
         assert operation["description"], (method, path)
     assert document["components"]["schemas"]["PathIn"]["examples"][0]["name"] == "lecture"
+    assert document["components"]["schemas"]["VmPathIn"]["examples"][0]["name"] == "stream"
 
 
 async def test_without_the_token_nothing_is_answered(client: httpx.AsyncClient) -> None:
@@ -419,7 +445,7 @@ async def test_a_path_is_asked_for_shown_changed_and_taken_back(
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["pending"] == ["b"]
-    (flow,) = fabric.wanted[fabric_api.OWNER].flows
+    (flow,) = fabric.wanted[OWNER].flows
     assert (flow.ingress, flow.policy, flow.rate_kbps) == (A1, Policy.WIDEST, 5000)
     assert flow.egress == {Egress(B2, ipv4_dst="192.168.1.181"), Egress(PortRef("c", 9))}
     path = await read(client, "/paths/lecture")
@@ -437,7 +463,7 @@ async def test_a_path_is_asked_for_shown_changed_and_taken_back(
         ("site-news", False),
     ]
     assert (await client.delete("/paths/lecture")).status_code == 204
-    assert fabric.wanted == {"site": Intents((SITES,)), fabric_api.OWNER: Intents()}
+    assert fabric.wanted == {"site": Intents((SITES,)), OWNER: Intents()}
     is_problem(await client.delete("/paths/lecture"), 404)
     is_problem(await client.get("/paths/lecture"), 404)
 
@@ -461,7 +487,7 @@ async def test_many_asking_at_once_lose_nobody(
     bodies = [{**WANTED, "name": f"n{number}"} for number in range(20)]
     answers = await asyncio.gather(*(client.post("/paths", json=body) for body in bodies))
     assert {answer.status_code for answer in answers} == {201}
-    assert fabric.intents(fabric_api.OWNER).names == {f"n{number}" for number in range(20)}
+    assert fabric.intents(OWNER).names == {f"n{number}" for number in range(20)}
 
 
 @pytest.mark.parametrize(
@@ -487,7 +513,108 @@ async def test_what_is_no_path_is_refused(
     client: httpx.AsyncClient, fabric: MemoryFabric, change: dict[str, Any]
 ) -> None:
     is_problem(await client.post("/paths", json={**WANTED, **change}), 422)
-    assert fabric.intents(fabric_api.OWNER).flows == ()
+    assert fabric.intents(OWNER).flows == ()
+
+
+def chain(*ends: str) -> list[Link]:
+    """``a1 b2`` is a link from a's port 1 to b's port 2."""
+    ports = [[PortRef(end[0], int(end[1])) for end in pair.split()] for pair in ends]
+    return [Link(src, dst) for src, dst in ports]
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        chain(),
+        chain("z1 y1", "y2 x1", "x2 a1"),
+        chain("z1 m1", "z2 a1", "m2 b1", "a2 c1", "b2 d1"),
+        chain("z1 y1", "y1 z1", "y2 a1"),  # to a service and back
+        chain("z1 y1", "b1 a1", "c1 b2"),  # the last two cannot be come by
+    ],
+)
+def test_links_are_shown_from_the_ingress_on(links: list[Link]) -> None:
+    assert from_root(frozenset(links), "z") == links
+
+
+async def test_a_path_past_machines_is_asked_for_shown_and_taken_back(
+    client: httpx.AsyncClient, fabric: MemoryFabric
+) -> None:
+    answer = await client.post("/vm-paths", json=VM_PATH)
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert made["pending"] == ["b"]
+    roles = {"a": Role.ROOT, "b": Role.LEAF}
+    match = Match(eth_type=0x0800, ipv4_dst="10.0.0.255")
+    wanted = Path("stream", A1, B2, "192.168.1.181", match, roles=roles)
+    assert fabric.paths == {"stream": wanted}
+    assert made["path"] == {
+        **{name: value for name, value in VM_PATH.items() if name != "extend_match"},
+        "external_mac": None,
+        "match": {"eth_type": 2048, "ipv4_dst": "10.0.0.255"},
+        "rules": [
+            {
+                "name": "RTP_PASSTHROUGH000000000000000a",
+                "switch": "a",
+                "in_port": 1,
+                "out_port": 2,
+            },
+            {"name": "RTP_TOVNET2_000000000000000b", "switch": "b", "in_port": None, "out_port": 2},
+        ],
+        "links": [{"src": "a:2", "dst": "b:1", "bypass": ["a:3"]}],
+        "unreachable": [],
+    }
+    assert await read(client, "/vm-paths/stream") == made["path"]
+    second = {name: value for name, value in VM_PATH.items() if name != "extend_match"}
+    fields = {"eth_type": 2048, "ip_proto": 17}
+    second |= {"name": "more", "match": fields, "external_mac": "02:00:00:00:00:AB"}
+    assert (await client.post("/vm-paths", json=second)).status_code == 201
+    assert fabric.paths["stream"] == wanted
+    assert fabric.paths["more"].external_mac == "02:00:00:00:00:ab"
+    both = await read(client, "/vm-paths")
+    assert (both["total"], [path["name"] for path in both["items"]]) == (2, ["more", "stream"])
+    assert [p["name"] for p in (await read(client, "/vm-paths?offset=1"))["items"]] == ["stream"]
+    assert (await client.delete("/vm-paths/more")).status_code == 204
+    assert fabric.paths == {"stream": wanted}
+    is_problem(await client.delete("/vm-paths/more"), 404)
+    is_problem(await client.get("/vm-paths/more"), 404)
+
+
+async def test_all_paths_have_one_name_each(
+    client: httpx.AsyncClient, fabric: MemoryFabric
+) -> None:
+    assert (await client.post("/vm-paths", json=VM_PATH)).status_code == 201
+    is_problem(await client.post("/vm-paths", json=VM_PATH), 409)
+    is_problem(await client.post("/vm-paths", json={**VM_PATH, "name": "site-news"}), 409)
+    is_problem(await client.post("/paths", json={**WANTED, "name": "stream"}), 409)
+    bodies = [{**VM_PATH, "name": f"n{number}"} for number in range(9)]
+    await asyncio.gather(*(client.post("/vm-paths", json=body) for body in bodies))
+    assert fabric.paths.keys() == {"stream", *(body["name"] for body in bodies)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "Not a name"}, "is not allowed"),
+        ({"ingress": "a"}, "ingress"),
+        ({"exit": "b:x"}, "exit"),
+        ({"external": "192.168.1"}, "'192.168.1' is not"),
+        ({"external": 5}, "external"),
+        ({"external_mac": "02:00"}, "'02:00' is not a MAC address"),
+        ({"extend_match": None}, "either match or extend_match"),
+        ({"match": {"eth_type": 2048}}, "either match or extend_match"),
+        ({"extend_match": {"colour": 1}}, "vpm-extend-match: 'colour'"),
+        ({"extend_match": {"dataLayerType": [[]]}}, "dataLayerType [[]]"),
+        ({"extend_match": None, "match": {"colour": 1}}, "no match field 'colour'"),
+        ({"roles": {"a": "king"}}, "roles.a"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_what_is_no_path_past_machines_is_refused(
+    client: httpx.AsyncClient, fabric: MemoryFabric, change: dict[str, Any], words: str
+) -> None:
+    answer = await client.post("/vm-paths", json={**VM_PATH, **change})
+    assert words in is_problem(answer, 422)
+    assert fabric.paths == {}
 
 
 async def test_intents(client: httpx.AsyncClient) -> None:

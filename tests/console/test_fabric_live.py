@@ -157,3 +157,36 @@ async def test_links_that_cannot_be_are_refused(live: Live) -> None:
     twice = {"links": [{"src": "s1:2", "dst": "s2:2"}, {"src": "s1:2", "dst": "s3:2"}]}
     assert (await live.client.put("/links", json=twice)).status_code == 422
     assert len(live.fabric.network().links) == 6
+
+
+async def test_a_path_past_machines_is_carried(live: Live) -> None:
+    wanted = {
+        "name": "stream",
+        "ingress": "s1:1",
+        "exit": "s3:1",
+        "external": "192.168.1.181",
+        "extend_match": {"dataLayerType": "0x0800", "networkDestination": "239.1.2.3"},
+        "roles": {"s1": "root", "s3": "leaf"},
+    }
+    for wrong in (
+        {"extend_match": {"dataLayerType": "0x0806"}},
+        {"match": {"in_port": 1, "eth_type": 2048}, "extend_match": None},
+        {"roles": {"s1": "leaf"}},
+    ):
+        answer = await live.client.post("/vm-paths", json={**wanted, **wrong})
+        assert answer.status_code == 422, answer.text
+    answer = await live.client.post("/vm-paths", json=wanted)
+    assert answer.status_code == 201, answer.text
+    rules = [rule["name"] for rule in answer.json()["path"]["rules"]]
+    assert rules == [f"RTP_PASSTHROUGH{number:016x}" for number in (1, 3)]
+    assert len(answer.json()["path"]["links"]) == 1
+    assert live.send() == [S3]
+    (link,) = live.fabric.plan().trees["stream"].links
+    live.farm.set_link(link.src, False)
+    await until(lambda: len(live.fabric.named_rules("stream")) == 3)
+    path = await live.read("/vm-paths/stream")
+    assert isinstance(path, dict)
+    assert [hop["src"][:2] for hop in path["links"]] == ["s1", "s2"]  # type: ignore[attr-defined]
+    assert (await live.client.delete("/vm-paths/stream")).status_code == 204
+    assert live.send() == []
+    assert (await live.client.get("/vm-paths/stream")).status_code == 404

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -116,3 +117,64 @@ def test_a_viewer_misses_nothing_while_there_is_no_controller_at_all(
     watch(redundant.url, "test2").wait_for_picture()
     goes_on(page)
     assert page.stats()["packetsLost"] == lost
+
+
+def path_named(name: str, port: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ingress": "root:1",
+        "egresses": [{"at": "leaf1:1"}, {"at": "leaf2:1"}],
+        "match": {"eth_type": 2048, "ip_proto": 17, "udp_dst": port},
+    }
+
+
+def own_paths(site: SiteProcess) -> set[str]:
+    items = site.api("GET", "/api/fabric/paths?limit=1000").json()["items"]
+    return {item["name"] for item in items if item["own"]}
+
+
+def test_what_several_operators_do_at_once_is_all_done(redundant: SiteProcess) -> None:
+    names = [f"lecture{number}" for number in range(16)]
+
+    def add(name: str) -> int:
+        wanted = path_named(name, 7000 + names.index(name))
+        return redundant.api("POST", "/api/fabric/paths", json=wanted).status_code
+
+    def remove(name: str) -> int:
+        return redundant.api("DELETE", f"/api/fabric/paths/{name}").status_code
+
+    with ThreadPoolExecutor(4) as operators:
+        assert set(operators.map(add, names)) == {201}
+        assert own_paths(redundant) == set(names)
+        assert set(operators.map(remove, names)) == {204}
+    assert own_paths(redundant) == set()
+
+
+def test_a_new_controller_touches_no_rule_that_stays(redundant: SiteProcess, page: Page) -> None:
+    """Neither the site's nor an operator's, though they come from different askers."""
+
+    def ages() -> dict[str, float]:
+        flows = redundant.api("GET", "/api/fabric/datapaths/root/flows?table=3").json()["items"]
+        return {str(f["match"]): f["duration_s"] for f in flows if f["priority"] > 0}
+
+    added = redundant.api("POST", "/api/fabric/paths", json=path_named("lecture", 7100))
+    assert added.status_code == 201, added.text
+    time.sleep(1.0)
+    before = ages()
+    assert len(before) >= 3  # sound, picture, lecture
+    began = time.monotonic()
+    children = redundant.api("GET", "/api/site").json()["children"]
+    for name in ("controller1", "controller2"):
+        os.kill(children[name]["pid"], signal.SIGKILL)
+    until(
+        lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
+        "no controller is back at work",
+        15,
+    )
+    time.sleep(2.0)  # it has told the switches what it wants
+    passed = time.monotonic() - began
+    after = ages()
+    assert after.keys() == before.keys()
+    assert all(after[match] >= before[match] + passed - 0.5 for match in before)
+    assert own_paths(redundant) == {"lecture"}
+    assert redundant.api("DELETE", "/api/fabric/paths/lecture").status_code == 204

@@ -29,12 +29,13 @@ _PROGRAMS = (
     ("janus", "janus", "fails", "no viewer can be served"),
     ("ovs-vswitchd", "openvswitch-switch", "fails", "no switches"),
     ("ovsdb-tool", "openvswitch-common", "fails", "no switches"),
+    ("dnsmasq", "dnsmasq-base", "lacks", "no addresses for virtual machines (fabric.dhcp)"),
     ("nft", "nftables", "fails", "leaves cannot be reached from other computers"),
     ("ethtool", "ethtool", "fails", "packets would leave with wrong checksums"),
     ("nsenter", "util-linux", "fails", "no namespaces"),
     ("nginx", "nginx-light", "lacks", "no RTMP publishers"),
 )
-_ROOT_ONLY = {"ovs-vswitchd", "ovsdb-tool", "nft", "ethtool", "nsenter"}
+_ROOT_ONLY = {"ovs-vswitchd", "ovsdb-tool", "dnsmasq", "nft", "ethtool", "nsenter"}
 _ELEMENTS = (
     "x264enc",
     "opusenc",

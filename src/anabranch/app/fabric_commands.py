@@ -33,6 +33,10 @@ def _get(path: str) -> Any:
     return Client(load_config()).request("GET", f"/api/fabric{path}")
 
 
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="surrogateescape")
+
+
 def _show(
     answer: Any, rows: Sequence[tuple[str, ...]], head: tuple[str, ...], as_json: bool
 ) -> None:
@@ -121,7 +125,7 @@ def flows(
     switch: Annotated[str, typer.Argument(help="Name of the switch.")], as_json: JsonFlag = False
 ) -> None:
     """Show the flow tables of a switch with their counters."""
-    answer = _get(f"/datapaths/{quote(switch, safe='')}/flows?limit=5000")["items"]
+    answer = _get(f"/datapaths/{_quoted(switch)}/flows?limit=5000")["items"]
     rows = [
         (
             str(flow["table"]),

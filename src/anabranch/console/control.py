@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from anabranch.core.events import Event
 from anabranch.fabric import intents_json
 from anabranch.fabric.fabric import Fabric
+from anabranch.fabric.intents_json import Wanted
 
 
 def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
@@ -37,14 +38,26 @@ def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
             },
         }
 
-    @router.get("/intents/{owner}")
-    async def wanted(owner: str) -> Response:
-        return Response(intents_json.dumps(fabric.intents(owner)), media_type="application/json")
+    @router.get("/wanted")
+    async def wanted() -> Response:
+        everything = Wanted(fabric.owners(), tuple(fabric.followed().values()))
+        return Response(intents_json.dump_wanted(everything), media_type="application/json")
+
+    @router.put("/wanted")
+    async def restore(request: Request) -> dict[str, list[str]]:
+        everything = intents_json.load_wanted(await request.body())
+        pending = await fabric.restore(everything.intents, everything.paths)
+        return {"pending": sorted(pending)}
 
     @router.put("/intents/{owner}")
     async def put(owner: str, request: Request) -> dict[str, list[str]]:
         intents = intents_json.loads(await request.body())
         return {"pending": sorted(await fabric.put(intents, owner))}
+
+    @router.put("/paths")
+    async def follow(request: Request) -> dict[str, list[str]]:
+        paths = intents_json.load_paths(await request.body())
+        return {"pending": sorted(await fabric.follow(paths))}
 
     @router.get("/ports/{switch}")
     async def ports(switch: str) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
 """Network and paths where controllers of their own know them: asked there, answered here."""
 
+from urllib.parse import quote
+
 from fastapi import APIRouter, Request, Response
 
+from anabranch.core.errors import NotFoundError
 from anabranch.site.control import SeparateControl
 
 
@@ -11,9 +14,11 @@ def make_proxy(control: SeparateControl) -> APIRouter:
 
     @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
     async def ask(path: str, request: Request) -> Response:
+        if any(part in {"", ".", ".."} for part in path.split("/")):
+            raise NotFoundError("there is nothing of that name")
         query = f"?{request.url.query}" if request.url.query else ""
         status, content = await control.ask(
-            request.method, f"/api/fabric/{path}{query}", await request.body()
+            request.method, f"/api/fabric/{quote(path)}{query}", await request.body()
         )
         kind = "application/json" if status < 400 else "application/problem+json"
         return Response(content, status, media_type=kind)

@@ -171,6 +171,19 @@ class Fabric:
         self._wanted.setdefault("paths", Intents())  # from now on somebody wants something
         return await self._asked_for()
 
+    async def restore(
+        self, wanted: Mapping[str, Intents], paths: Collection[Path]
+    ) -> frozenset[str]:
+        """Want exactly this, of all owners in one step: for one that begins where another ended.
+
+        Returns and raises as :meth:`put`.
+        """
+        merged = _merged(wanted)
+        with self._paths.trying(paths, self.network(), again=True):
+            self._compiler.compile(self._complete(merged), self.network(), self._extra())
+        self._wanted, self._merged = dict(wanted), merged
+        return await self._asked_for()
+
     def followed(self) -> Mapping[str, Path]:
         """Return the paths that are wanted past virtual machines, by name."""
         return self._paths.wanted
@@ -223,7 +236,9 @@ class Fabric:
 
     def switches(self) -> Mapping[str, SwitchState]:
         """Return the state of every switch that was ever there or is expected."""
-        return self.controller.switches()
+        absent = SwitchState(connected=False, dpid=None, ports={}, rules=None)
+        expected = dict.fromkeys(self._options.names.values(), absent)
+        return {**expected, **self.controller.switches()}
 
     def counters(self) -> Mapping[str, int]:
         """Return what was done for hosts and what was contained, by name."""

@@ -31,8 +31,12 @@ class FollowedPaths:
         return dict(self._wanted)
 
     @contextmanager
-    def trying(self, paths: Collection[Path], network: Network) -> Iterator[None]:
+    def trying(
+        self, paths: Collection[Path], network: Network, *, again: bool = False
+    ) -> Iterator[None]:
         """Want exactly ``paths``; if the block fails, want what was wanted before.
+
+        ``again``: they were wanted before, and may be impossible at the moment.
 
         Raises:
             MisuseError: two have one name, or one cannot be in this network.
@@ -40,8 +44,9 @@ class FollowedPaths:
         wanted = {path.name: path for path in paths}
         if len(wanted) != len(paths):
             raise MisuseError("two paths have the same name")
-        for path in paths:
-            self._logic.flow(path, network)
+        if not again:
+            for path in paths:
+                self._logic.flow(path, network)
         before, self._wanted = self._wanted, wanted
         try:
             yield
@@ -63,7 +68,7 @@ class FollowedPaths:
         before, self._impossible = self._impossible, impossible
         for name in sorted(impossible.keys() - before.keys()):
             self._publish(Event("path.impossible", name, {"reason": impossible[name]}))
-        for name in sorted(before.keys() - impossible.keys()):
+        for name in sorted((before.keys() - impossible.keys()) & self._wanted.keys()):
             self._publish(Event("path.possible", name))
         return Intents((*intents.flows, *flows), intents.taps)
 

@@ -7,6 +7,9 @@ from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import Match
 
+STRICT = {"extra": "forbid"}
+"""For :mod:`.intents_json`: a name that is misspelt is no name, and not "anything"."""
+
 
 class Policy(StrEnum):
     """How a flow finds its way."""
@@ -23,6 +26,8 @@ class Egress:
     one the flow enters by.
     """
 
+    __pydantic_config__ = STRICT
+
     at: PortRef
     eth_dst: str | None = None
     ipv4_dst: str | None = None
@@ -34,6 +39,8 @@ class Egress:
 @dataclass(frozen=True, slots=True, order=True)
 class Service:
     """A thing on the way: packets go out of ``to`` and come back by ``back`` (often the same)."""
+
+    __pydantic_config__ = STRICT
 
     to: PortRef
     back: PortRef
@@ -54,6 +61,8 @@ class Flow:
         rate_kbps: what more enters is dropped at the ingress; None: no limit.
         priority: 1 to 1000, higher wins where matches overlap.
     """
+
+    __pydantic_config__ = STRICT
 
     name: str
     match: Match
@@ -82,6 +91,8 @@ class Tap:
         divert: the packet goes nowhere else; otherwise it goes its usual way as well.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
     match: Match
     switches: frozenset[str] = frozenset()
@@ -96,6 +107,8 @@ Intent = Flow | Tap
 @dataclass(frozen=True, slots=True)
 class Intents:
     """The whole of what is wanted. Names are unique among all."""
+
+    __pydantic_config__ = STRICT
 
     flows: tuple[Flow, ...] = ()
     taps: tuple[Tap, ...] = ()

@@ -1,5 +1,7 @@
-"""Intents as JSON: between a director and its controllers, and in an operator's file."""
+"""Intents and paths as JSON: between a director and its controllers, and in an operator's file."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -7,8 +9,21 @@ from pydantic import TypeAdapter, ValidationError
 from anabranch.core.errors import AnabranchError
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Intents
+from anabranch.fabric.pathlogic.logic import Path
 
 _ADAPTER = TypeAdapter(Intents)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything that is wanted of a fabric: intents by owner, and paths past virtual machines."""
+
+    intents: Mapping[str, Intents] = field(default_factory=dict)
+    paths: tuple[Path, ...] = ()
+
+
+_WANTED = TypeAdapter(Wanted)
+_PATHS = TypeAdapter(tuple[Path, ...])
 
 
 def dumps(intents: Intents) -> bytes:
@@ -36,9 +51,40 @@ def from_plain(data: Any) -> Intents:
         raise _misuse(error) from None
 
 
-def _misuse(error: ValidationError | AnabranchError) -> MisuseError:
+def dump_wanted(wanted: Wanted) -> bytes:
+    """Return everything wanted as JSON in UTF-8."""
+    without = {"intents": {"__all__": {"names"}}}
+    return _WANTED.dump_json(wanted, exclude_none=True, exclude=without)
+
+
+def load_wanted(data: bytes) -> Wanted:
+    """Return what ``data`` is; the inverse of :func:`dump_wanted`. Raises as :func:`loads`."""
+    try:
+        return _WANTED.validate_json(data)
+    except (ValidationError, AnabranchError) as error:
+        raise _misuse(error) from None
+
+
+def dump_paths(paths: Collection[Path]) -> bytes:
+    """Return paths past virtual machines as JSON in UTF-8."""
+    return _PATHS.dump_json(tuple(paths), exclude_none=True)
+
+
+def load_paths(data: bytes) -> tuple[Path, ...]:
+    """Return the paths that ``data`` is; the inverse of :func:`dump_paths`.
+
+    Raises:
+        MisuseError: it is none; the message names the place.
+    """
+    try:
+        return _PATHS.validate_json(data)
+    except (ValidationError, AnabranchError) as error:
+        raise _misuse(error, "paths") from None
+
+
+def _misuse(error: ValidationError | AnabranchError, what: str = "intents") -> MisuseError:
     if isinstance(error, AnabranchError):
-        return MisuseError(f"the intents are wrong: {error}")
+        return MisuseError(f"the {what} are wrong: {error}")
     fault = error.errors()[0]
     where = ".".join(map(str, fault["loc"])) or "the whole"
-    return MisuseError(f"the intents are wrong at {where[:200]}: {fault['msg'][:200]}")
+    return MisuseError(f"the {what} are wrong at {where[:200]}: {fault['msg'][:200]}")

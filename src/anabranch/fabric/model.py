@@ -9,6 +9,8 @@ from types import MappingProxyType
 class PortRef:
     """One port of one switch."""
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012  # see intents.py
+
     switch: str
     port_no: int
 

@@ -22,8 +22,10 @@ from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.fabric import Fabric, Options
 from anabranch.fabric.host_services import Settings
 from anabranch.fabric.intents import Intents
+from anabranch.fabric.intents_json import Wanted
 from anabranch.fabric.notify import StoredSubscriptions
 from anabranch.fabric.openflow.messages import PortStats
+from anabranch.fabric.pathlogic.logic import Path as VmPath
 from anabranch.host.process import Child, ChildSpec
 from anabranch.site.plan import BRIDGE, SitePlan
 from anabranch.site.settings import SiteSettings
@@ -168,6 +170,8 @@ class SeparateControl:
         self._directory = settings.run_dir / "fabric"
         self._token = self._directory / "token"
         self._intents: dict[str, Intents] = {}
+        self._paths: tuple[VmPath, ...] = ()
+        self._changing = asyncio.Lock()
         self._controllers = {
             f"controller{number}": self._controller(f"controller{number}")
             for number in range(1, settings.fabric.controllers + 1)
@@ -259,18 +263,31 @@ class SeparateControl:
         """Hear one controller's events, and tell it what is wanted whenever it is new."""
         controller = self._controllers[name]
         while True:
-            with suppress(httpx.HTTPError, FabricError):
+            try:
                 async for record in self._events(controller):
                     controller.active = bool(record.get("active"))
                     if "kind" not in record:
-                        for owner, intents in self._intents.items():
-                            await self._tell(controller, intents, owner)
+                        await self._restore(controller)
                     elif controller.active:
                         self.announcements.publish(
                             Event(record["kind"], record["subject"], record["data"], record["time"])
                         )
+            except (httpx.HTTPError, FabricError, ValueError, KeyError, TypeError) as error:
+                _log.debug("controller.away", controller=name, error=repr(error))
             controller.active = False
             await asyncio.sleep(_AGAIN_S)
+
+    async def _restore(self, controller: _Separate) -> None:
+        """Tell everything in one step: what is not wanted yet would be removed until then."""
+        wanted = Wanted(dict(self._intents), self._paths)
+        if not wanted.intents and not wanted.paths:
+            return
+        try:
+            await self._put(controller, "wanted", intents_json.dump_wanted(wanted))
+        except DisconnectedError:
+            raise
+        except FabricError as error:  # it has been told, and tries again by itself
+            _log.warning("controller.cannot", error=str(error))
 
     async def _events(self, controller: _Separate) -> AsyncIterator[dict[str, Any]]:
         timeout = httpx.Timeout(_TIMEOUT_S, read=None)
@@ -315,35 +332,69 @@ class SeparateControl:
         Raises:
             DisconnectedError: no controller is at work.
         """
+        if method == "GET":
+            return await self._ask(self._at_work(), method, path, body)
+        async with self._changing:
+            controller = self._at_work()
+            try:
+                return await self._ask(controller, method, path, body)
+            finally:  # also what a switch refused is wanted
+                await self._share(controller)
+
+    def _at_work(self) -> _Separate:
         controller = self._controllers.get(self.active or "")
         if controller is None:
             raise DisconnectedError("no controller is at work")
+        return controller
+
+    async def _ask(
+        self, controller: _Separate, method: str, path: str, body: bytes
+    ) -> tuple[int, bytes]:
         token = self._token.read_text("ascii").strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         try:
-            answer = await controller.client.request(
-                method,
-                path,
-                content=body,
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-            )
-            if method != "GET" and answer.is_success:
-                wanted = await controller.client.get(f"/control/intents/{_OPERATOR}")
-                with suppress(FabricError):
-                    await self.put(intents_json.loads(wanted.content), _OPERATOR)
+            answer = await controller.client.request(method, path, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise DisconnectedError(f"the controller does not answer: {error}") from error
+            raise DisconnectedError(f"the controller does not answer: {error!r}") from error
         return answer.status_code, answer.content
 
+    async def _share(self, asked: _Separate) -> None:
+        """Keep what an operator wants of one controller, and tell the others."""
+        try:
+            answer = await asked.client.get("/control/wanted")
+            wanted = intents_json.load_wanted(answer.content)
+        except (httpx.HTTPError, FabricError) as error:
+            _log.warning("controller.not_shared", error=repr(error))
+            return
+        self._intents[_OPERATOR] = wanted.intents.get(_OPERATOR, Intents())
+        self._paths = wanted.paths
+        for controller in self._controllers.values():
+            if controller is not asked:  # one that is away is told when it comes
+                with suppress(FabricError):
+                    await self._restore(controller)
+
     async def _tell(self, controller: _Separate, intents: Intents, owner: str) -> frozenset[str]:
-        body = intents_json.dumps(intents)
-        answer = await controller.client.put(f"/control/intents/{owner}", content=body)
-        if answer.is_error:
-            raise FabricError(str(answer.json().get("detail", answer.status_code)))
-        return frozenset(answer.json()["pending"])
+        return await self._put(controller, f"intents/{owner}", intents_json.dumps(intents))
+
+    async def _put(self, controller: _Separate, what: str, body: bytes) -> frozenset[str]:
+        """Tell a controller something.
+
+        Raises:
+            DisconnectedError: it does not answer, or nothing that can be understood.
+            FabricError: it could not do it.
+        """
+        try:
+            answer = await controller.client.put(f"/control/{what}", content=body)
+            said = answer.json()
+            if answer.is_error:
+                raise FabricError(str(said.get("detail", answer.status_code)))
+            return frozenset(said["pending"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DisconnectedError(f"the controller does not answer: {error!r}") from error
 
     async def connected(self) -> frozenset[str]:
         for controller in self._controllers.values():
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, ValueError, KeyError):
                 state = (await controller.client.get("/control/state")).json()
                 if state["active"]:
                     return frozenset(n for n, s in state["switches"].items() if s["connected"])
@@ -351,7 +402,7 @@ class SeparateControl:
 
     async def port_stats(self, switch: str) -> list[PortStats]:
         for controller in self._controllers.values():
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, ValueError, TypeError):
                 answer = await controller.client.get(f"/control/ports/{switch}")
                 if answer.is_success:
                     return [PortStats(**entry) for entry in answer.json()]

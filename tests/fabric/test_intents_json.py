@@ -1,0 +1,103 @@
+"""What a director and its controllers tell each other is what was meant."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fabric.worlds import intents_of, network_of
+
+from anabranch.fabric import intents_json
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.intents import Intents, Tap
+from anabranch.fabric.model import PortRef
+from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pathlogic.logic import Path, Role
+
+NETWORK = network_of(3, [(0, 1, False), (1, 2, False)])
+TAP = Tap("syn", Match(eth_type=0x0800, ip_proto=6, tcp_flags=(2, 2)), frozenset({"s1"}))
+PORTS = st.builds(PortRef, st.sampled_from(("s1", "s2")), st.integers(1, 0xFFFFFF00))
+PATHS = st.builds(
+    Path,
+    st.text(max_size=10),
+    PORTS,
+    PORTS,
+    st.ip_addresses(v=4).map(str),
+    st.sampled_from((Match(), Match(eth_type=0x0800, vlan_vid=(0x1000, 0x1000)), TAP.match)),
+    st.none() | st.just("02:00:00:00:00:01"),
+    st.none() | st.dictionaries(st.text(max_size=5), st.sampled_from(Role), max_size=3),
+)
+
+
+@given(intents_of(NETWORK))
+def test_intents_are_themselves_again(intents: Intents) -> None:
+    wanted = Intents(intents.flows, (TAP,))
+    assert intents_json.loads(intents_json.dumps(wanted)) == wanted
+    assert intents_json.from_plain(json.loads(intents_json.dumps(wanted))) == wanted
+
+
+@given(st.lists(PATHS, max_size=3))
+def test_paths_are_themselves_again(paths: list[Path]) -> None:
+    assert intents_json.load_paths(intents_json.dump_paths(paths)) == tuple(paths)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
+
+
+@given(st.binary(max_size=50) | _JSON.map(lambda value: json.dumps(value).encode()))
+def test_anything_else_is_misuse(data: bytes) -> None:
+    for load in (intents_json.loads, intents_json.load_paths):
+        with suppress(MisuseError):
+            load(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"external": "nowhere"}, "path a: 'nowhere' is not"),
+        ({"external_mac": "x"}, "path a: 'x' is not a MAC"),
+        ({"ingress": "s1:1"}, "wrong at 0.ingress"),
+        ({"roles": {"s1": "king"}}, "wrong at 0.roles.s1"),
+        ({"match": {"udp_dst": 70000}}, "the paths are wrong"),
+    ],
+)
+def test_what_is_wrong_with_a_path_is_named(change: dict[str, Any], words: str) -> None:
+    (good,) = json.loads(
+        intents_json.dump_paths(
+            [Path("a", PortRef("s1", 1), PortRef("s2", 1), "10.0.0.1", Match(eth_type=0x0800))]
+        )
+    )
+    with pytest.raises(MisuseError, match=words):
+        intents_json.load_paths(json.dumps([{**good, **change}]).encode())
+
+
+@given(st.data())
+def test_everything_wanted_comes_through(data: st.DataObject) -> None:
+    owners = data.draw(st.dictionaries(st.text(max_size=5), intents_of(NETWORK), max_size=3))
+    wanted = intents_json.Wanted(owners, tuple(data.draw(st.lists(PATHS, max_size=2))))
+    assert intents_json.load_wanted(intents_json.dump_wanted(wanted)) == wanted
+
+
+_FLOW = {"name": "a", "match": {"eth_type": 2048}, "ingress": {"switch": "s1", "port_no": 1}}
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"flowss": []},
+        {"flows": [{**_FLOW, "polcy": "widest"}]},
+        {"flows": [{**_FLOW, "match": {"eth_typ": 2048}}]},
+        {"flows": [{**_FLOW, "ingress": {"switch": "s1", "port_no": 1, "port": 2}}]},
+        {"flows": [{**_FLOW, "egress": [{"at": {"switch": "s1", "port_no": 1}, "mac": "x"}]}]},
+    ],
+)
+def test_a_misspelt_name_is_not_passed_over(slip: dict[str, Any]) -> None:
+    intents_json.from_plain({"flows": [_FLOW]})
+    with pytest.raises(MisuseError, match="Unexpected keyword argument"):
+        intents_json.from_plain(slip)
