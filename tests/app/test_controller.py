@@ -15,7 +15,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
+from anabranch.app.controller import ControllerProcess
+from anabranch.app.controller_file import ControllerFile
 from anabranch.fabric.frames import ipv4_udp
 from anabranch.fabric.lease import FileLease
 from anabranch.fabric.model import PortRef
@@ -293,6 +296,19 @@ async def test_what_contradicts_itself_is_not_begun(bench: Bench) -> None:
     first = await bench.controller("first", paths=[{**STREAM, "name": "lecture"}])
     code, words = await first.ended()
     assert (code, words) == (1, "anabranch: asked for twice: lecture")
+
+
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+async def test_who_listens_to_anybody_without_tls_is_warned(host: str, warned: bool) -> None:
+    with socket.create_server((host, 0)) as free:
+        port = free.getsockname()[1]
+    made = ControllerProcess(ControllerFile(listen=f"{host}:{port}"))
+    try:
+        with capture_logs() as logs:
+            await made._meet_switches()
+    finally:
+        await made.fabric.close()
+    assert ("controller.unprotected" in [entry["event"] for entry in logs]) is warned
 
 
 async def test_switches_that_dial_find_whoever_listens_now(bench: Bench) -> None:

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from anabranch.app.controller_file import ControllerFile, port_ref, read_controller_file
+from anabranch.app.controller_file import (
+    ControllerFile,
+    address,
+    listening_at,
+    port_ref,
+    read_controller_file,
+)
 from anabranch.core.errors import UsageError
 from anabranch.fabric.fabric import Options
 from anabranch.fabric.host_services import Unicast
@@ -126,6 +132,19 @@ def test_a_whole_file(here: Path) -> None:
         ({"tls": {"ca": "a"}}, "tls.certificate: "),
         ({"paths": [{"name": "Stream"}]}, "paths.0.name: the name 'Stream' is not allowed"),
         ({"path_logic": 5}, "path_logic: "),
+        ({"listen": "nonsense"}, "listen: 'nonsense' is not ADDRESS:PORT, such as 127.0.0.1:6653"),
+        ({"listen": "127.0.0.1:0"}, "listen: '127.0.0.1:0' is not ADDRESS:PORT"),
+        ({"listen": "127.0.0.1:65536"}, "listen: '127.0.0.1:65536' is not"),
+        ({"listen": ":6653"}, "listen: ':6653' is not"),
+        ({"listen": "::1:6653"}, "listen: '::1:6653' is not"),
+        ({"listen": "[nowhere]:6653"}, "no IPv6 address"),
+        ({"listen": "unix:a.sock"}, "listen: 'unix:a.sock' is not ADDRESS:PORT"),
+        ({"listen": 6653}, "listen: "),
+        ({"api": "nonsense"}, "api: 'nonsense' is not ADDRESS:PORT"),
+        ({"api": "127.0.0.1"}, "nor unix:PATH"),
+        ({"api": "unix:"}, "api: 'unix:' is no path of a socket"),
+        ({"api": "unix:" + 108 * "a"}, "is no path of a socket: 1 to 107 bytes"),
+        ({"api": None}, "api: "),
     ],
 )
 def test_what_is_wrong_is_named_by_its_place(
@@ -162,6 +181,24 @@ def test_a_path_that_is_none_is_named_by_its_place(
     with pytest.raises(UsageError) as failed:
         read(yaml.safe_dump({"paths": [{**GOOD, **change}]}))
     assert words in str(failed.value)
+
+
+def test_where_it_may_listen(here: Path) -> None:
+    assert read("listen: null").listen is None
+    for text in ("0.0.0.0:1", "[::1]:65535", "localhost:6653"):
+        assert read(yaml.safe_dump({"listen": text, "api": text})).listen == text
+    assert address("[::1]:65535") == ("::1", 65535)
+    assert address("localhost:6653") == ("localhost", 6653)
+
+
+def test_an_option_is_above_the_file_and_no_better(here: Path) -> None:
+    (here / "match.json").write_text(SEED)
+    file = read(WHOLE)
+    changed = listening_at(file, "[::]:6653")
+    assert changed.listen == "[::]:6653"
+    assert listening_at(changed, "127.0.0.1:6653") == file
+    with pytest.raises(UsageError, match="the options are wrong: listen: '1' is not ADDRESS:PORT"):
+        listening_at(file, "1")
 
 
 def test_two_paths_of_one_name(here: Path) -> None:

@@ -337,7 +337,13 @@ def test_where_nobody_answers(monkeypatch: pytest.MonkeyPatch, arguments: list[s
         ("listen: 192.0.2.1:80", [], "cannot listen at 192.0.2.1:80"),
         ("path_logic: scenic", [], "there is no path logic 'scenic'; there are: soleil"),
         ("intents: {flows: [{name: 5}]}", [], "the intents are wrong at flows"),
-        ("tls: {ca: a, certificate: b, key: c}", [], "the certificates cannot be used"),
+        (
+            "listen: 127.0.0.1:16653\ntls: {ca: a, certificate: b, key: c}",
+            [],
+            "the certificates cannot be used",
+        ),
+        ("lease: nowhere/lease", [], "cannot use the lease nowhere/lease: No such file"),
+        ("lease: net.yaml", [], "net.yaml is no lease: it holds 'lease: net.yaml"),
     ],
 )
 def test_a_controller_that_cannot_be_is_one_line(
@@ -345,7 +351,7 @@ def test_a_controller_that_cannot_be_is_one_line(
 ) -> None:
     if text is not None:
         keys = [line.partition(":")[0] for line in text.splitlines()]
-        rest = {"api": "127.0.0.1:0", "listen": "127.0.0.1:0"}
+        rest = {"api": f"unix:{here}/api", "listen": "null"}
         lines = [text, *(f"{key}: {rest[key]}" for key in rest if key not in keys)]
         (here / "net.yaml").write_text("\n".join(lines))
     fails(run("controller", "net.yaml", *options), words)

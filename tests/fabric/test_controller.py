@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anabranch.core.events import Event
-from anabranch.fabric import doors
+from anabranch.fabric import doors, reconciler
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.doors import server_context
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
@@ -38,6 +38,8 @@ class FakeSwitch:
         self.journal: list[tuple[str, int]] | None = None
         self.name = ""
         self.answers_barriers = True
+        self.silent = False
+        self.held_back: list[tuple[int, int, bytes]] = []
         self.refuses_flow_mods = False
         self.flow_stats = b""
         self.described = b""
@@ -79,8 +81,17 @@ class FakeSwitch:
                 self._answer(header[1], int.from_bytes(header[4:], "big"), body)
         self.closed.set()
 
+    def speak(self) -> None:
+        """Answer again, and what was asked meanwhile."""
+        self.silent = False
+        for asked in self.held_back:
+            self._answer(*asked)
+
     def _answer(self, kind: int, xid: int, body: bytes) -> None:
         speech = self.speech
+        if self.silent:
+            self.held_back.append((kind, xid, body))
+            return
         self.kinds.add(kind)
         if kind == 5:
             self.send(speech.features(self.dpid, xid))
@@ -234,6 +245,58 @@ async def test_a_switch_that_does_not_answer_is_named_and_the_others_are_served(
     await until(lambda: "switch.lost" in bench.kinds("leaf"))
     again = await bench.switch("leaf")
     await until(lambda: again.commands == [ADD])
+
+
+async def test_a_switch_that_is_silent_from_the_start_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_PATIENCE", 0.05)
+    await bench.listen("root", "leaf")
+    root, leaf = await bench.switch("root"), await bench.switch("leaf")
+    leaf.silent = True
+    wanted = {"root": tables(rule(1)), "leaf": tables(rule(1))}
+    assert await bench.controller.apply(wanted, ("root", "leaf")) == {"leaf"}
+    assert (root.commands, leaf.commands) == ([ADD], [])
+    wanted["root"] = tables(rule(1), rule(2))
+    assert await bench.controller.apply(wanted, ("root", "leaf")) == {"leaf"}
+    assert root.commands == [ADD, ADD]
+    assert bench.kinds("leaf") == ["switch.connected"], "it was not waited for in vain"
+    leaf.speak()
+    await until(lambda: bench.controller.switches()["leaf"].rules == 1)
+    assert leaf.commands == [ADD]
+    assert await bench.controller.apply(wanted, ("root", "leaf")) == frozenset()
+    assert (root.commands, leaf.commands) == ([ADD, ADD], [ADD])
+
+
+async def test_switches_beside_the_order_do_not_hold_it_up(bench: Bench) -> None:
+    await bench.listen("root", "other")
+    root, other = await bench.switch("root"), await bench.switch("other")
+    await bench.controller.apply({n: tables(rule(1)) for n in ("root", "other")}, ("root",))
+    other.silent = True
+    applying = asyncio.create_task(
+        bench.controller.apply({n: tables(rule(2)) for n in ("root", "other")}, ("root",))
+    )
+    await until(lambda: root.commands == [ADD, ADD, DELETE_STRICT])
+    assert not applying.done()
+    other.speak()
+    assert await applying == frozenset()
+    assert other.commands == [ADD, ADD, DELETE_STRICT]
+
+
+async def test_a_switch_that_is_away_is_dialled_often_for_ever(bench: Bench) -> None:
+    calls = 0
+
+    def restarted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.close()
+
+    path = bench.directory / "leaf.mgmt"
+    async with await asyncio.start_unix_server(restarted, path):
+        await bench.controller.connect_unix(path, "leaf")
+        await until(lambda: calls > 10)  # with a growing delay this would take too long
+        await bench.controller.close()
+    path.unlink(missing_ok=True)
 
 
 async def test_a_switch_that_leaves_during_apply_is_pending(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from anabranch.core.events import Event
+from anabranch.fabric import controller as controller_module
 from anabranch.fabric.assembly import base
 from anabranch.fabric.controller import Controller, SwitchState
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
@@ -257,6 +258,33 @@ async def test_the_state_of_a_switch_is_told_when_it_changes(bench: Bench) -> No
     states = [state and (state.connected, state.ports[1].up) for _, state in bench.states]
     assert states == [(True, True), (True, False), None, (True, False)]
     assert controller.switches()["s1"].version == 6
+
+
+async def test_who_was_only_adopted_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "FORGET_S", 0.05)
+    async with benched(line(3)) as bench:
+        controller, target = await bench.controller()
+        controller._names[1] = "s1"
+        farm = await bench.farm(target)
+        wanted = {name: tables(rule(1)) for name in ("s1", "s2", "s3")}
+        assert await controller.apply(wanted) == frozenset()
+        farm._dialling = asyncio.Semaphore(0)
+        farm.disconnect("s1")
+        farm.disconnect("s2")
+        await until(lambda: controller.switches().keys() == {"s1", "s3"})
+        assert not controller.switches()["s1"].connected
+        assert await controller.apply(dict(wanted)) == {"s1", "s2"}
+        monkeypatch.setattr(controller_module, "FORGET_S", 60.0)
+        farm._dialling.release()
+        farm._dialling.release()
+        await until(lambda: bench.kinds("s2").count("switch.connected") == 2)
+        await until(lambda: controller.switches()["s2"].rules == 1)
+        farm.disconnect("s2")
+        await until(lambda: not controller.switches()["s2"].connected)
+        assert controller._forgetting.keys() == {"s2"}
+        farm._dialling.release()
+        await until(lambda: controller.switches()["s2"].connected)
+        assert controller._forgetting == {}
 
 
 async def test_nobodys_switch_is_sent_away(bench: Bench) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from anabranch.core.events import Event
 from anabranch.fabric import frames
-from anabranch.fabric.errors import FabricError, MisuseError, NoPathError
+from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError, NoPathError
 from anabranch.fabric.fabric import Fabric, Options
 from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.intents import Egress, Flow, Intents, Tap
 from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.notify import StoredSubscriptions
 from anabranch.fabric.openflow.messages import FlowMod, GroupMod, MeterMod, Port
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pathlogic.logic import Path as VmPath
@@ -25,6 +26,7 @@ from anabranch.fabric.pathlogic.logic import Role
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import SoftNetwork
 from anabranch.fabric.softswitch.switch import SoftSwitch
+from anabranch.store.database import Database
 
 LIVE = 4
 S1, S2, S3 = (PortRef(f"s{number}", 1) for number in (1, 2, 3))
@@ -236,6 +238,73 @@ async def test_what_is_put_before_it_runs_waits_for_it(world: World) -> None:
         assert world.send() == [S3]
     finally:
         await end(fabric, running)
+
+
+async def test_nobody_waits_for_a_fabric_that_has_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fabric = await world.connect(settle_s=0)
+    running = asyncio.create_task(fabric.run())
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> frozenset[str]:
+        begun.set()
+        return await asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fabric.controller, "apply", hang)
+        asking = asyncio.create_task(fabric.put(wanting(flow())))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(DisconnectedError, match="the fabric does not run"):
+            await asking
+        with pytest.raises(DisconnectedError, match="the fabric does not run"):
+            await fabric.follow([])
+    again = asyncio.create_task(fabric.run())
+    try:
+        await until(lambda: world.send() == [S3])
+    finally:
+        await end(fabric, again)
+
+
+async def test_callbacks_that_cannot_be_read_stop_nothing(tmp_path: Path) -> None:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/none/site.db")
+    events: list[Event] = []
+    options = Options(settle_s=0, counters_s=0)
+    fabric = Fabric(options, events.append, callbacks=StoredSubscriptions(database))
+    running = asyncio.create_task(fabric.run())
+    try:
+        assert await fabric.put(Intents()) == frozenset()
+        assert [event.kind for event in events] == ["callback.unavailable"]
+        assert (await fabric.recent_events(1))[0].kind == "callback.unavailable"
+    finally:
+        await end(fabric, running)
+        await database.close()
+
+
+async def test_a_flow_that_is_gone_is_not_reachable(world: World, fabric: Fabric) -> None:
+    far = PortRef("s9", 1)
+    await fabric.put(wanting(flow("far", far), flow("news", far, port=5006)))
+    assert sorted(world.told("flow.unreachable")) == ["far", "news"]
+    await fabric.put(wanting(flow("news", S2, port=5006)))
+    assert world.told("flow.reachable") == ["news"]
+
+
+async def test_links_known_from_the_start_stay(world: World, fabric: Fabric) -> None:
+    first, second = Link(*LINKS[0]), Link(*LINKS[2])
+    extra = Link(PortRef("s2", 2), PortRef("s3", 2))
+    fabric.declare({first.reverse: LinkInfo(capacity_mbit=7, redundant=True), extra: LinkInfo()})
+    links = fabric.network().links
+    assert len(links) == 8
+    for link in (first, first.reverse):
+        assert (links[link].capacity_mbit, links[link].redundant, links[link].up) == (7, True, True)
+    assert links[second] == LinkInfo()
+    fabric.declare({})
+    links = fabric.network().links
+    assert (len(links), links[first]) == (6, LinkInfo())
+    with pytest.raises(MisuseError):
+        fabric.declare({Link(first.src, PortRef("s3", 2)): LinkInfo()})
+    assert fabric.network().links == links
 
 
 async def test_a_switch_that_refuses_is_named_and_tried_again(world: World, fabric: Fabric) -> None:

@@ -21,6 +21,7 @@ from anabranch.fabric.host_services import Unicast
 from anabranch.fabric.intents import Flow, Intents
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.host.process import Child
 from anabranch.site.control import SeparateControl
 from anabranch.site.plan import SitePlan, make_plan
 from anabranch.site.settings import FabricSettings, RedundancyLink, SiteSettings
@@ -117,6 +118,20 @@ def test_a_controllers_file_is_one_that_it_understands(bench: Bench) -> None:
     assert options.hosts is not None
     assert (options.hosts.unicast, options.hosts.dhcp_server) == (Unicast.ICMP, None)
     assert all(switch.connect is not None for switch in first.switches)
+
+
+async def test_what_controllers_are_given_is_its_owners_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(_: Child) -> None: ...
+
+    monkeypatch.setattr(Child, "start", start)
+    old = bench.directory / "controller1.yaml"
+    old.write_text("")
+    old.chmod(0o644)
+    await bench.control.start()
+    found = {path.name: path.stat().st_mode & 0o777 for path in bench.directory.glob("*.yaml")}
+    assert found == {"controller1.yaml": 0o600, "controller2.yaml": 0o600}
 
 
 async def test_where_no_controller_answers(bench: Bench) -> None:

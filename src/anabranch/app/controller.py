@@ -1,19 +1,18 @@
 """A controller in a process of its own: for a site that keeps two, or for any OpenFlow network."""
 
 import asyncio
+import ipaddress
 import os
-import re
 import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
+from contextlib import AbstractContextManager, suppress
 
 import structlog
 from fastapi import FastAPI
 
-from anabranch.app.controller_file import ControllerFile
+from anabranch.app.controller_file import ControllerFile, address, socket_path
 from anabranch.app.serving import (
     listen,
     listen_unix,
@@ -60,6 +59,7 @@ class ControllerProcess:
         Raises:
             UsageError: the file asks for what cannot be had.
             ConflictError: an address is taken.
+            FabricError: the lease cannot be used.
             RoleLostError: another controller has taken over: end, and start anew.
         """
         raise_file_limit()
@@ -70,6 +70,8 @@ class ControllerProcess:
             intents_json.from_plain(self._file.intents) if self._file.intents is not None else None
         )
         paths = [path.path() for path in self._file.paths]
+        if self._lease is not None:
+            self._lease.check()
         with _listen(self._file.api) as listener:
             try:
                 if self._lease is not None:
@@ -109,8 +111,10 @@ class ControllerProcess:
             if switch.connect is not None:
                 await self.fabric.controller.connect_unix(switch.connect, switch.name)
         if file.listen is not None:
-            host, port = _address(file.listen)
+            host, port = address(file.listen)
             await self.fabric.controller.listen_tcp(host, port, tls=self._tls())
+            if file.tls is None and not _is_loopback(host):
+                _log.warning("controller.unprotected", openflow=file.listen)
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._file.tls is None:
@@ -162,13 +166,12 @@ class ControllerProcess:
 
 def _listen(where: str) -> AbstractContextManager[socket.socket]:
     """Listen at ``unix:PATH`` or ``ADDRESS:PORT``. Raises as :meth:`ControllerProcess.run`."""
-    if where.startswith("unix:"):
-        return listen_unix(Path(where.removeprefix("unix:")))
-    return listen(*_address(where))
+    if (path := socket_path(where)) is not None:
+        return listen_unix(path)
+    return listen(*address(where))
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-        raise UsageError(f"{text[:100]!r} is not ADDRESS:PORT")
-    return host.strip("[]"), int(port)
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,5 +1,6 @@
 """The file of a stand-alone controller: its switches, links, and what it shall carry."""
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.model import Link, LinkInfo, PortRef
 from anabranch.fabric.pathlogic import extend_match, logic
 
+_SOCKET_PATH = 107  # bytes, unix(7)
 _PORT = re.compile(r"([^:\s]{1,60}):([0-9]{1,10})")
 
 
@@ -28,6 +30,46 @@ def port_ref(text: str) -> PortRef:
     if found is None or not 1 <= int(found[2]) <= 0xFFFFFF00:
         raise ValueError("a port is SWITCH:NUMBER, such as s1:2")
     return PortRef(found[1], int(found[2]))
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return ``ADDRESS:PORT`` as host and port; an IPv6 address is in brackets.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    named = bare != host or re.fullmatch(r"[^:\s\[\]\0]+", host)
+    if not named or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text[:100]!r} is not ADDRESS:PORT, such as 127.0.0.1:6653")
+    if bare != host:
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise ValueError(f"{text[:100]!r} is not ADDRESS:PORT: no IPv6 address") from None
+    return bare, int(port)
+
+
+def socket_path(text: str) -> Path | None:
+    """Return the path of ``unix:PATH``; None: it is none."""
+    return Path(text.removeprefix("unix:")) if text.startswith("unix:") else None
+
+
+def _check_listen(text: str) -> str:
+    address(text)
+    return text
+
+
+def _check_api(text: str) -> str:
+    if socket_path(text) is None:
+        try:
+            address(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, nor unix:PATH") from None
+    elif not 1 <= len(text.removeprefix("unix:").encode()) <= _SOCKET_PATH or "\0" in text:
+        raise ValueError(f"{text[:100]!r} is no path of a socket: 1 to {_SOCKET_PATH} bytes")
+    return text
 
 
 def _check_port(text: str) -> str:
@@ -132,8 +174,8 @@ def read_extend_match(path: Path) -> dict[str, Any]:
 class ControllerFile(_Part):
     """Everything about a stand-alone controller; an empty file takes any switch in."""
 
-    listen: str | None = "0.0.0.0:6653"
-    api: str = "127.0.0.1:8181"
+    listen: Annotated[str, AfterValidator(_check_listen)] | None = "0.0.0.0:6653"
+    api: Annotated[str, AfterValidator(_check_api)] = "127.0.0.1:8181"
     token: Path | None = None
     tls: TlsFile | None = None
     switches: tuple[SwitchFile, ...] = ()
@@ -196,12 +238,27 @@ def read_controller_file(path: Path | None) -> ControllerFile:
         content = yaml.safe_load(path.read_text())
         return ControllerFile.model_validate(content if content is not None else {})
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}:"
-            f" {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
-        )
-        raise UsageError(f"{path} is wrong: {faults}") from None
+        raise UsageError(f"{path} is wrong: {_faults(error)}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         text = re.sub(r"\s+", " ", str(error))[:300]
         raise UsageError(f"{path} cannot be read: {text}") from error
+
+
+def listening_at(file: ControllerFile, listen: str) -> ControllerFile:
+    """Return ``file`` with another place to wait for switches at.
+
+    Raises:
+        UsageError: that is none.
+    """
+    try:
+        return ControllerFile.model_validate({**file.model_dump(), "listen": listen})
+    except ValidationError as error:
+        raise UsageError(f"the options are wrong: {_faults(error)}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'the file'}:"
+        f" {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    )

@@ -65,12 +65,12 @@ def controller(
 ) -> None:
     """Run a controller on its own, as for Mininet: ARP, DHCP and unicast on any topology."""
     from anabranch.app.controller import ControllerProcess
-    from anabranch.app.controller_file import read_controller_file
+    from anabranch.app.controller_file import listening_at, read_controller_file
     from anabranch.app.logs import set_up_logs
 
     settings = read_controller_file(file)
     if listen is not None:
-        settings = settings.model_copy(update={"listen": listen})
+        settings = listening_at(settings, listen)
     set_up_logs(LogConfig())
 
     async def run() -> None:

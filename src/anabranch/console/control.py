@@ -3,9 +3,10 @@
 The socket is the director's alone (mode 0600), so nobody is asked who they are.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -68,9 +69,17 @@ def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
         return StreamingResponse(_lines(), media_type="application/x-ndjson")
 
     async def _lines() -> AsyncIterator[bytes]:
-        # At once, so that the reader knows that the stream is open.
-        yield json.dumps({"active": is_active()}).encode() + b"\n"
         async with aclosing(fabric.subscribe()) as happening:
+            first = asyncio.ensure_future(anext(happening))
+            try:
+                await asyncio.sleep(0)  # from here on nothing is missed
+                # At once, so that the reader knows that the stream is open.
+                yield json.dumps({"active": is_active()}).encode() + b"\n"
+                yield _line(await first, active=is_active())
+            finally:
+                first.cancel()
+                with suppress(asyncio.CancelledError):
+                    await first
             async for event in happening:
                 yield _line(event, active=is_active())
 

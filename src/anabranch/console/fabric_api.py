@@ -119,9 +119,10 @@ def _network() -> APIRouter:
 
     @router.put("/links", status_code=204)
     async def declare(wanted: models.LinksIn, fabric: TheFabric) -> None:
-        """Take these as all the links that are known without discovery; some may be reserve.
+        """Take these as the links that are known without discovery; some may be reserve.
 
-        Those of the site's own plan are to be among them.
+        Those that the network was started with stay, named or not: here they can only be given
+        another capacity, or be made reserve or not. All others that were declared are replaced.
         """
         fabric.declare(convert.links_of(wanted))
 

@@ -4,10 +4,14 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 
+import structlog
+
 from anabranch.core.events import Event, EventBus
 from anabranch.fabric.notify import Notifier, SubscriptionStore
+from anabranch.store.database import StoreError
 
 _KEPT = 1000
+_log = structlog.get_logger("anabranch.fabric")
 
 
 class Announcements:
@@ -31,8 +35,15 @@ class Announcements:
         self.notifier = Notifier(self.publish, dpids=dpids, store=callbacks)
 
     async def open(self) -> None:
-        """Begin to tell those who want to be told by POST."""
-        await self.notifier.open()
+        """Begin to tell those who want to be told by POST.
+
+        If it cannot be read who that is, nobody is told but those who ask from now on.
+        """
+        try:
+            await self.notifier.open()
+        except StoreError as error:
+            _log.warning("callback.unavailable", error=str(error))
+            self.publish(Event("callback.unavailable", "callbacks", {"reason": str(error)}))
 
     async def close(self) -> None:
         """End that."""

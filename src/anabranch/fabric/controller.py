@@ -59,6 +59,8 @@ from anabranch.fabric.tables import (
     check,
 )
 
+FORGET_S = 60.0
+"""Seconds after which a lost switch is forgotten that nobody has named, only adopted."""
 _REACTIVE = "reactive rule"
 # A switch without groups, meters or sums refuses these: there is nothing to complain of.
 _OPTIONAL = (
@@ -102,6 +104,7 @@ class Controller:
         names: datapath id to name of the switches that come in over TCP.
         timeout: seconds within which a switch answers a request.
         adopt: names a switch that came in over TCP and is none of ``names``, or sends it away.
+            Such a switch is forgotten FORGET_S after it was lost.
         on_packet_in: gets what no ``hot`` hook has dealt with.
         on_flow_removed: gets the end of every rule that asked for notice.
         on_switch: gets a switch's state when it has connected or a port has changed; None: lost.
@@ -142,6 +145,8 @@ class Controller:
         self._doors = Doors(self._heard, self._closed, timeout)
         self._roles = Roles()
         self._switches: dict[str, Switch] = {}
+        self._adopted: set[str] = set()
+        self._forgetting: dict[str, asyncio.TimerHandle] = {}
         self._reports = Reports(on_event)
         self._reconciler = Reconciler(self._switches, self._roles, self._reports)
         self._claims = Claims(self._take_in, self._reports)
@@ -158,6 +163,7 @@ class Controller:
             FabricError: the path cannot be listened at.
         """
         await self._doors.listen_unix(path, switch_name)
+        self._adopted.discard(switch_name)
         self._switch(switch_name)
 
     async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
@@ -178,6 +184,7 @@ class Controller:
         Open vSwitch listens at ``<bridge>.mgmt``; roles work there as on any connection.
         """
         self._doors.connect_unix(path, name)
+        self._adopted.discard(name)
         self._switch(name)
 
     async def close(self) -> None:
@@ -185,6 +192,8 @@ class Controller:
         await self._claims.close()
         await self._reconciler.close()
         await self._doors.close()
+        for timer in self._forgetting.values():
+            timer.cancel()
 
     @property
     def tls_refused(self) -> int:
@@ -415,7 +424,10 @@ class Controller:
     def _arrived(self, connection: Connection, up: SwitchUp) -> None:
         """Take a switch in; if another connection has its name, find out first who lives."""
         name = connection.name or self._names.get(up.dpid)
-        name = name or self._reports.call(self._adopt, up.dpid)
+        if name is None:
+            name = self._reports.call(self._adopt, up.dpid)
+            if name is not None and name not in self._switches:
+                self._adopted.add(name)
         if name is None:
             self._reports.complain("switch.unexpected", f"{up.dpid:016x}", "nobody expects it")
             connection.close(FabricError(f"no switch {up.dpid:016x} is expected"))
@@ -434,6 +446,8 @@ class Controller:
         older = switch.connection
         known_before, before = switch.dpid is not None, switch.ports
         switch.connected(connection, up.dpid, up.ports)
+        if name in self._forgetting:
+            self._forgetting.pop(name).cancel()
         connection.hot = self._hook(switch)
         if older is not None:
             older.close(DisconnectedError("replaced by a newer connection"))
@@ -504,6 +518,20 @@ class Controller:
             switch.lost(broke_protocol=broke_protocol)
             self._reports.emit("switch.lost", name, reason=str(reason))
             self._reports.call(self._on_switch, name, None)
+            if name in self._adopted:
+                loop = asyncio.get_running_loop()
+                self._forgetting[name] = loop.call_later(FORGET_S, self._forget, name)
+
+    def _forget(self, name: str) -> None:
+        """Forget an adopted switch: else those that never were, only claimed to be, pile up."""
+        del self._forgetting[name]
+        if name not in self._adopted:
+            return
+        self._adopted.discard(name)
+        del self._switches[name]
+        self._reports.forgive(name)
+        for counts in (self.protocol_errors, self.refusals, self.packet_ins_dropped):
+            counts.pop(name, None)
 
 
 def _state(switch: Switch) -> SwitchState:

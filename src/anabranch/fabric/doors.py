@@ -15,7 +15,7 @@ from anabranch.fabric.openflow.session import SessionEvent
 
 MAX_CONNECTIONS = 4096
 TLS_HANDSHAKE = 5.0  # seconds
-_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0  # seconds between two calls of a switch that is away
+_REDIAL = 0.1  # seconds between two calls of a switch that is away: a Unix socket costs nothing
 _log = structlog.get_logger("anabranch.fabric")
 
 
@@ -180,18 +180,13 @@ class Doors:
 
     async def _dial(self, path: str, name: str) -> None:
         loop = asyncio.get_running_loop()
-        delay = _FIRST_DELAY
         while True:
             with suppress(OSError):
                 _, connection = await loop.create_unix_connection(
                     lambda: self._connection(name), path
                 )
-                began = loop.time()
                 await asyncio.shield(connection.closed)
-                if loop.time() - began > _LAST_DELAY:
-                    delay = _FIRST_DELAY
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LAST_DELAY)
+            await asyncio.sleep(_REDIAL)
 
 
 class _Refusal(asyncio.Protocol):

@@ -141,6 +141,8 @@ class Fabric:
         self._done = 0
         self._turned = asyncio.Condition()
         self._failure: FabricError | None = None
+        self._pending: frozenset[str] = frozenset()
+        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
 
     # --- what is asked for --------------------------------------------------------------------
@@ -148,12 +150,13 @@ class Fabric:
     async def put(self, intents: Intents, owner: str = "site") -> frozenset[str]:
         """Want exactly ``intents`` for ``owner``, and return once the switches have it.
 
-        Needs :meth:`run` to be running. Returns the switches that are away: they get their rules
-        when they come.
+        Waits for :meth:`run` to begin. Returns the switches that are away or silent: they get
+        their rules when they come or answer.
 
         Raises:
             MisuseError: they contradict each other or another owner's; nothing has changed.
             FabricError: a switch refused a rule or did not answer; it is tried again.
+            DisconnectedError: :meth:`run` has ended; it is wanted once that begins anew.
         """
         wanted = {**self._wanted, owner: intents}
         merged = _merged(wanted)
@@ -205,14 +208,16 @@ class Fabric:
         mine = self._asked
         self._stale.set()
         async with self._turned:
-            await self._turned.wait_for(lambda: self._done >= mine)
+            await self._turned.wait_for(lambda: self._done >= mine or self._ended)
+        if self._done < mine:
+            raise DisconnectedError("the fabric does not run")
         if self._failure is not None:
             raise FabricError(str(self._failure))
-        return frozenset(
+        return self._pending | {
             name
             for name in self._plan.tables
             if (state := self._known.get(name)) is None or not state.connected
-        )
+        }
 
     def intents(self, owner: str | None = None) -> Intents:
         """Return what is wanted by ``owner``, or by everybody."""
@@ -290,21 +295,41 @@ class Fabric:
         return await self.announcements.recent_events(limit)
 
     def declare(self, links: Mapping[Link, LinkInfo]) -> None:
-        """Take exactly these links as known without discovery."""
-        self._topology.declare(links)
+        """Take these links as known without discovery, beside those known from the start.
+
+        One of the latter may be repeated with another capacity, or as reserve or not; it stays.
+
+        Raises:
+            MisuseError: a port is in two links or an edge port, or a link stays in one switch.
+        """
+        kept: dict[Link, LinkInfo] = {}
+        for link, info in self._options.links.items():
+            if said := links.get(link) or links.get(link.reverse):
+                capacity = info.capacity_mbit if said.capacity_mbit is None else said.capacity_mbit
+                info = replace(info, capacity_mbit=capacity, redundant=said.redundant)
+            kept[link] = info
+        others = {link: info for link, info in links.items() if link.reverse not in kept}
+        self._topology.declare({**others, **kept})
         self._topology_changed()
 
     # --- the loop -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep the switches in step with what is wanted, for ever."""
-        await self.announcements.open()
+        """Keep the switches in step with what is wanted, for ever.
+
+        However it ends, nobody waits for it any more.
+        """
+        self._ended = False
         try:
+            await self.announcements.open()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(), name="fabric-tables")
                 if self._options.counters_s:
                     group.create_task(self._count(), name="fabric-counters")
         finally:
+            self._ended = True
+            async with self._turned:
+                self._turned.notify_all()
             await self.announcements.close()
 
     async def close(self) -> None:
@@ -315,6 +340,7 @@ class Fabric:
 
     async def _keep(self) -> None:
         self._topology_changed()
+        self._stale.set()
         await self._settle()
         while True:
             await self._stale.wait()
@@ -341,12 +367,14 @@ class Fabric:
             self.publish(Event("fabric.warning", "fabric", {"warning": warning}))
         for name in plan.unreachable.keys() - self._plan.unreachable.keys():
             self.publish(Event("flow.unreachable", name))
-        for name in self._plan.unreachable.keys() - plan.unreachable.keys():
+        reached = self._plan.unreachable.keys() - plan.unreachable.keys()
+        for name in reached & plan.trees.keys():  # one that is gone is not reachable either
             self.publish(Event("flow.reachable", name))
         plan = replace(plan, tables=self._with_meters(plan.tables, network))
         self._plan = plan
         self._taps = {cookie_of(tap.name): tap.name for tap in self._merged.taps}
-        await self.controller.apply(plan.tables, plan.order)
+        self._pending = frozenset()
+        self._pending = await self.controller.apply(plan.tables, plan.order)
 
     def _with_meters(self, tables: Mapping[str, Tables], network: Network) -> Mapping[str, Tables]:
         """Add the meters that limit hosts' packets to the controller; what stays is the same."""

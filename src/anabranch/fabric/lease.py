@@ -40,6 +40,20 @@ class FileLease:
     def held(self) -> bool:
         return self._file is not None
 
+    def check(self) -> None:
+        """See that the lease can be had, by whoever holds it now.
+
+        Raises:
+            FabricError: the file cannot be used, or holds something else than a count.
+        """
+        file = self._open()
+        try:
+            self._read(file)
+        except OSError as error:
+            raise FabricError(f"cannot use the lease {self._path}: {error}") from error
+        finally:
+            os.close(file)
+
     async def acquire(self) -> int:
         """Wait until nobody else holds the lease; return the new generation, on disk already.
 
@@ -74,11 +88,14 @@ class FileLease:
         except OSError as error:
             raise FabricError(f"cannot use the lease {self._path}: {error.strerror}") from error
 
-    def _count(self, file: int) -> int:
+    def _read(self, file: int) -> int:
         text = os.pread(file, 4096, 0).decode(errors="replace").strip()
         if text and not (text.isascii() and text.isdigit() and len(text) <= _WIDTH):
             raise FabricError(f"{self._path} is no lease: it holds {text[:40]!r}")
-        generation = (int(text or 0) + 1) % _SPACE
+        return int(text or 0)
+
+    def _count(self, file: int) -> int:
+        generation = (self._read(file) + 1) % _SPACE
         os.pwrite(file, f"{generation:0{_WIDTH}d}\n".encode(), 0)
         os.fsync(file)
         return generation

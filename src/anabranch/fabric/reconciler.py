@@ -17,6 +17,8 @@ AUDIT_S = 30.0
 _AT_ONCE = 64
 """Switches that are asked at the same time: of a thousand the last would wait for this process to
 read the others' answers, and look as if it were silent."""
+_PATIENCE = 0.3
+"""Seconds without any answer after which an apply goes on without those that are still silent."""
 _AUDIT_SHARE = 50  # an audit rests so many times as long as it took
 _log = structlog.get_logger("anabranch.fabric")
 
@@ -58,19 +60,28 @@ class Reconciler:
         self._applying = asyncio.Lock()
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._late: set[str] = set()
         self._auditing: asyncio.Task[None] | None = None
         self._closing = False
         self.wanted: Mapping[str, Tables] | None = None
 
     async def apply(self, wanted: Mapping[str, Tables], order: Sequence[str]) -> Outcome:
-        """Have ``wanted`` from now on, and change every switch that differs."""
+        """Have ``wanted`` from now on, and change every switch that differs.
+
+        A switch that is to be read first and is silent holds up no other: it is changed as soon
+        as it answers, and pending until then.
+        """
         outcome = Outcome()
         async with self._applying:
             self.wanted = wanted
             if self._auditing is None and not self._closing:
                 self._auditing = asyncio.create_task(self._audit_all(), name="audit")
             if self._roles.may_write:
-                await self._walk(self._switches.keys() | wanted.keys(), order, outcome)
+                late = await self._read_all(outcome)
+                outcome.pending |= late
+                names = self._switches.keys() | wanted.keys()
+                await self._walk(names - late, order, outcome)
             else:
                 outcome.pending.update(wanted)
         return outcome
@@ -102,7 +113,7 @@ class Reconciler:
     async def close(self) -> None:
         """Leave everything as it is."""
         self._closing = True
-        tasks = [*self._settling.values()]
+        tasks = [*self._settling.values(), *self._reading.values()]
         if self._auditing is not None:
             tasks.append(self._auditing)
         for task in tasks:
@@ -112,7 +123,11 @@ class Reconciler:
     # one switch after the other
 
     async def _walk(self, names: Collection[str], order: Sequence[str], outcome: Outcome) -> None:
-        """Add at every switch that differs, downstream first; then delete, upstream first."""
+        """Add at every switch that differs, downstream first; then delete, upstream first.
+
+        Those without a place in ``order`` are served beside the others, but delete nothing before
+        these have added: a flow may just be leaving them.
+        """
         assert self.wanted is not None
         differing = []
         for name in names:
@@ -124,26 +139,71 @@ class Reconciler:
         placed = frozenset(order)
         at_once = [name for name in differing if name not in placed]
         one_by_one = sending_order(placed.intersection(differing), order)
-        await asyncio.gather(*(self._read(name, outcome) for name in one_by_one))
-        for adding in (True, False):
-            await asyncio.gather(*(self._step(name, outcome, adding=adding) for name in at_once))
-            for name in reversed(one_by_one) if adding else one_by_one:
-                await self._step(name, outcome, adding=adding)
+        added = asyncio.Event()
+
+        async def in_order() -> None:
+            for name in reversed(one_by_one):
+                await self._step(name, outcome, adding=True)
+            added.set()
+            for name in one_by_one:
+                await self._step(name, outcome, adding=False)
+
+        async def beside() -> None:
+            await asyncio.gather(*(self._step(name, outcome, adding=True) for name in at_once))
+            await added.wait()
+            await asyncio.gather(*(self._step(name, outcome, adding=False) for name in at_once))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(in_order())
+            group.create_task(beside())
         # What was refused for want of room may fit where something has been deleted.
         for name in outcome.deleted & outcome.failures.keys():
             del outcome.failures[name]
             await self._step(name, outcome, adding=True)
 
-    async def _read(self, name: str, outcome: Outcome) -> None:
-        """Read what a switch holds, if that is not known: at all switches at the same time."""
-        switch = self._switches[name]
-        if switch.held is None:
-            await self._guarded(switch, outcome, switch.look)
+    async def _read_all(self, outcome: Outcome) -> frozenset[str]:
+        """Read every switch that is to be read first; return those that are silent.
+
+        They are settled as soon as they answer.
+        """
+        waiting: set[asyncio.Task[None]] = set()
+        for name, switch in self._switches.items():
+            if switch.connection is None or switch.held is not None or name in self._reading:
+                continue
+            task = asyncio.create_task(self._read(switch, outcome), name=f"read:{name}")
+            self._reading[name] = task
+            task.add_done_callback(lambda _, name=name: self._was_read(name))  # type: ignore[misc]
+            waiting.add(task)
+        done = waiting
+        while done and waiting:
+            done, waiting = await asyncio.wait(waiting, timeout=_PATIENCE)
+        late = frozenset(name for name, task in self._reading.items() if not task.done())
+        self._late |= late
+        return late
+
+    def _was_read(self, name: str) -> None:
+        del self._reading[name]
+        if name in self._late:
+            self._late.discard(name)
+            if not self._closing:
+                self.settle(name)
+
+    async def _read(self, switch: Switch, outcome: Outcome) -> None:
+        """Read what a switch holds, if that is not known by now."""
+
+        async def look() -> None:
+            if switch.held is None:
+                await switch.look()
+
+        await self._guarded(switch, outcome, look)
 
     async def _step(self, name: str, outcome: Outcome, *, adding: bool) -> None:
         """Do one half of what makes ``name`` equal to what is wanted of it."""
         assert self.wanted is not None
-        switch = self._switches[name]
+        switch = self._switches.get(name)
+        if switch is None:  # forgotten meanwhile
+            outcome.pending.add(name)
+            return
         wanted = self.wanted.get(name, NOTHING)
 
         async def change() -> None:
@@ -209,7 +269,7 @@ class Reconciler:
         outcome = Outcome()
         if self.wanted is not None and self._roles.may_write:
             await self._walk((name,), (), outcome)
-        elif failure := await self._tell(self._switches[name]):
+        elif (switch := self._switches.get(name)) and (failure := await self._tell(switch)):
             outcome.failures[name] = [failure]
         self._complain(name, outcome)
 
@@ -223,7 +283,9 @@ class Reconciler:
         """Look at what a switch holds, and repair it if that is not what is wanted."""
         if self.wanted is None or not self._roles.may_write:
             return False
-        switch, outcome, changed = self._switches[name], Outcome(), False
+        switch, outcome, changed = self._switches.get(name), Outcome(), False
+        if switch is None:  # forgotten meanwhile
+            return False
 
         async def look() -> None:
             nonlocal changed

@@ -217,7 +217,10 @@ class SeparateControl:
         self._token.touch(mode=0o600)
         self._token.write_text(secrets.token_urlsafe(32))
         for name, controller in self._controllers.items():
-            (self._directory / f"{name}.yaml").write_text(yaml.safe_dump(self._file(name)))
+            file = self._directory / f"{name}.yaml"
+            file.touch()
+            file.chmod(0o600)
+            file.write_text(yaml.safe_dump(self._file(name)))
             await controller.child.start()
 
     def _file(self, name: str) -> dict[str, Any]:

@@ -118,14 +118,18 @@ class Site:
 
     async def _carry(self) -> None:
         """Keep carriage in step with wishes, for ever."""
+        failure: str | None = None
         while True:
             await self._stale.wait()
             self._stale.clear()
             try:
                 await self._reconcile()
+                failure = None
             except AnabranchError as error:
-                _log.error("carriage.failed", error=str(error))
-                self._happened(Event("carriage.failed", "site", {"error": str(error)}))
+                if str(error) != failure:  # told once, tried again and again
+                    failure = str(error)
+                    _log.error("carriage.failed", error=failure)
+                    self._happened(Event("carriage.failed", "site", {"error": failure}))
                 await asyncio.sleep(_RETRY)
                 self._stale.set()
 
