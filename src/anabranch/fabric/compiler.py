@@ -36,7 +36,8 @@ class Plan:
         tables: by switch. Those that a compilation leaves alone are the same objects as before.
         order: switches, from upstream to downstream for the flows that changed last.
         trees: the way of each flow, by name.
-        unreachable: by the name of a flow, the egresses that nothing leads to now.
+        unreachable: by the name of a flow, the egresses that nothing leads to now. What is an end
+            of a link, or a port that its switch does not have, is no way in or out.
         unprotected: links of protected flows that have no bypass: there is no other way, or there
             are no more VLAN ids.
         warnings: what works, but worse than whoever asked may think; one line each.
@@ -73,6 +74,8 @@ class Compiler:
         self._unreachable: dict[str, frozenset[Egress]] = {}
         self._by_link: dict[Link, set[str]] = {}
         self._by_source: dict[str, set[str]] = {}
+        self._by_port: dict[PortRef, set[str]] = {}  # that flows want to enter or leave by
+        self._shut: frozenset[PortRef] = frozenset()  # those of them that are none
         self._guarded: Counter[Link] = Counter()
         self._leaving: dict[PortRef, Link] = {}
         self._labels: dict[str, int] = {}
@@ -84,6 +87,7 @@ class Compiler:
         self._tables: dict[str, Tables] = {}
         self._touched: set[str] = set()
         self._tap_input: object = None
+        self._shut_taps: frozenset[tuple[str, PortRef]] = frozenset()
         self._extra: Mapping[str, Collection[Rule]] = {}
         self._order: tuple[str, ...] = ()
 
@@ -181,8 +185,13 @@ class Compiler:
             self._leaving.pop(link.src, None)
         for link in change.added:
             self._leaving[link.src] = link
+        shut_before = self._shut
         dirty = self._renumber(changed, gone)
-        stale = {name: self._flows[name] for name in self._concerned(change, known_before)}
+        if change.ports or changed or gone:
+            admits = self._routes.admits
+            self._shut = frozenset(port for port in self._by_port if not admits(port))
+        concerned = self._concerned(change, known_before, shut_before)
+        stale = {name: self._flows[name] for name in concerned}
         moved = self._retrace({**stale, **changed}, gone, dirty)
         if gone or changed:
             self._routes.keep(self._by_source)
@@ -227,7 +236,9 @@ class Compiler:
             dirty.setdefault(name, set()).update(self._trees[name].switches)
         return dirty
 
-    def _concerned(self, change: Change, known_before: frozenset[str]) -> set[str]:
+    def _concerned(
+        self, change: Change, known_before: frozenset[str], shut_before: frozenset[PortRef]
+    ) -> set[str]:
         """Return the flows whose ways a change of the network may change."""
         names: set[str] = set()
         for link in change.removed:
@@ -236,6 +247,8 @@ class Compiler:
             names |= self._by_source.get(source, set())
         for switch in known_before ^ self._routes.switches:
             names |= self._by_source.get(switch, set())
+        for port in shut_before ^ self._shut:
+            names |= self._by_port.get(port, set())
         if change.widths:
             names |= {name for name, flow in self._flows.items() if flow.policy is Policy.WIDEST}
         return names & self._flows.keys()
@@ -410,11 +423,19 @@ class Compiler:
             self._put(switch, _BASE, None)
 
     def _tap(self, wanted: tuple[Tap, ...]) -> None:
-        given = wanted, self._routes.switches
+        known = self._routes.switches
+        self._shut_taps = frozenset(
+            (tap.name, port)
+            for tap in wanted
+            if tap.to is not None
+            for port in (PortRef(switch, tap.to) for switch in tap.switches & known or known)
+            if not self._routes.admits(port)
+        )
+        given = wanted, known, self._shut_taps
         if given == self._tap_input:
             return
         self._tap_input = given
-        found = taps.parts(wanted, self._routes.switches)
+        found = taps.parts(wanted, known, {port for _, port in self._shut_taps})
         for switch in {*self._assemblies, *found}:
             self._put(switch, _TAPS, found.get(switch))
 
@@ -452,7 +473,10 @@ class Compiler:
         )
 
     def _warnings(self) -> tuple[str, ...]:
-        found = []
+        found = [
+            f"tap {name}: {port} is inside the fabric or does not exist; nothing goes there"
+            for name, port in self._shut_taps
+        ]
         for name, flow in self._flows.items():
             if len(flow.egress) > SLOW_BUCKETS:
                 copies = Counter(egress.at.switch for egress in flow.egress)

@@ -23,6 +23,7 @@ from anabranch.fabric.openflow.actions import (
 )
 from anabranch.fabric.openflow.messages import Bucket, GroupType, MeterBand
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, VLAN_PRESENT, Match
+from anabranch.fabric.openflow.prerequisites import fault_of
 from anabranch.fabric.pipeline import (
     CLASSIFY,
     EDGE,
@@ -35,7 +36,7 @@ from anabranch.fabric.pipeline import (
     flow_priority,
 )
 from anabranch.fabric.tables import INTENT_COOKIE, GroupSpec, MeterSpec, Rule
-from anabranch.fabric.trees import FlowTree, Segment
+from anabranch.fabric.trees import FlowTree
 
 REWRITTEN = ("eth_dst", "eth_src", "ipv4_dst", "ipv4_src", "udp_dst")
 MAX_LISTED = 8
@@ -93,6 +94,8 @@ def _check(flow: Flow) -> None:
     vlan = flow.match.vlan_vid
     if flow.match.other or isinstance(vlan, tuple):
         raise MisuseError("a VLAN is matched exactly or not at all")
+    if (fault := fault_of(flow.match)) is not None:
+        raise MisuseError(fault)
     returns = [flow.ingress, *(service.back for service in flow.through)]
     if len(set(returns)) < len(returns):
         raise MisuseError("it enters twice by one port; nothing would tell which time it is")
@@ -157,7 +160,7 @@ class FlowRules:
         made = _Making([], [], [], set())
         for number, segment in enumerate(tree.segments):
             if switch == segment.root or switch in segment.arrivals:
-                self._add(made, switch, number, segment, bypass_of, tags[number])
+                self._add(made, switch, number, tree, bypass_of, tags[number])
         if not made.rules:
             return None
         return Part(
@@ -172,11 +175,11 @@ class FlowRules:
         made: "_Making",
         switch: str,
         number: int,
-        segment: Segment,
+        tree: FlowTree,
         bypass_of: BypassOf,
         tag: int | None,
     ) -> None:
-        flow = self._flow
+        flow, segment = self._flow, tree.segments[number]
         arrival = segment.arrivals.get(switch)
         children = segment.children.get(switch, ())
         onward = self._onward(made, arrival, children, bypass_of)
@@ -185,6 +188,8 @@ class FlowRules:
             local = [Egress(to)] if to.switch == switch else []
         else:
             local = self._local.get(switch, [])
+            if tree.unreachable:
+                local = [egress for egress in local if egress not in tree.unreachable]
         priority = flow_priority(flow.priority)
         if arrival is None:
             entry = segment.entry

@@ -15,7 +15,8 @@ from math import inf
 
 from anabranch.fabric.graph import Graph, link_order, usable, widest_arrivals
 from anabranch.fabric.intents import Egress, Flow, Policy
-from anabranch.fabric.model import Link, Network
+from anabranch.fabric.model import Link, Network, PortRef
+from anabranch.fabric.openflow.actions import PORT_LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class FlowTree:
 
     Attributes:
         segments: in the order of the way; none if nothing can be carried.
-        unreachable: egresses that no way leads to.
+        unreachable: egresses that no way leads to, or whose port is none; see
+            :meth:`Routes.admits`.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -78,6 +80,32 @@ class Routes:
         self._capacities: dict[Link, float | None] = {}
         self._forgotten: set[str] = set()  # sources whose distances were known, and are no longer
         self.switches: frozenset[str] = frozenset()
+        self._inner: frozenset[PortRef] = frozenset()  # the ends of every known link
+        self._told: frozenset[str] = frozenset()  # switches whose ports are known
+
+    def admits(self, port: PortRef) -> bool:
+        """Say whether packets may be let in, or out of the fabric, by a port.
+
+        Not by the end of a link, be it up or not: a copy that leaves there comes back into the
+        fabric, for ever. Not by one that its switch does not have, as far as its ports are known.
+        """
+        if port in self._inner:
+            return False
+        if port.port_no == PORT_LOCAL or port.switch not in self._told:
+            return True
+        return port in self._network.ports
+
+    def _take_ports(self, network: Network) -> bool:
+        """Note which ports there are; say whether other ones may be admitted than before."""
+        before = self._network
+        new = False
+        if network.links is not before.links and network.links.keys() != before.links.keys():
+            self._inner = frozenset(end for link in network.links for end in (link.src, link.dst))
+            new = True
+        if network.ports is not before.ports and network.ports.keys() != before.ports.keys():
+            self._told = frozenset(port.switch for port in network.ports)
+            new = True
+        return new
 
     def change(self, network: Network) -> "Change":
         """Take a new network; return what is different in it."""
@@ -86,10 +114,11 @@ class Routes:
         ):
             ends = {end.switch for link in network.links for end in (link.src, link.dst)}
             self.switches = frozenset(ends | network.switches.keys())
+        ports = self._take_ports(network)
         self._widest.clear()  # loads count when a tree is made, and move none that exists
         if network.links is self._network.links:
             self._network = network
-            return Change()
+            return Change(ports=ports)
         self._network = network
         costs, before = usable(network), self.graph.costs
         different = costs.items() ^ before.items()
@@ -99,9 +128,10 @@ class Routes:
         rewiden = capacities != self._capacities
         self._capacities = capacities
         if not different:
-            return Change(widths=rewiden)
+            return Change(widths=rewiden, ports=ports)
         self.graph.change(removed, added)
-        return Change(frozenset(removed), added, self._forget(removed, added), widths=True)
+        better = self._forget(removed, added)
+        return Change(frozenset(removed), added, better, widths=True, ports=ports)
 
     def _forget(self, removed: set[Link], added: Mapping[Link, int]) -> frozenset[str]:
         """Drop what is no longer so; return sources whose trees may be better than before."""
@@ -146,7 +176,8 @@ class Routes:
         stops = [(service.to.switch, service.back) for service in flow.through]
         segments: list[Segment] = []
         entry = flow.ingress
-        if entry.switch not in self.switches:
+        passed = [end for service in flow.through for end in (service.to, service.back)]
+        if entry.switch not in self.switches or not all(map(self.admits, (entry, *passed))):
             return FlowTree((), flow.egress)
         seen: set[str] = set()
         for target, back in stops:
@@ -155,9 +186,10 @@ class Routes:
                 return FlowTree((), flow.egress)
             segments.append(segment)
             entry = back
-        targets = {egress.at.switch for egress in flow.egress}
+        shut = frozenset(egress for egress in flow.egress if not self.admits(egress.at))
+        targets = {egress.at.switch for egress in flow.egress - shut}
         segment, missing = self._segment(flow, entry.switch, entry.port_no, targets, seen)
-        unreachable = frozenset(egress for egress in flow.egress if egress.at.switch in missing)
+        unreachable = shut | {egress for egress in flow.egress if egress.at.switch in missing}
         if len(missing) == len(targets):
             return FlowTree((), flow.egress)
         segments.append(segment)
@@ -237,12 +269,14 @@ class Change:
         added: links that can be used now, with their costs.
         better: sources from which the shortest paths may be others because of ``added``.
         widths: widest paths may be others.
+        ports: :meth:`Routes.admits` may have another answer for some port.
     """
 
     removed: frozenset[Link] = frozenset()
     added: Mapping[Link, int] = field(default_factory=dict)
     better: frozenset[str] = frozenset()
     widths: bool = False
+    ports: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.added)
