@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fabric.worlds import (
+    FIRST_LINK_PORT,
     MACS,
     World,
     frame_of,
@@ -24,8 +25,8 @@ from anabranch.fabric.compiler import Compiler, Plan
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.flow_rules import cookie_of
 from anabranch.fabric.intents import Egress, Flow, Intents, Policy, Service, Tap
-from anabranch.fabric.model import Link, LinkInfo, Network, PortRef
-from anabranch.fabric.openflow.actions import Output
+from anabranch.fabric.model import Link, LinkInfo, Network, PortInfo, PortRef
+from anabranch.fabric.openflow.actions import PORT_LOCAL, Output
 from anabranch.fabric.openflow.messages import GroupType
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pipeline import EDGE, FLOWS, HOST_SERVICE_PRIORITY
@@ -276,6 +277,24 @@ def test_what_no_table_can_express_is_misuse(flow: Flow) -> None:
         Compiler().compile(Intents((flow,)), LINE)
 
 
+@pytest.mark.parametrize(
+    ("match", "words"),
+    [
+        (Match(udp_dst=5004), "udp_dst needs ip_proto 17"),
+        (Match(eth_type=0x0800, arp_op=1), "arp_op needs eth_type 0x0806"),
+        (Match(vlan_vid=7), "vlan_vid 7 is none"),
+        (Match(vlan_vid=0x1FFF), "vlan_vid 8191 is none"),
+    ],
+)
+def test_a_match_that_no_switch_would_take_is_misuse(match: Match, words: str) -> None:
+    compiler = Compiler()
+    flow = flow_to("flow0", match, PortRef("s0", 1), PortRef("s1", 1))
+    with pytest.raises(MisuseError, match=f"flow flow0: {words}"):
+        compiler.compile(Intents((flow,)), LINE)
+    with pytest.raises(MisuseError, match=f"tap tap: {words}"):
+        compiler.compile(Intents(taps=(Tap("tap", match),)), LINE)
+
+
 def test_an_unreachable_egress_is_reported_and_served_when_it_can_be() -> None:
     near, far = Egress(PortRef("s1", 1)), Egress(PortRef("s2", 1))
     flow = Flow("flow0", match_of(0), PortRef("s0", 1), frozenset({near, far}))
@@ -418,3 +437,118 @@ def test_one_port_leads_to_one_place() -> None:
     flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s2", 1), PortRef("s9", 2))
     plan = Compiler().compile(Intents((flow,)), network)
     assert {egress.at.switch for egress in plan.unreachable["flow0"]} == {"s9"}
+
+
+# ports that are no way in or out
+
+LINK_PORTS = range(FIRST_LINK_PORT, FIRST_LINK_PORT + 4)
+
+
+@st.composite
+def careless_intents(draw: st.DrawFn, network: Network) -> Intents:
+    """Draw flows and a tap that ask for any ports, inner ones included."""
+    switches = st.sampled_from(sorted(network.switches))
+    ports = st.builds(PortRef, switches, st.sampled_from((1, 2, *LINK_PORTS)))
+    flows = [
+        Flow(
+            f"flow{number}",
+            match_of(number),
+            draw(ports),
+            draw(st.frozensets(st.builds(Egress, ports), min_size=1, max_size=4)),
+            draw(st.builds(lambda *found: found, st.builds(Service, ports, ports)) | st.just(())),
+            protected=draw(st.booleans()),
+        )
+        for number in range(2)
+    ]
+    taps = st.builds(
+        Tap,
+        st.just("tap"),
+        st.just(match_of(0)),
+        st.frozensets(switches),
+        st.sampled_from((1, *LINK_PORTS)),
+        st.booleans(),
+    )
+    apart = (flow for flow in flows if flow.ingress not in {one.back for one in flow.through})
+    return Intents(tuple(apart), tuple(draw(st.lists(taps, max_size=1))))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_nothing_goes_round_whatever_ports_are_asked_for(data: st.DataObject) -> None:
+    network = data.draw(networks(max_switches=4))
+    intents = data.draw(careless_intents(network))
+    down = [link for link in sorted(network.links) if data.draw(st.booleans())]
+    known = without(network, *down)
+    if data.draw(st.booleans()):  # the links appear after the flows
+        compiler = Compiler()
+        compiler.compile(intents, replace(network, links={}))
+        plan = compiler.compile(intents, known)
+    else:
+        plan = Compiler().compile(intents, known)
+    world = World(network)
+    world.load(plan.tables)
+    assert plan.tables == Compiler().compile(intents, known).tables
+    for flow in intents.flows:
+        frame = frame_of(int(flow.name.removeprefix("flow")))
+        for at in {flow.ingress, *(service.back for service in flow.through)}:
+            world.send(at, frame)
+        inner = {end.src for end in network.links}
+        assert {e for e in flow.egress if e.at in inner} <= plan.unreachable.get(
+            flow.name, frozenset()
+        )
+    assert world.soft.looped == 0
+
+
+def test_an_inner_port_is_no_egress_and_as_an_entrance_or_service_ends_the_flow() -> None:
+    inner, edge = PortRef("s1", 11), PortRef("s0", 1)
+    near, far, wrong = (Egress(at) for at in (PortRef("s1", 2), PortRef("s2", 1), inner))
+    flow = Flow("flow0", match_of(0), edge, frozenset({near, far, wrong}))
+    compiler, world = Compiler(), World(LINE)
+    plan = compiler.compile(Intents((flow,)), LINE)
+    assert plan.unreachable == {"flow0": {wrong}}
+    world.load(plan.tables)
+    expect_all(world, Intents((flow,)), plan)
+    spoilt = (
+        replace(flow, ingress=inner),
+        replace(flow, through=(Service(inner, PortRef("s1", 4)),)),
+        replace(flow, through=(Service(PortRef("s1", 4), inner),)),
+    )
+    for one in spoilt:
+        for network in (LINE, without(LINE, *LINE.links)):
+            plan = compiler.compile(Intents((one,)), network)
+            assert plan.unreachable == {"flow0": flow.egress}
+            assert not plan.trees["flow0"].segments
+
+
+def test_a_port_that_its_switch_does_not_have_is_unreachable_until_it_comes() -> None:
+    edge, late, local = PortRef("s0", 1), PortRef("s2", 1), PortRef("s2", PORT_LOCAL)
+    flow = flow_to("flow0", match_of(0), edge, late, local)
+    ports = {end: PortInfo(str(end)) for link in LINE.links for end in (link.src, link.dst)}
+    compiler = Compiler()
+
+    def missing(*there: PortRef) -> set[PortRef]:
+        network = replace(LINE, ports=ports | {at: PortInfo("edge") for at in there})
+        plan = compiler.compile(Intents((flow,)), network)
+        assert plan.tables == Compiler().compile(Intents((flow,)), network).tables
+        return {egress.at for egress in plan.unreachable.get("flow0", ())}
+
+    assert missing(edge) == {late}
+    assert missing(edge, late) == set()
+    assert missing(late) == {late, local}
+    assert missing(edge, late) == set()
+    plan = compiler.compile(Intents((flow,)), LINE)
+    assert not plan.unreachable, "nobody has said which ports there are"
+
+
+def test_a_tap_to_an_inner_port_copies_nothing_there_and_says_so() -> None:
+    flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s2", 1))
+    tap = Tap("tap", match_of(0), frozenset({"s1"}), to=11)
+    compiler, world = Compiler(), World(LINE)
+    for divert, leaves in ((False, Counter({(PortRef("s2", 1), frame_of(0)): 1})), (True, {})):
+        plan = compiler.compile(Intents((flow,), (replace(tap, divert=divert),)), LINE)
+        assert plan.warnings == (
+            "tap tap: s1:11 is inside the fabric or does not exist; nothing goes there",
+        )
+        world.load(plan.tables)
+        assert world.send(flow.ingress, frame_of(0)) == leaves
+    assert world.soft.looped == 0

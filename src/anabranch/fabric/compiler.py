@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 import networkx as nx
 
@@ -204,7 +205,7 @@ class Compiler:
         for link in unsettled:
             self._settle(link)
         self._base(links_before, known_before)
-        self._tap(intents.taps)
+        self._tap(intents.taps, change)
         self._merge(extra)
         if moved:
             self._order = _downstream([self._trees[name] for name in moved])
@@ -218,9 +219,9 @@ class Compiler:
         for name in (*gone, *(name for name in changed if name in self._flows)):
             dirty[name] = set(self._trees[name].switches)
             for source in _sources(self._flows[name]):
-                self._by_source[source].discard(name)
-                if not self._by_source[source]:
-                    del self._by_source[source]
+                _discard(self._by_source, source, name)
+            for port in _ports(self._flows[name]):
+                _discard(self._by_port, port, name)
         renumbered = self._numbers.change(
             gone, [name for name in changed if name not in self._flows]
         )
@@ -230,6 +231,8 @@ class Compiler:
         for name, flow in changed.items():
             for source in _sources(flow):
                 self._by_source.setdefault(source, set()).add(name)
+            for port in _ports(flow):
+                self._by_port.setdefault(port, set()).add(name)
         for name in (*changed, *renumbered):
             self._makers[name] = FlowRules(self._flows[name], self._numbers[name])
         for name in renumbered - changed.keys():
@@ -285,10 +288,7 @@ class Compiler:
 
     def _index(self, name: str, before: FlowTree | None, now: FlowTree | None) -> None:
         for link in before.links if before is not None else ():
-            names = self._by_link[link]
-            names.discard(name)
-            if not names:
-                del self._by_link[link]
+            _discard(self._by_link, link, name)
         for link in now.links if now is not None else ():
             self._by_link.setdefault(link, set()).add(name)
 
@@ -422,20 +422,22 @@ class Compiler:
         for switch in known_before - known:
             self._put(switch, _BASE, None)
 
-    def _tap(self, wanted: tuple[Tap, ...]) -> None:
+    def _tap(self, wanted: tuple[Tap, ...], change: Change) -> None:
         known = self._routes.switches
-        self._shut_taps = frozenset(
-            (tap.name, port)
+        given = wanted, known
+        if given == self._tap_input and not change.ports:
+            return
+        shut = frozenset(
+            (tap.name, PortRef(switch, tap.to))
             for tap in wanted
             if tap.to is not None
-            for port in (PortRef(switch, tap.to) for switch in tap.switches & known or known)
-            if not self._routes.admits(port)
+            for switch in (tap.switches & known if tap.switches else known)
+            if not self._routes.admits(PortRef(switch, tap.to))
         )
-        given = wanted, known, self._shut_taps
-        if given == self._tap_input:
+        if given == self._tap_input and shut == self._shut_taps:
             return
-        self._tap_input = given
-        found = taps.parts(wanted, known, {port for _, port in self._shut_taps})
+        self._tap_input, self._shut_taps = given, shut
+        found = taps.parts(wanted, known, {port for _, port in shut})
         for switch in {*self._assemblies, *found}:
             self._put(switch, _TAPS, found.get(switch))
 
@@ -489,6 +491,7 @@ class Compiler:
         return tuple(sorted(found))
 
 
+_Key = TypeVar("_Key")
 _MANY = 500  # new flows
 _BASE, _TAPS, _EXTRA = ("base",), ("taps",), ("extra",)
 _NOWHERE = FlowTree()
@@ -496,6 +499,18 @@ _NOWHERE = FlowTree()
 
 def _sources(flow: Flow) -> set[str]:
     return {flow.ingress.switch, *(service.back.switch for service in flow.through)}
+
+
+def _ports(flow: Flow) -> set[PortRef]:
+    ports = {flow.ingress, *(egress.at for egress in flow.egress)}
+    return ports.union(*((service.to, service.back) for service in flow.through))
+
+
+def _discard(index: dict[_Key, set[str]], key: _Key, name: str) -> None:
+    names = index[key]
+    names.discard(name)
+    if not names:
+        del index[key]
 
 
 def _scopes(flow: Flow) -> list[tuple[object, int]]:
