@@ -64,7 +64,12 @@ async def world(topology: str, switches: int, links: int, hosts: int) -> dict[st
 def close_doors() -> None:
     """Keep Mininet, which cleans up and tunes with a broad brush, from the rest of the machine."""
     assert os.getpid() == 1
-    commands = [("mount", "-t", "tmpfs", "none", "/tmp")]
+    checkout = Path(__file__).parents[2]
+    commands = [("mount", "--bind", str(checkout), "/mnt")]  # it may itself be in /tmp
+    commands.append(("mount", "-t", "tmpfs", "none", "/tmp"))
+    if checkout.is_relative_to("/tmp"):
+        commands.append(("mkdir", "-p", str(checkout)))
+        commands.append(("mount", "--bind", "/mnt", str(checkout)))
     for directory in ("/proc/sys/fs", "/proc/sys/kernel", "/proc/sys/vm"):
         commands.append(("mount", "--bind", directory, directory))
         commands.append(("mount", "-o", "remount,bind,ro", directory))
