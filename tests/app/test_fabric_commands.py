@@ -243,7 +243,7 @@ def test_paths_past_machines(live: Live, here: Path) -> None:
 
 
 def test_links_of_a_path_run_from_its_ingress_on(live: Live) -> None:
-    says("path", "add", "back", "--from", "s3:1", "--to", "s1:1", "--match", "ip_dscp=5")
+    says("path", "add", "back", "--from", "s3:1", "--to", "s1:1", "--match", "eth_type=0x88b5")
     live.do(lambda: live.farm.set_link(PortRef("s1", 3), False))
     live.until(lambda: len(live.fabric.plan().trees["back"].links) == 2)
     assert says("paths")[1][3:] == ["s3:2>s2:3", "s2:2>s1:2"]
