@@ -12,6 +12,7 @@ from tests.fabric.worlds import intents_of, network_of
 from anabranch.fabric import intents_json
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Intents, Tap
+from anabranch.fabric.intents_json import Wanted
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pathlogic.logic import Path, Role
@@ -40,7 +41,8 @@ def test_intents_are_themselves_again(intents: Intents) -> None:
 
 @given(st.lists(PATHS, max_size=3))
 def test_paths_are_themselves_again(paths: list[Path]) -> None:
-    assert intents_json.load_paths(intents_json.dump_paths(paths)) == tuple(paths)
+    wanted = Wanted(paths=tuple(paths))
+    assert intents_json.load_wanted(intents_json.dump_wanted(wanted)) == wanted
 
 
 _JSON = st.recursive(
@@ -52,7 +54,7 @@ _JSON = st.recursive(
 
 @given(st.binary(max_size=50) | _JSON.map(lambda value: json.dumps(value).encode()))
 def test_anything_else_is_misuse(data: bytes) -> None:
-    for load in (intents_json.loads, intents_json.load_paths):
+    for load in (intents_json.loads, intents_json.load_wanted):
         with suppress(MisuseError):
             load(data)
 
@@ -62,25 +64,23 @@ def test_anything_else_is_misuse(data: bytes) -> None:
     [
         ({"external": "nowhere"}, "path a: 'nowhere' is not"),
         ({"external_mac": "x"}, "path a: 'x' is not a MAC"),
-        ({"ingress": "s1:1"}, "wrong at 0.ingress"),
-        ({"roles": {"s1": "king"}}, "wrong at 0.roles.s1"),
-        ({"match": {"udp_dst": 70000}}, "the paths are wrong"),
+        ({"ingress": "s1:1"}, "wrong at paths.0.ingress"),
+        ({"roles": {"s1": "king"}}, "wrong at paths.0.roles.s1"),
+        ({"match": {"udp_dst": 70000}}, "the wishes are wrong"),
     ],
 )
 def test_what_is_wrong_with_a_path_is_named(change: dict[str, Any], words: str) -> None:
-    (good,) = json.loads(
-        intents_json.dump_paths(
-            [Path("a", PortRef("s1", 1), PortRef("s2", 1), "10.0.0.1", Match(eth_type=0x0800))]
-        )
-    )
+    path = Path("a", PortRef("s1", 1), PortRef("s2", 1), "10.0.0.1", Match(eth_type=0x0800))
+    good = json.loads(intents_json.dump_wanted(Wanted(paths=(path,))))
+    bad = {**good, "paths": [{**good["paths"][0], **change}]}
     with pytest.raises(MisuseError, match=words):
-        intents_json.load_paths(json.dumps([{**good, **change}]).encode())
+        intents_json.load_wanted(json.dumps(bad).encode())
 
 
 @given(st.data())
 def test_everything_wanted_comes_through(data: st.DataObject) -> None:
     owners = data.draw(st.dictionaries(st.text(max_size=5), intents_of(NETWORK), max_size=3))
-    wanted = intents_json.Wanted(owners, tuple(data.draw(st.lists(PATHS, max_size=2))))
+    wanted = Wanted(owners, tuple(data.draw(st.lists(PATHS, max_size=2))))
     assert intents_json.load_wanted(intents_json.dump_wanted(wanted)) == wanted
 
 

@@ -154,7 +154,7 @@ def test_a_new_controller_touches_no_rule_that_stays(redundant: SiteProcess, pag
     """Neither the site's nor an operator's, though they come from different askers."""
 
     def ages() -> dict[str, float]:
-        flows = redundant.api("GET", "/api/fabric/datapaths/root/flows?table=3").json()["items"]
+        flows = redundant.api("GET", "/api/fabric/datapaths/relay/flows?table=3").json()["items"]
         return {str(f["match"]): f["duration_s"] for f in flows if f["priority"] > 0}
 
     added = redundant.api("POST", "/api/fabric/paths", json=path_named("lecture", 7100))

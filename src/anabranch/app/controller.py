@@ -23,9 +23,9 @@ from anabranch.app.serving import (
 from anabranch.console import fabric_api, problems
 from anabranch.console.control import make_control
 from anabranch.console.limits import LimitBody
-from anabranch.core.errors import UsageError
 from anabranch.core.events import Event
 from anabranch.fabric import intents_json
+from anabranch.fabric.doors import server_context
 from anabranch.fabric.errors import FabricError, MisuseError
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.intents import Intents
@@ -57,9 +57,9 @@ class ControllerProcess:
         """Control until SIGINT or SIGTERM.
 
         Raises:
-            UsageError: the file asks for what cannot be had.
+            MisuseError: the file contradicts itself.
             ConflictError: an address is taken.
-            FabricError: the lease cannot be used.
+            FabricError: the lease or the certificates cannot be used.
             RoleLostError: another controller has taken over: end, and start anew.
         """
         raise_file_limit()
@@ -117,16 +117,8 @@ class ControllerProcess:
                 _log.warning("controller.unprotected", openflow=file.listen)
 
     def _tls(self) -> ssl.SSLContext | None:
-        if self._file.tls is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_cert_chain(self._file.tls.certificate, self._file.tls.key)
-            context.load_verify_locations(self._file.tls.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"the certificates cannot be used: {error}") from error
-        return context
+        tls = self._file.tls
+        return None if tls is None else server_context(tls.certificate, tls.key, tls.ca)
 
     async def _want(self, ask: Callable[[], Awaitable[frozenset[str]]]) -> None:
         try:

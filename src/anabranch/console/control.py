@@ -55,11 +55,6 @@ def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
         intents = intents_json.loads(await request.body())
         return {"pending": sorted(await fabric.put(intents, owner))}
 
-    @router.put("/paths")
-    async def follow(request: Request) -> dict[str, list[str]]:
-        paths = intents_json.load_paths(await request.body())
-        return {"pending": sorted(await fabric.follow(paths))}
-
     @router.get("/ports/{switch}")
     async def ports(switch: str) -> list[dict[str, Any]]:
         return [asdict(stats) for stats in await fabric.controller.port_stats(switch)]

@@ -1,6 +1,6 @@
 """Intents and paths as JSON: between a director and its controllers, and in an operator's file."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from anabranch.core.errors import AnabranchError
 from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.intents import Intents
+from anabranch.fabric.intents import STRICT, Intents
 from anabranch.fabric.pathlogic.logic import Path
 
 _ADAPTER = TypeAdapter(Intents)
@@ -21,9 +21,10 @@ class Wanted:
     intents: Mapping[str, Intents] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
 
+    __pydantic_config__ = STRICT
+
 
 _WANTED = TypeAdapter(Wanted)
-_PATHS = TypeAdapter(tuple[Path, ...])
 
 
 def dumps(intents: Intents) -> bytes:
@@ -62,24 +63,7 @@ def load_wanted(data: bytes) -> Wanted:
     try:
         return _WANTED.validate_json(data)
     except (ValidationError, AnabranchError) as error:
-        raise _misuse(error) from None
-
-
-def dump_paths(paths: Collection[Path]) -> bytes:
-    """Return paths past virtual machines as JSON in UTF-8."""
-    return _PATHS.dump_json(tuple(paths), exclude_none=True)
-
-
-def load_paths(data: bytes) -> tuple[Path, ...]:
-    """Return the paths that ``data`` is; the inverse of :func:`dump_paths`.
-
-    Raises:
-        MisuseError: it is none; the message names the place.
-    """
-    try:
-        return _PATHS.validate_json(data)
-    except (ValidationError, AnabranchError) as error:
-        raise _misuse(error, "paths") from None
+        raise _misuse(error, "wishes") from None
 
 
 def _misuse(error: ValidationError | AnabranchError, what: str = "intents") -> MisuseError:

@@ -23,7 +23,12 @@ from anabranch.host.process import Child
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.janus_config import JanusSettings
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, SwitchCarriage, Target
-from anabranch.site.control import InsideControl, SeparateControl, switch_directory
+from anabranch.site.control import (
+    Control,
+    InsideControl,
+    SeparateControl,
+    switch_directory,
+)
 from anabranch.site.plan import BRIDGE, HOST_DEVICE, NodePlan, make_plan
 from anabranch.site.settings import SiteSettings
 from anabranch.store.database import Database
@@ -52,7 +57,7 @@ class Underlay(Protocol):
         """Return the leaf servers to be started, one for each leaf node."""
 
     @property
-    def control(self) -> InsideControl | SeparateControl | None:
+    def control(self) -> Control | None:
         """Who programs the switches, if there are any."""
 
     async def run(self) -> None:
@@ -77,9 +82,7 @@ class SwitchedUnderlay:
     ) -> None:
         self.plan = make_plan(settings)
         kind = SeparateControl if settings.fabric.controllers else InsideControl
-        self._control: InsideControl | SeparateControl = kind(
-            settings, self.plan, on_event, database
-        )
+        self._control: Control = kind(settings, self.plan, on_event, database)
         self.carriage: Carriage = SwitchCarriage(self.plan, self._control.put)
         self.encoder_namespace: str | None = self.plan.nodes[self.plan.tree.root.name].namespace
         self.encoder_interface: str | None = HOST_DEVICE
@@ -128,7 +131,7 @@ class SwitchedUnderlay:
         )
 
     @property
-    def control(self) -> InsideControl | SeparateControl:
+    def control(self) -> Control:
         return self._control
 
     @property
@@ -295,7 +298,7 @@ class DirectUnderlay:
     encoder_namespace: str | None = None
     encoder_interface: str | None = None
     controller: str | None = None
-    control: InsideControl | SeparateControl | None = None
+    control: Control | None = None
 
     def __init__(
         self, settings: SiteSettings, retarget: Callable[[StreamId, list[Target]], None]
