@@ -19,18 +19,20 @@ from anabranch.host.network import Port
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.janus_config import JanusSettings
-from anabranch.media.leaf import Feed, OfferError
+from anabranch.media.leaf import Feed, LeafUnavailableError, OfferError, Viewing
 
 pytestmark = pytest.mark.lab
 FEED = Feed("test1", "high")
 
 
 @asynccontextmanager
-async def source(leaf: JanusLeaf, netns: str) -> AsyncIterator[None]:
-    """Send H.264 and Opus to the leaf's only inlet."""
-    (inlet,) = leaf.inlets()
+async def source(
+    leaf: JanusLeaf, netns: str, feed: Feed = FEED, size: str = "320x180"
+) -> AsyncIterator[None]:
+    """Send H.264 and Opus to the leaf's only inlet of a feed."""
+    (inlet,) = [inlet for inlet in leaf.inlets() if inlet.feed == feed]
     video = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -profile:v baseline -an"
-    lavfi = ["-re", "-f", "lavfi", "-i", "testsrc2=s=320x180:r=25", "-f", "lavfi", "-i", "sine"]
+    lavfi = ["-re", "-f", "lavfi", "-i", f"testsrc2=s={size}:r=25", "-f", "lavfi", "-i", "sine"]
     child = Child(
         ChildSpec(
             "source",
@@ -126,6 +128,35 @@ async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
     await until(lambda: not leaf.inlets())
     assert changes == [1, 0]
     assert states.count("gone") == 2
+
+
+async def test_a_viewer_is_shown_another_feed_over_the_same_connection(leaf: JanusLeaf) -> None:
+    low = Feed("test1", "low")
+    netns = leaf._settings.netns or ""
+    async with viewer() as one:
+
+        async def ask(offer: str) -> str:
+            nonlocal viewing
+            viewing = await leaf.watch(FEED, offer)
+            return viewing.answer
+
+        viewing: Viewing | None = None
+        await one.watch(ask)
+        assert viewing is not None
+        async with source(leaf, netns):
+            await one.frames(10)
+            sound = one.audio_frames
+            await leaf.change(viewing.id, low)
+            async with source(leaf, netns, low, "160x90"):
+                await one.frames(10)
+                await until(lambda: one.size == (160, 90))
+                await until(lambda: one.audio_frames > sound + 25)
+                await until(lambda: {inlet.feed for inlet in leaf.inlets()} == {low})
+        await leaf.change(viewing.id, low)  # nothing to do
+        with pytest.raises(LeafUnavailableError):
+            await leaf.change("1", low)
+        await leaf.close(viewing.id)
+    await until(lambda: not leaf.inlets())
 
 
 async def test_bad_offers_are_refused_and_leave_nothing(leaf: JanusLeaf) -> None:

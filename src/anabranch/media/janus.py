@@ -46,8 +46,12 @@ _MAX_VARIANTS = 6
 _log = structlog.get_logger("anabranch.leaf")
 
 
+_Key = tuple[Feed, int, int | None]  # with the payload types of picture and sound
+
+
 @dataclass(slots=True)
 class _Mountpoint:
+    key: _Key
     number: int
     inlet: Inlet
     viewers: set[str] = field(default_factory=set)
@@ -61,9 +65,6 @@ class _Viewer:
     port: int | None
     deadline: asyncio.TimerHandle | None = None
     up_since: float | None = None
-
-
-_Key = tuple[Feed, int, int | None]
 
 
 class JanusLeaf:
@@ -161,7 +162,9 @@ class JanusLeaf:
         handle = await self._attach(client)
         viewing_id = str(handle)
         try:
-            mountpoint = await self._join(client, feed, wanted, viewing_id)
+            audio = wanted.audio_codec.payload_type if wanted.audio_codec else None
+            key = (feed, wanted.video_codec.payload_type, audio)
+            mountpoint = await self._join(client, key, viewing_id)
             asked = await client.plugin(handle, {"request": "watch", "id": mountpoint.number})
             theirs = within(asked, "jsep").get("sdp")
             if not isinstance(theirs, str):
@@ -180,6 +183,28 @@ class JanusLeaf:
         deadline = loop.call_later(_SETUP_LIMIT, self._give_up, viewing_id)
         self._viewers[viewing_id] = _Viewer(handle, mountpoint, sdp.media_port(theirs), deadline)
         return Viewing(viewing_id, feed, sdp.answer_for_viewer(wanted, theirs))
+
+    async def change(self, viewing_id: str, feed: Feed) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        client, viewer = self._client, self._viewers.get(viewing_id)
+        if client is None or viewer is None:
+            raise LeafUnavailableError(f"leaf {self.name} has no such viewer")
+        present, video, audio = viewer.mountpoint.key
+        if present == feed:
+            return
+        mountpoint = await self._join(client, (feed, video, audio), viewing_id)
+        try:
+            await client.plugin(viewer.handle, {"request": "switch", "id": mountpoint.number})
+        except BaseException as error:
+            self._leave(mountpoint, viewing_id)
+            if isinstance(error, JanusError):
+                raise LeafUnavailableError(str(error)) from error
+            raise
+        before, viewer.mountpoint = viewer.mountpoint, mountpoint
+        if before is not mountpoint:
+            self._leave(before, viewing_id)
+        if viewing_id not in self._viewers:  # gone meanwhile
+            self._leave(mountpoint, viewing_id)
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
@@ -211,16 +236,12 @@ class JanusLeaf:
     async def _attach(self, client: JanusClient) -> int:
         return number_of(await client.request(janus="attach", plugin=_PLUGIN))
 
-    async def _join(
-        self, client: JanusClient, feed: Feed, wanted: sdp.Offer, viewing_id: str
-    ) -> _Mountpoint:
+    async def _join(self, client: JanusClient, key: _Key, viewing_id: str) -> _Mountpoint:
         """Put a viewer on the mountpoint of its feed and payload types, making it if needed."""
-        audio = wanted.audio_codec.payload_type if wanted.audio_codec else None
-        key = (feed, wanted.video_codec.payload_type, audio)
         async with self._creating:  # two first viewers must not make it twice
             mountpoint = self._mountpoints.get(key)
             if mountpoint is None:
-                await self._make_room(client, feed)
+                await self._make_room(client, key[0])
                 mountpoint = await self._create(client, key)
                 self._mountpoints[key] = mountpoint
                 self.on_inlets()
@@ -272,7 +293,7 @@ class JanusLeaf:
             self._spawn(self._destroy(client, number))
             raise
         inlet = Inlet(feed, video_port, audio_port if audio_type is not None else 0)
-        return _Mountpoint(number, inlet)
+        return _Mountpoint(key, number, inlet)
 
     async def _make_room(self, client: JanusClient, feed: Feed) -> None:
         """See that a feed does not get ever more mountpoints by offers with ever other types."""

@@ -91,6 +91,13 @@ class LeafServer(Protocol):
             LeafUnavailableError: try again, here or elsewhere.
         """
 
+    async def change(self, viewing_id: str, feed: Feed) -> None:
+        """Show a viewer another feed over the connection it has.
+
+        Raises:
+            LeafUnavailableError: there is no such viewer, or no longer, or it cannot be done.
+        """
+
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         """Return a viewer's figures, or None if there is no such viewer."""
 
