@@ -7,10 +7,10 @@ RUN_PACKAGES=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-x
   python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0
-  dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
+  wireguard-tools wireguard-go dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
 )
 TEST_PACKAGES=(
-  gir1.2-gst-rtsp-server-1.0 chromium postgresql sqlite3 socat procps git openssl
+  gir1.2-gst-rtsp-server-1.0 chromium nats-server postgresql sqlite3 socat procps git openssl
   mininet iperf iputils-ping udhcpc
 )
 
@@ -65,7 +65,7 @@ install_packages() {
   rm -f $policy
   trap - EXIT
   if [ -d /run/systemd/system ]; then
-    for service in janus openvswitch-switch nginx postgresql; do
+    for service in janus openvswitch-switch nginx nats-server postgresql; do
       case " $* " in *" $service"*) systemctl disable --now "$service" || true ;; esac
     done
   fi

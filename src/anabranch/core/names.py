@@ -26,8 +26,10 @@ def check_name(name: str) -> str:
 
 
 def new_id() -> str:
-    """Draw a short identifier, unguessable (96 bits) and safe in a URL."""
-    return secrets.token_urlsafe(12)
+    """Draw a short identifier, unguessable (96 bits), safe in a URL and as a command's argument."""
+    while (drawn := secrets.token_urlsafe(12)).startswith("-"):
+        pass
+    return drawn
 
 
 def new_key() -> str:

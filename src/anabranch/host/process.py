@@ -21,6 +21,8 @@ import structlog
 from anabranch.core.errors import AnabranchError
 
 RUN_MARK = "ANABRANCH_RUN"
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""The distribution's Python: it has GStreamer's bindings, a virtual environment has not."""
 _MAX_LINE = 64 * 1024
 _log = structlog.get_logger("anabranch.host")
 

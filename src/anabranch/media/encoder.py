@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from anabranch.host.process import Child, ChildSpec
+from anabranch.host.process import SYSTEM_PYTHON, Child, ChildSpec
 from anabranch.media.errors import EncoderError
 from anabranch.media.rendition import AUDIO, Format, Picture, Rendition, check_ladder, draw_ssrcs
 
 WORKER = Path(__file__).parent / "encoder_worker"
-WORKER_PYTHON = "/usr/bin/python3"
-"""The distribution's Python: it has GStreamer's bindings, a virtual environment has not."""
+WORKER_PYTHON = SYSTEM_PYTHON
 _MAX_SOCKET_PATH = 107
 
 Target = tuple[str, int]

@@ -72,8 +72,12 @@ class Tree:
             raise TreeError("a tree without a leaf serves nobody")
         for node in nodes:
             self._check_parent(node)
+        children: dict[str, list[str]] = {name: [] for name in self._nodes}
+        for node in nodes:
+            if node.parent is not None:
+                children[node.parent].append(node.name)
         self._children: Mapping[str, tuple[str, ...]] = {
-            name: tuple(n.name for n in nodes if n.parent == name) for name in self._nodes
+            name: tuple(below) for name, below in children.items()
         }
 
     def _check_parent(self, node: Node) -> None:

@@ -1,0 +1,1 @@
+"""How messages get from machine to machine: thin adapters around :mod:`anabranch.tree.peering`."""
