@@ -18,12 +18,13 @@ from pyroute2 import netns
 
 from anabranch.fabric import bridges
 from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.host_services import Settings
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.model import Link, LinkInfo, PortRef
 from anabranch.fabric.openflow.actions import PORT_LOCAL
 from anabranch.fabric.openvswitch import OpenVSwitch
+from anabranch.fabric.options import Options
 from anabranch.host import network
 from anabranch.host.process import ProcessError, end_marked, run_command
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 from structlog.testing import capture_logs
+from tests.store.postgresql import PASSWORD, postgresql
 
 from anabranch.app.controller import ControllerProcess
 from anabranch.app.controller_file import ControllerFile
@@ -259,6 +260,106 @@ async def test_the_second_stands_by_and_takes_over_without_a_change(bench: Bench
     assert (await second.ended())[0] == 0
     await third.until(active=True)
     await until(lambda: bench.send("239.1.2.3") == [PortRef("s2", 1)])
+
+
+OWN = {
+    "name": "own",
+    "match": {"eth_type": 0x0800, "ipv4_dst": "239.7.7.7"},
+    "ingress": "s1:1",
+    "egresses": [{"at": "s2:1"}],
+}
+
+
+async def operator(bench: Bench, process: Process, method: str, path: str, **more: Any) -> Any:
+    """Do something over REST, and return the JSON of the answer."""
+    token = (bench.directory / "token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = await process.client.request(method, path, headers=headers, timeout=20, **more)
+    assert answer.is_success, answer.text
+    return answer.json() if answer.content else None
+
+
+@pytest.mark.parametrize("lease", ["lease", None])
+async def test_what_an_operator_wants_survives_its_controller(
+    bench: Bench, lease: str | None
+) -> None:
+    more = {
+        "state": str(bench.directory / "state"),
+        "lease": None if lease is None else str(bench.directory / lease),
+    }
+    first = await bench.controller("first", **more)
+    await first.until(active=True)
+    await until(lambda: bench.send("10.0.0.255"))
+    await operator(bench, first, "POST", "/api/fabric/paths", json=OWN)
+    past = {**STREAM, "name": "past", "match": {"eth_type": 0x0800, "ipv4_dst": "10.0.1.255"}}
+    await operator(bench, first, "POST", "/api/fabric/vm-paths", json=past)
+    assert bench.send("239.7.7.7") == bench.send("10.0.1.255") == [PortRef("s2", 1)]
+    assert stat.S_IMODE((bench.directory / "state").stat().st_mode) == 0o600
+    changes = bench.changes
+    if lease is None:
+        os.kill(first.pid, signal.SIGKILL)
+        second = await bench.controller("second", **more)
+    else:  # one that began before any of this was asked for, as far as it knows
+        second = await bench.controller("second", **more)
+        await second.until(active=False)
+        refused = await second.client.delete(
+            "/api/fabric/paths/own",
+            headers={"Authorization": f"Bearer {(bench.directory / 'token').read_text().strip()}"},
+        )
+        assert refused.status_code == 503
+        await operator(bench, first, "DELETE", "/api/fabric/vm-paths/past")
+        changes = bench.changes
+        os.kill(first.pid, signal.SIGKILL)
+    await second.until(active=True)
+    assert (await second.client.put("/control/intents/site", content=b"{}")).is_success
+    paths = (await operator(bench, second, "GET", "/api/fabric/paths"))["items"]
+    assert [path["name"] for path in paths if path["own"]] == ["own"]
+    followed = (await operator(bench, second, "GET", "/api/fabric/vm-paths"))["items"]
+    names = ["past", "stream"] if lease is None else ["stream"]
+    assert [path["name"] for path in followed] == names
+    assert bench.changes == changes, "no rule was touched"
+    await operator(bench, second, "DELETE", "/api/fabric/paths/own")
+    assert bench.send("239.7.7.7") == []
+    assert bench.send("239.1.2.3") == [PortRef("s2", 1)]
+
+
+@pytest.mark.lab
+async def test_a_lease_in_a_database_is_lost_and_had_again_with_it(bench: Bench) -> None:
+    with postgresql() as server:
+        lease = {"lease": server.url(), "lease_name": "campus"}
+        first = await bench.controller("first", **lease)
+        await first.until(active=True)
+        await until(lambda: bench.send("239.1.2.3"))
+        second = await bench.controller("second", **lease)
+        await second.until(active=False)
+        await until(lambda: bench.roles() == [[MASTER, SLAVE]] * 2)
+        changes = bench.changes
+        os.kill(first.pid, signal.SIGKILL)
+        await second.until(active=True)
+        await until(lambda: bench.roles() == [[MASTER]] * 2)
+        assert bench.switches["s1"].agent.generation == 2
+
+        server.stop()
+        await second.until(active=False)
+        await until(lambda: bench.roles() == [[SLAVE]] * 2)
+        server.start()
+        await second.until(active=True)
+        await until(lambda: bench.roles() == [[MASTER]] * 2)
+        assert bench.switches["s1"].agent.generation == 3
+        assert (await second.client.put("/control/intents/site", content=b"{}")).is_success
+        assert bench.changes == changes, "no rule was touched"
+        os.kill(second.pid, signal.SIGTERM)
+        code, _ = await second.ended()
+        assert code == 0
+        third = await bench.controller("third", **lease)
+        await third.until(active=True)
+        server.stop()
+        fourth = await bench.controller("fourth", **lease)
+        code, words = await fourth.ended()
+        assert code == 1
+        assert words.startswith("anabranch: cannot use the lease: ")
+        assert PASSWORD not in words
+        server.start()
 
 
 async def test_whoever_is_no_longer_master_ends(bench: Bench) -> None:

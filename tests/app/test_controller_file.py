@@ -13,10 +13,10 @@ from anabranch.app.controller_file import (
     read_controller_file,
 )
 from anabranch.core.errors import UsageError
-from anabranch.fabric.fabric import Options
 from anabranch.fabric.host_services import Unicast
 from anabranch.fabric.model import Link, LinkInfo, PortRef
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.options import Options
 from anabranch.fabric.pathlogic.logic import Path as VmPath
 from anabranch.fabric.pathlogic.logic import Role
 

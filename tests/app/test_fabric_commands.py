@@ -6,6 +6,7 @@ s1 -- s2 -- s3, and s1 -- s3: a triangle, a host at port 1 of each.
 import asyncio
 import json
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,13 +18,15 @@ from fastapi import FastAPI
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from anabranch.app import cli, fabric_commands, terminal
+from anabranch.app import cli, terminal
+from anabranch.app.fabric_commands import callbacks, paths, showing
 from anabranch.app.serving import serve
 from anabranch.console import fabric_api, problems
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.frames import arp_request
 from anabranch.fabric.host_services import Settings
 from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.options import Options
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import graph
 
@@ -113,7 +116,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles that write where the runner looks."""
     out = Console(highlight=False, width=200)
     err = Console(stderr=True, highlight=False, width=200)
-    for module in (cli, fabric_commands, terminal):
+    for module in (cli, terminal, callbacks, paths, showing):
         monkeypatch.setattr(module, "out", out)
     for module in (cli, terminal):
         monkeypatch.setattr(module, "err", err)
@@ -222,6 +225,60 @@ def test_flows(live: Live) -> None:
     assert len(reads("flows", "s1")) == len(rows) - 1
 
 
+def test_a_path_with_everything_that_there_is(live: Live) -> None:
+    everything = ["path", "add", "full", "--from", "s1:1", "--match", "eth_type=0x800"]
+    everything += ["--match", "ip_proto=17", "--match", "ipv4_dst=239.1.2.3"]
+    rewritten = "ipv4_dst=192.168.1.181,udp_dst=5004,eth_dst=02:00:00:00:00:09"
+    everything += ["--to", f"s3:1,{rewritten}", "--to", "s2:1", "--through", "s1:5,s1:6"]
+    everything += ["--through", "s2:7", "--priority", "7", "--rate-kbps", "5000", "--no-protected"]
+    says(*everything, "--policy", "widest")
+    (path,) = reads("paths")
+    assert path["egresses"][0] == {
+        "at": "s2:1",
+        **dict.fromkeys(("eth_dst", "ipv4_dst", "udp_dst", "eth_src", "ipv4_src")),
+    }
+    assert path["egresses"][1]["ipv4_dst"] == "192.168.1.181"
+    assert path["egresses"][1]["udp_dst"] == 5004
+    assert path["egresses"][1]["eth_dst"] == "02:00:00:00:00:09"
+    assert path["through"] == [{"to": "s1:5", "back": "s1:6"}, {"to": "s2:7", "back": "s2:7"}]
+    assert (path["priority"], path["rate_kbps"], path["protected"]) == (7, 5000, False)
+
+
+def test_meters(live: Live) -> None:
+    assert says("meters", "s1") == [["None."]]
+    says(*LECTURE, "--rate-kbps", "5000")
+    (meter,) = says("meters", "s1")[1:]
+    assert meter[1:] == ["5000", "kbit/s", "1", "0", "0"]
+    assert [entry["meter"] for entry in reads("meters", "s1")] == [int(meter[0])]
+
+
+def test_groups(live: Live) -> None:
+    assert says("groups", "s1") == [["None."]]
+    says(*LECTURE)
+    rows = [" ".join(row) for row in says("groups", "s1")]
+    assert any("while 2 is live: output:2 | while 3 is live: push_vlan" in row for row in rows)
+    assert len(reads("groups", "s1")) == len(rows) - 1
+
+
+def test_callbacks(live: Live, here: Path) -> None:
+    url, other = "http://127.0.0.1:9/told", "http://127.0.0.1:9/other"
+    assert says("callbacks", "list") == [["None."]]
+    made, secret = says("callbacks", "add", url, "--kind", "vm.*", "--form")
+    assert made[:3] == [url, "is", "told,"]
+    assert secret[-1].startswith("whsec_")
+    (row,) = says("callbacks", "list")[1:]
+    assert row[1:4] == [url, "form", "vm.*"]
+    file = here / "secret"
+    assert len(says("callbacks", "add", other, "--secret-file", "secret")) == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    drawn = file.read_text()
+    assert says("callbacks", "remove", other) == [[other, "is", "told", "no", "more."]]
+    again = reads("callbacks", "add", other, "--secret-file", "secret")
+    assert again["secret"] + "\n" == drawn == file.read_text()
+    assert says("callbacks", "remove", again["id"])
+    assert [entry["url"] for entry in reads("callbacks", "list")] == [url]
+
+
 def test_paths_past_machines(live: Live, here: Path) -> None:
     assert says("vm-path", "list") == [["None."]]
     (here / "match.json").write_text(SEED)
@@ -255,6 +312,18 @@ def test_links_of_a_path_run_from_its_ingress_on(live: Live) -> None:
         (["flows", "s9"], "there is no datapath 's9'"),
         (["flows", "../hosts"], "Not Found"),
         (["flows", "a\udcff?b"], "there is no datapath"),
+        (["groups", "s9"], "there is no datapath 's9'"),
+        (["meters", "../s1"], "Not Found"),
+        (["callbacks", "remove", "nobody"], "there is no callback 'nobody'"),
+        (["callbacks", "add", "ftp://x"], "begins with http:// or https://"),
+        (["callbacks", "add", "http://x", "--kind", "x"], "kinds"),
+        (["callbacks", "add", "http://x", "--secret-file", "bad.json"], "whsec_ and base64"),
+        (["callbacks", "add", "http://x", "--secret-file", "."], "cannot be read: Is a directory"),
+        (["callbacks", "add", "http://x", "--secret-file", "no/where"], "no such directory"),
+        ([*LECTURE, "--to", "s3:1,udp_dst"], "'udp_dst' is not FIELD=VALUE"),
+        ([*LECTURE, "--to", "s3:1,colour=1"], "egresses.colour"),
+        ([*LECTURE, "--through", "s3"], "through.to"),
+        ([*LECTURE, "--priority", "0"], "priority"),
         (["events", "-n", "1001"], "limit"),
         (["path", "remove", "nothing"], "there is no path 'nothing'"),
         (["path", "remove", "../callbacks"], "is not allowed"),
@@ -303,6 +372,11 @@ ASKING = [
     ["links"],
     ["hosts", "--json"],
     ["flows", "s1"],
+    ["groups", "s1"],
+    ["meters", "s1"],
+    ["callbacks", "list"],
+    ["callbacks", "add", "http://x"],
+    ["callbacks", "remove", "x"],
     ["paths"],
     ["events"],
     ["path", "remove", "lecture"],
@@ -335,12 +409,12 @@ def test_where_nobody_answers(monkeypatch: pytest.MonkeyPatch, arguments: list[s
         ("api: unix:nowhere/api.sock", [], "cannot listen at nowhere/api.sock"),
         ("api: 192.0.2.1:80", [], "cannot listen on 192.0.2.1:80"),
         ("listen: 192.0.2.1:80", [], "cannot listen at 192.0.2.1:80"),
-        ("path_logic: scenic", [], "there is no path logic 'scenic'; there are: soleil"),
+        ("path_logic: scenic", [], "'scenic'; there are: soleil"),
         ("intents: {flows: [{name: 5}]}", [], "the intents are wrong at flows"),
         (
             "listen: 127.0.0.1:16653\ntls: {ca: a, certificate: b, key: c}",
             [],
-            "the certificates cannot be used",
+            "cannot use the certificates",
         ),
         ("lease: nowhere/lease", [], "cannot use the lease nowhere/lease: No such file"),
         ("lease: net.yaml", [], "net.yaml is no lease: it holds 'lease: net.yaml"),

@@ -3,7 +3,14 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import httpx
@@ -15,11 +22,11 @@ from websockets.exceptions import ConnectionClosed
 from anabranch.app.serving import serve
 from anabranch.console import fabric_api, problems
 from anabranch.console.fabric_json import action_out, match_of, match_out
-from anabranch.console.fabric_paths import OWNER, from_root
+from anabranch.console.fabric_paths import from_root
 from anabranch.console.limits import LimitBody
 from anabranch.core.events import Event, EventBus
-from anabranch.fabric.controller import SwitchState
 from anabranch.fabric.errors import DisconnectedError, MisuseError
+from anabranch.fabric.failures import Failure, NotDoneError
 from anabranch.fabric.intents import Egress, Flow, Intents, Policy, Tap
 from anabranch.fabric.model import Host, Link, LinkInfo, Network, PortInfo, PortRef
 from anabranch.fabric.notify import Notifier
@@ -52,6 +59,8 @@ from anabranch.fabric.openflow.messages import (
 )
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pathlogic.logic import NamedRule, Path, Role
+from anabranch.fabric.switches import SwitchState
+from anabranch.fabric.wishes import OPERATOR as OWNER
 
 TOKEN = "the-operators-secret"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -101,14 +110,16 @@ class MemoryFabric:
         self.events = EventBus()
         self.notifier = Notifier(self.events.publish)
         self.wanted = {"site": Intents((SITES,)), OWNER: Intents()}
-        self.declared: dict[Link, LinkInfo] = {}
+        self.given: dict[Link, LinkInfo] = {}
         self.log: list[Event] = []
         self.stats: list[FlowStats] = []
         self.paths: dict[str, Path] = {}
+        self.refused: list[Failure] = []
 
     def network(self) -> Network:
         ports = {port: PortInfo(f"eth{port.port_no}") for port in (A1, A2, A3, B1, B2)}
-        links = {LINK: LinkInfo(load_mbit=1.5), LINK.reverse: LinkInfo(), **self.declared}
+        back = LinkInfo(up=False, last_resort=True)
+        links = {LINK: LinkInfo(load_mbit=1.5), LINK.reverse: back, **self.given}
         host = Host("02:00:00:00:00:01", A1, "10.0.0.1")
         return Network({"a": 10, "b": 11}, ports, links, {host.mac: host})
 
@@ -126,13 +137,22 @@ class MemoryFabric:
     def plan(self) -> Plan:
         return Plan(self.intents(), self.paths)
 
+    def failures(self) -> Sequence[Failure]:
+        return self.refused
+
+    def _done(self, names: Collection[str]) -> frozenset[str]:
+        pending = frozenset({"b"}) if names else frozenset[str]()
+        if failures := [failure for failure in self.refused if failure.hit & set(names)]:
+            raise NotDoneError(failures, pending)
+        return pending
+
     async def put(self, intents: Intents, owner: str = "site") -> frozenset[str]:
         self.wanted[owner] = intents
-        return frozenset({"b"}) if intents.flows else frozenset()
+        return self._done(intents.names)
 
     async def follow(self, paths: Collection[Path]) -> frozenset[str]:
         self.paths = {path.name: path for path in paths}
-        return frozenset({"b"}) if paths else frozenset()
+        return self._done(self.paths.keys())
 
     def followed(self) -> Mapping[str, Path]:
         return dict(self.paths)
@@ -143,7 +163,10 @@ class MemoryFabric:
         return through, NamedRule("RTP_TOVNET2_000000000000000b", "b", None, exit_port.port_no)
 
     def declare(self, links: Mapping[Link, LinkInfo]) -> None:
-        self.declared = dict(links)
+        self.given = dict(links)
+
+    def declared(self) -> Mapping[Link, LinkInfo]:
+        return dict(self.given)
 
     def _connected(self, switch: str) -> None:
         if switch != "a":
@@ -301,6 +324,7 @@ async def test_links_are_listed_and_declared(
         ("b:1", "a:2"),
     ]
     assert found["items"][0]["load_mbit"] == 1.5
+    assert [link["last_resort"] for link in found["items"]] == [False, True]
     body = {
         "links": [
             {"src": "a:3", "dst": "b:2", "redundant": True, "capacity_mbit": 100},
@@ -310,7 +334,7 @@ async def test_links_are_listed_and_declared(
     answer = await client.put("/links", json=body)
     assert answer.status_code == 204
     spare = LinkInfo(capacity_mbit=100, redundant=True)
-    assert fabric.declared == {SPARE: spare, SPARE.reverse: spare, LINK: LinkInfo()}
+    assert fabric.given == {SPARE: spare, SPARE.reverse: spare, LINK: LinkInfo()}
 
 
 @pytest.mark.parametrize(
@@ -321,13 +345,14 @@ async def test_links_are_listed_and_declared(
         {"src": "a:x", "dst": "b:1"},
         {"src": "a:1", "dst": "b:1", "colour": "red"},
         {"src": "a:1", "dst": "b:1", "capacity_mbit": -1},
+        {"src": "a:1", "dst": "b:1", "capacity_mbit": True},
     ],
 )
 async def test_what_is_no_link_is_refused(
     client: httpx.AsyncClient, fabric: MemoryFabric, link: dict[str, Any]
 ) -> None:
     is_problem(await client.put("/links", json={"links": [link]}), 422)
-    assert fabric.declared == {}
+    assert fabric.given == {}
 
 
 async def test_hosts(client: httpx.AsyncClient) -> None:
@@ -468,6 +493,38 @@ async def test_a_path_is_asked_for_shown_changed_and_taken_back(
     is_problem(await client.get("/paths/lecture"), 404)
 
 
+@pytest.mark.parametrize(("where", "wanted"), [("paths", WANTED), ("vm-paths", VM_PATH)])
+async def test_a_path_that_a_switch_refuses_is_told_and_wanted_all_the_same(
+    client: httpx.AsyncClient, fabric: MemoryFabric, where: str, wanted: dict[str, Any]
+) -> None:
+    name = str(wanted["name"])
+    why = {"switch": "a", "reason": "a refused rule: table full"}
+    fabric.refused = [
+        Failure(**why, hit=frozenset({name})),
+        Failure("b", "b refused group 7", hit=frozenset({"site-news"})),
+    ]
+    answer = await client.post(f"/{where}", json=wanted)
+    assert is_problem(answer, 503) == "a refused rule: table full", "the other is not its concern"
+    assert answer.json()["title"] == "Not available now"
+    assert answer.headers["retry-after"] == "1"
+    assert (await read(client, f"/{where}/{name}"))["refused"] == [why]
+    (item,) = [item for item in (await read(client, f"/{where}"))["items"] if item["name"] == name]
+    assert item["refused"] == [why]
+    assert (await read(client, "/paths/site-news"))["refused"] == [
+        {"switch": "b", "reason": "b refused group 7"}
+    ]
+    assert [refused["hit"] for refused in (await read(client, "/intents"))["refused"]] == [
+        [name],
+        ["site-news"],
+    ]
+    other = await client.post(f"/{where}", json={**wanted, "name": "other"})
+    assert other.status_code == 201, "it does not suffer from its neighbour"
+    assert other.json()["path"]["refused"] == []
+    assert other.json()["pending"] == ["b"]
+    assert (await client.delete(f"/{where}/other")).status_code == 204
+    assert (await client.delete(f"/{where}/{name}")).status_code == 204
+
+
 async def test_names_are_taken_once_and_the_sites_own_paths_stay(
     client: httpx.AsyncClient, fabric: MemoryFabric
 ) -> None:
@@ -506,6 +563,10 @@ async def test_many_asking_at_once_lose_nobody(
         {"policy": "scenic"},
         {"priority": 0},
         {"rate_kbps": 0},
+        {"match": {"eth_type": True}},
+        {"egresses": [{"at": "b:2", "udp_dst": True}]},
+        {"priority": True},
+        {"rate_kbps": True},
         {"colour": "red"},
     ],
 )
@@ -562,6 +623,7 @@ async def test_a_path_past_machines_is_asked_for_shown_and_taken_back(
         ],
         "links": [{"src": "a:2", "dst": "b:1", "bypass": ["a:3"]}],
         "unreachable": [],
+        "refused": [],
     }
     assert await read(client, "/vm-paths/stream") == made["path"]
     second = {name: value for name, value in VM_PATH.items() if name != "extend_match"}

@@ -13,9 +13,10 @@ import pytest
 from fastapi import FastAPI
 
 from anabranch.console import fabric_api, problems
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.frames import ipv4_udp
 from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.options import Options
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import graph
 
@@ -113,6 +114,16 @@ async def test_a_path_that_is_asked_for_is_carried_and_shown(live: Live) -> None
 
     assert (await live.client.delete("/paths/lecture")).status_code == 204
     assert live.send() == []
+
+
+async def test_a_link_at_a_port_that_no_switch_can_have_is_refused(live: Live) -> None:
+    link = {"src": "s1:65279", "dst": "s2:65279"}
+    assert (await live.client.put("/links", json={"links": [link]})).status_code == 204
+    declared = live.fabric.declared()
+    for port in ("s1:65280", "s1:70000", "s1:0"):
+        answer = await live.client.put("/links", json={"links": [{**link, "src": port}]})
+        assert (answer.status_code, port in answer.json()["detail"]) == (422, True)
+    assert live.fabric.declared() == declared
 
 
 async def test_it_shows_how_a_path_moves_when_a_link_fails(live: Live) -> None:

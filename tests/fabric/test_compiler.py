@@ -11,11 +11,13 @@ from tests.fabric.worlds import (
     FIRST_LINK_PORT,
     MACS,
     World,
+    doubted,
     frame_of,
     intents_of,
     match_of,
     network_of,
     networks,
+    some_of,
     wanted_copies,
     without,
 )
@@ -90,10 +92,8 @@ def test_history_leaves_no_trace(data: st.DataObject) -> None:
     compiler = Compiler()
     for _ in range(data.draw(st.integers(1, 5))):
         intents = data.draw(intents_of(network))
-        lost = data.draw(
-            st.sets(st.sampled_from(sorted(network.links))) if network.links else st.just(set())
-        )
-        now = without(network, *lost)
+        lost = data.draw(some_of(network))
+        now = without(doubted(network, *data.draw(some_of(network))), *lost)
         if data.draw(st.booleans()) and lost:  # not only down, but forgotten
             gone = {way for link in lost for way in (link, link.reverse)}
             now = replace(
@@ -105,6 +105,10 @@ def test_history_leaves_no_trace(data: st.DataObject) -> None:
         assert plan.trees == fresh.trees
         assert plan.unreachable == fresh.unreachable
         assert plan.unprotected == fresh.unprotected
+        assert plan.bypasses == fresh.bypasses
+        last = {link for link, info in now.links.items() if info.last_resort}
+        ways = {*plan.bypasses, *(link for path in plan.bypasses.values() for link in path)}
+        assert not last & ways, "a group would not try what is not live"
 
 
 @settings(deadline=None, max_examples=20)
@@ -121,10 +125,12 @@ def test_links_that_go_and_come_leave_no_trace(random: Random) -> None:
         )
         for number in range(8)
     )
-    compiler, intents, lost = Compiler(), Intents(flows), set()
-    for link in random.choices(sorted(network.links), k=15):
-        lost ^= {link}
-        now = without(network, *lost)
+    compiler, intents = Compiler(), Intents(flows)
+    lost: set[Link] = set()
+    doubtful: set[Link] = set()
+    for link in random.choices(sorted(network.links), k=20):
+        random.choice((lost, doubtful)).symmetric_difference_update({link})
+        now = without(doubted(network, *doubtful), *lost)
         plan, fresh = compiler.compile(intents, now), Compiler().compile(intents, now)
         assert plan.trees == fresh.trees
         assert plan.tables == fresh.tables
@@ -427,6 +433,40 @@ def test_redundant_links_carry_flows_only_where_no_other_way_is_left() -> None:
     (only,) = compiler.compile(Intents((flow,)), without(network, lost)).trees["flow0"].links
     assert network.links[only].redundant
     assert len(compiler.compile(Intents((flow,)), network).trees["flow0"].links) == 3
+
+
+def test_links_of_last_resort_are_tried_plainly_and_only_where_no_other_way_is_left() -> None:
+    network = network_of(4, [(0, 1, False), (1, 2, False), (2, 3, False), (0, 3, True)])
+    flow = flow_to("flow0", match_of(0), PortRef("s0", 1), PortRef("s3", 1))
+    compiler, world = Compiler(), World(network)
+    first = next(link for link in network.links if link.dst.switch == "s1")
+    middle = next(link for link in network.links if link.dst.switch == "s2")
+    spare = next(link for link, info in network.links.items() if info.redundant)
+
+    def way(now: Network) -> set[str]:
+        plan = compiler.compile(Intents((flow,)), now)
+        tree = plan.trees["flow0"]
+        doubtful = {link for link in tree.links if now.links[link].last_resort}
+        assert doubtful <= plan.unprotected
+        for link in doubtful:
+            ports = [
+                action.port_no
+                for rule in plan.tables[link.src.switch].rules
+                for action in rule.actions
+                if isinstance(action, Output)
+            ]
+            assert link.src.port_no in ports
+        world.load(plan.tables)
+        expect_all(world, Intents((flow,)), plan)
+        return {link.dst.switch for link in tree.links}
+
+    line, short = {"s1", "s2", "s3"}, {"s3"}
+    assert way(network) == line
+    assert way(doubted(network, middle)) == short, "rather the reserve"
+    assert way(doubted(without(network, spare), first, middle)) == line, "there is no other"
+    assert way(doubted(network, middle, spare)) == line, "rather one that is no reserve"
+    assert way(doubted(network, first, middle, spare)) == short, "rather one than two"
+    assert way(network) == line
 
 
 def test_one_port_leads_to_one_place() -> None:

@@ -430,12 +430,12 @@ async def test_ports_that_change_are_events(bench: Bench) -> None:
 
 async def test_statistics_need_a_connected_switch(bench: Bench) -> None:
     await bench.listen("leaf")
-    for ask in (bench.controller.port_stats, bench.controller.flow_stats):
+    for ask in (bench.controller.readings.ports, bench.controller.readings.flows):
         for name in ("leaf", "nowhere"):
             with pytest.raises(DisconnectedError, match=f"{name} is not connected"):
                 await ask(name)
     await bench.switch("leaf")
-    assert await bench.controller.port_stats("leaf") == []
+    assert await bench.controller.readings.ports("leaf") == []
 
 
 async def test_over_tcp_a_switch_is_known_by_its_datapath_id(bench: Bench) -> None:

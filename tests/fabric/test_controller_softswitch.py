@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from anabranch.core.events import Event
 from anabranch.fabric import controller as controller_module
 from anabranch.fabric.assembly import base
-from anabranch.fabric.controller import Controller, SwitchState
+from anabranch.fabric.controller import Controller
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
 from anabranch.fabric.frames import ETH_LLDP, ethernet, ipv4_udp
 from anabranch.fabric.model import PortRef
@@ -29,6 +29,7 @@ from anabranch.fabric.pipeline import EDGE
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import SoftNetwork, line
 from anabranch.fabric.softswitch.switch import SoftSwitch
+from anabranch.fabric.switches import SwitchState
 from anabranch.fabric.tables import (
     INTENT_COOKIE,
     REACTIVE_COOKIE,
@@ -198,18 +199,27 @@ async def test_a_flood_does_not_hide_the_discovery(bench: Bench) -> None:
     await controller.apply({"s1": tables(*base(()).rules, flood)})
     lldp = ethernet("01:80:c2:00:00:0e", "02:00:00:00:00:01", ETH_LLDP, bytes(50))
     dropped = controller.packet_ins_dropped
-    with capture_logs():
+
+    def heeded(port_no: int) -> int:
+        found = [packet for _, packet in bench.packets if packet.data == lldp]
+        return sum(packet.match.in_port == port_no for packet in found)
+
+    with capture_logs() as logs:
         for number in range(4_000):
             farm.send(S1, FRAME)
-            if number % 40 == 39:
+            if number % 100 == 99:
                 farm.send(S1, lldp)
-        await until(lambda: len(bench.packets) + dropped["s1"] == 4_100)
+        await until(lambda: len(bench.packets) + dropped["s1"] == 4_040)
         assert dropped["s1"] > 0
-        assert [packet.data for _, packet in bench.packets].count(lldp) == 100
-        for _ in range(4_000):  # nor can the discovery be flooded without an end
+        assert heeded(1) == 40
+        for number in range(4_000):  # nor does a flood of discovery hide that of another port
             farm.send(S1, lldp)
-        await until(lambda: len(bench.packets) + dropped["s1"] == 8_100)
-    assert [packet.data for _, packet in bench.packets].count(lldp) < 4_000
+            if number % 100 == 99:
+                farm.send(PortRef("s1", 2), lldp)
+        await until(lambda: len(bench.packets) + dropped["s1"] == 8_080)
+    assert heeded(1) < 4_000
+    assert heeded(2) == 40
+    assert {log.get("port_no") for log in logs} == {None, 1}
 
 
 async def test_the_hot_hook_answers_before_anybody_else(bench: Bench) -> None:
@@ -331,8 +341,8 @@ async def test_a_bad_group_takes_only_its_own_rules_along(bench: Bench) -> None:
     with pytest.raises(FabricError, match="s1 refused group 2"):
         await controller.apply({"s1": tables(*rules, groups=(right, wrong))})
     assert held(bench.network.switches["s1"]) == {rules[0], rules[2]}
-    assert [entry.group_id for entry in await controller.group_stats("s1")] == [1]
-    assert await controller.meter_stats("s1") == []
+    assert [entry.group_id for entry in await controller.readings.group_stats("s1")] == [1]
+    assert await controller.readings.meter_stats("s1") == []
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from math import inf
 import networkx as nx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fabric.worlds import network_of, networks, without
+from tests.fabric.worlds import doubted, network_of, networks, some_of, without
 
 from anabranch.fabric.graph import (
+    LAST_RESORT_COST,
     REDUNDANT_COST,
     Graph,
     Path,
@@ -21,7 +22,7 @@ from anabranch.fabric.graph import (
     usable,
     widest,
 )
-from anabranch.fabric.model import Link, LinkInfo, Network
+from anabranch.fabric.model import Link, LinkInfo, Network, PortRef
 
 
 def switches(path: Path) -> list[str]:
@@ -47,14 +48,17 @@ def multigraph(network: Network) -> "nx.MultiDiGraph[str]":
 
 
 def cost(network: Network, path: Path) -> int:
-    return sum(REDUNDANT_COST if network.links[link].redundant else 1 for link in path)
+    infos = [network.links[link] for link in path]
+    assert all(info.up != info.last_resort for info in infos)
+    last, reserve = sum(info.last_resort for info in infos), sum(info.redundant for info in infos)
+    plain = sum(not (info.last_resort or info.redundant) for info in infos)
+    return last * LAST_RESORT_COST + reserve * REDUNDANT_COST + plain
 
 
 @st.composite
 def questions(draw: st.DrawFn) -> tuple[Network, str, str]:
     network = draw(networks())
-    if network.links:
-        network = without(network, *draw(st.sets(st.sampled_from(sorted(network.links)))))
+    network = without(network, *draw(some_of(network)))
     names = st.sampled_from(sorted(network.switches))
     return network, draw(names), draw(names)
 
@@ -93,28 +97,28 @@ def test_the_widest_path_is_the_best_of_all(
     question: tuple[Network, str, str], data: st.DataObject
 ) -> None:
     network, src, dst = question
+    rates = st.none() | st.integers(1, 3)
     infos = st.builds(
-        LinkInfo, st.just(True), st.none() | st.integers(1, 3), st.integers(0, 2), st.booleans()
+        lambda up, capacity, load, redundant: LinkInfo(up, capacity, load, redundant, not up),
+        *(st.booleans(), rates, st.integers(0, 2), st.booleans()),
     )
-    network = replace(
-        network, links={link: data.draw(infos) for link, info in network.links.items() if info.up}
-    )
+    network = replace(network, links={link: data.draw(infos) for link in usable(network)})
     path = widest(network, src, dst)
     if src == dst:
         assert path == ()
         return
 
-    def worth(path: list[Link]) -> tuple[int, float, int]:
+    def worth(path: list[Link]) -> tuple[int, int, float, int]:
         infos = [network.links[link] for link in path]
-        reserve = sum(info.redundant for info in infos)
-        return reserve, -min(map(free_mbit, infos)), len(path)
+        last, reserve = (sum(info.last_resort for info in infos), sum(i.redundant for i in infos))
+        return last, reserve, -min(map(free_mbit, infos)), len(path)
 
     every = [worth(found) for found in _walks(network, src, dst, frozenset({src}))]
     if path is None:
         assert not every
     else:
         check_path(path, src, dst)
-        assert worth(list(path))[:2] == min(every)[:2]
+        assert worth(list(path))[:3] == min(every)[:3]
         assert worth(list(path)) == min(every)
 
 
@@ -174,7 +178,7 @@ def test_a_way_around_is_the_first_of_the_shortest(question: tuple[Network, str,
     graph = Graph(usable(network))
     equal = replace(
         network,
-        links={link: replace(info, redundant=False) for link, info in network.links.items()},
+        links={link: LinkInfo(up=info.up) for link, info in network.links.items()},
     )
     for link in graph.costs:
         found = graph.around(link)
@@ -185,16 +189,29 @@ def test_a_way_around_is_the_first_of_the_shortest(question: tuple[Network, str,
             check_path(found, link.src.switch, link.dst.switch)
 
 
+def test_of_links_from_one_port_one_that_is_up_counts_before_a_last_resort() -> None:
+    near, far = Link(PortRef("a", 1), PortRef("b", 1)), Link(PortRef("a", 1), PortRef("c", 1))
+    doubtful = LinkInfo(up=False, last_resort=True)
+    for first, second, chosen in (
+        (LinkInfo(), LinkInfo(), near),
+        (doubtful, doubtful, near),
+        (doubtful, LinkInfo(redundant=True), far),
+        (LinkInfo(redundant=True), doubtful, near),
+    ):
+        for links in ({near: first, far: second}, {far: second, near: first}):
+            assert set(usable(Network(links=links))) == {chosen}
+
+
 @given(networks(), st.data())
 def test_a_graph_changed_link_by_link_is_the_same(network: Network, data: st.DataObject) -> None:
-    if not network.links:
-        return
     graph = Graph(usable(network))
     for _ in range(4):
-        lost = data.draw(st.sets(st.sampled_from(sorted(network.links))))
-        costs = usable(without(network, *lost))
-        removed = graph.costs.keys() - costs.keys()
-        graph.change(removed, {link: costs[link] for link in costs.keys() - graph.costs.keys()})
+        now = doubted(without(network, *data.draw(some_of(network))), *data.draw(some_of(network)))
+        costs = usable(now)
+        different = {link for link, _ in costs.items() ^ graph.costs.items()}
+        graph.change(
+            different & graph.costs.keys(), {link: costs[link] for link in different & costs.keys()}
+        )
         fresh = Graph(costs)
         for name in network.switches:
             assert graph.distances(name) == fresh.distances(name)

@@ -41,6 +41,13 @@ def hosts(told: Told, **rules: Any) -> Hosts:
     return Hosts(told, HostRules(**rules))
 
 
+def move(known: Hosts, mac: str, at: PortRef, now: float, ipv4: str | None = None) -> None:
+    """Let a host be seen elsewhere and not answer at its old place."""
+    known.seen(mac, at, ipv4, now, vm=False)
+    for quarter in range(4):
+        known.handle_timer(now + quarter / 4)
+
+
 def mac(number: int) -> str:
     return (0x020000000000 + number).to_bytes(6, "big").hex(":")
 
@@ -48,7 +55,7 @@ def mac(number: int) -> str:
 def test_a_host_comes_moves_and_ages(told: Told) -> None:
     known = hosts(told)
     known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
-    known.seen(MAC, B, None, 100.0, vm=False)
+    move(known, MAC, B, 99.25)
     assert known.copy() == {MAC: Host(MAC, B, "10.0.0.1")}
     assert [(known.at(A), known.at(B))] == [(frozenset(), {MAC})]
     assert told.all[0] == (
@@ -107,7 +114,7 @@ def test_a_host_that_moves_to_a_full_port_displaces_the_most_silent_there(told: 
     seen = hosts(told, per_port=2)
     for number, port in ((0, A), (1, A), (2, B)):
         seen.seen(mac(number), port, None, float(number), vm=False)
-    seen.seen(mac(2), A, None, 3.0, vm=False)
+    move(seen, mac(2), A, 3.0)
     assert seen.at(A) == {mac(1), mac(2)}
     assert seen.at(B) == frozenset()
 
@@ -136,6 +143,145 @@ def test_an_address_that_flaps_between_two_ports_is_bounded_too(told: Told) -> N
     for number in range(1000):
         known.seen(MAC, (A, B)[number % 2], None, number / 1000, vm=False)
     assert len(told.all) <= 12
+
+
+# moves
+
+
+def test_who_is_seen_elsewhere_is_asked_at_the_old_place_first(told: Told) -> None:
+    known = hosts(told)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    told.all.clear()
+    version = known.version
+    known.seen(MAC, B, "10.0.0.9", 1.0, vm=False)
+    asked = []
+    while (due := known.next_timer()) is not None and due < 2.0:
+        assert (known.copy()[MAC].at, known.version, told.all) == (A, version, [])
+        known.handle_timer(due)
+        asked += [(due, *known.questions())]
+    host = Host(MAC, A, "10.0.0.1")
+    assert asked == [(1.0, host), (1.25, host), (1.5, host), (1.75,)]
+    assert known.copy() == {MAC: Host(MAC, B, "10.0.0.9")}
+    assert known.version > version
+    assert told.kinds() == ["host.moved"]
+
+
+def test_who_answers_at_the_old_place_stays_and_the_other_is_told_of_once(told: Told) -> None:
+    known = hosts(told)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    told.all.clear()
+    questions = 0
+    for tenth in range(600):
+        now = 1 + tenth / 10
+        known.seen(MAC, B, "10.0.0.1", now, vm=False)
+        known.handle_timer(now)
+        if known.questions():
+            questions += 1
+            known.seen(MAC, A, "10.0.0.1", now + 0.01, vm=False)
+    assert known.copy()[MAC].at == A
+    assert questions == 6  # every ten seconds
+    assert told.all == [
+        (
+            "host.conflict",
+            MAC,
+            {
+                "switch": "a",
+                "port_no": 1,
+                "by_switch": "b",
+                "by_port_no": 1,
+                "ipv4": "10.0.0.1",
+                "vm": False,
+            },
+        )
+    ]
+    for later in (200.0, 400.0):  # who comes back after a while is news
+        known.seen(MAC, A, None, later, vm=False)
+        known.seen(MAC, B, None, later, vm=False)
+        known.handle_timer(later)
+        known.seen(MAC, A, None, later, vm=False)
+    assert told.kinds() == ["host.conflict"] * 3
+
+
+def test_where_no_packet_passes_nobody_is_asked(told: Told) -> None:
+    down: set[PortRef] = set()
+    known = Hosts(told, HostRules(), lambda port: port not in down)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    down.add(A)
+    known.seen(MAC, B, None, 1.0, vm=False)
+    assert known.copy() == {MAC: Host(MAC, B, "10.0.0.1")}
+    known.handle_timer(1.0)
+    assert known.questions() == []
+
+
+def test_who_is_certain_to_be_there_is_asked_nowhere_else(told: Told) -> None:
+    known = hosts(told)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    known.seen(MAC, B, None, 1.0, vm=False)
+    known.seen(MAC, C, None, 1.1, vm=False, certain=True)
+    assert known.copy()[MAC].at == C
+    known.handle_timer(2.0)
+    assert known.copy()[MAC].at == C
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"), [(A, {MAC: B}), (B, {MAC: A})], ids=["the old port", "the new port"]
+)
+def test_a_port_that_goes_meanwhile_decides(
+    told: Told, gone: PortRef, left: dict[str, PortRef]
+) -> None:
+    known = hosts(told)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    known.seen(MAC, B, None, 1.0, vm=False)
+    known.port_gone(gone, 1.1)
+    assert {mac: host.at for mac, host in known.copy().items()} == left
+    known.handle_timer(2.0)
+    assert {mac: host.at for mac, host in known.copy().items()} == left
+
+
+def test_a_port_that_is_none_of_hosts_decides_nothing(told: Told) -> None:
+    known = hosts(told)
+    known.seen(MAC, A, "10.0.0.1", 0.0, vm=False)
+    known.seen(MAC, B, None, 1.0, vm=False)
+    known.port_gone(A, None)
+    assert known.copy() == {}
+
+
+def test_who_ages_while_asked_for_is_forgotten(told: Told) -> None:
+    known = hosts(told, max_age=10.0)
+    known.seen(MAC, A, None, 0.0, vm=False)
+    known.seen(MAC, B, None, 9.5, vm=False)
+    known.handle_timer(10.0)
+    known.handle_timer(10.0)
+    assert known.copy() == {}
+    assert known.next_timer() is None
+
+
+steps = st.tuples(st.sampled_from([A, B, C]), st.floats(0.0, 30.0), st.floats(0.0, 0.2))
+
+
+@given(st.lists(steps, max_size=40))
+def test_who_always_answers_never_moves(seen: list[tuple[PortRef, float, float]]) -> None:
+    told = Told()
+    known = Hosts(told, HostRules(max_age=1e9))
+    now = 0.0
+    known.seen(MAC, A, "10.0.0.1", now, vm=False)
+
+    def wait(until: float, delay: float) -> None:
+        while (due := known.next_timer()) is not None and due <= until:
+            known.handle_timer(due)
+            for host in known.questions():
+                known.seen(MAC, host.at, host.ipv4, due + delay, vm=False)
+
+    for at, later, delay in seen:
+        wait(now + later, delay)
+        now += later
+        known.seen(MAC, at, None, now, vm=False)
+    wait(now + 10, 0.0)
+    assert known.copy()[MAC].at == A
+    assert set(told.kinds()) <= {"host.added", "host.conflict"}
+
+
+# VMs' addresses
 
 
 def test_nobody_takes_the_address_of_a_vm(told: Told) -> None:
@@ -198,6 +344,8 @@ def test_every_host_is_at_one_port_and_events_tell_all(
     for number, at, gone, later in seen:
         now += later
         known.handle_timer(now)
+        for host in known.questions():
+            assert known.copy()[host.mac].at == host.at
         if gone:
             known.port_gone(at, now)
             assert not known.any_at(at)
@@ -212,11 +360,12 @@ def test_every_host_is_at_one_port_and_events_tell_all(
         for kind, subject, data in told.all:
             if kind == "host.removed":
                 del replayed[subject]
-            else:
+            elif kind != "host.conflict":
                 assert (subject in replayed) == (kind == "host.moved")
                 replayed[subject] = (data["switch"], data["port_no"])
         assert replayed == {host.mac: (host.at.switch, host.at.port_no) for host in copy.values()}
         plain = [host for host in copy.values() if not host.vm]
+        assert known.next_timer() is None or plain
         assert (known.next_timer() is None) == (not plain)
 
 

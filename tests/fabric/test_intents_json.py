@@ -1,5 +1,6 @@
 """What a director and its controllers tell each other is what was meant."""
 
+import datetime
 import json
 from contextlib import suppress
 from typing import Any
@@ -12,14 +13,15 @@ from tests.fabric.worlds import intents_of, network_of
 from anabranch.fabric import intents_json
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Intents, Tap
-from anabranch.fabric.intents_json import Wanted
-from anabranch.fabric.model import PortRef
+from anabranch.fabric.intents_json import Wanted, declared_links
+from anabranch.fabric.model import Link, LinkInfo, PortRef
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pathlogic.logic import Path, Role
 
 NETWORK = network_of(3, [(0, 1, False), (1, 2, False)])
 TAP = Tap("syn", Match(eth_type=0x0800, ip_proto=6, tcp_flags=(2, 2)), frozenset({"s1"}))
 PORTS = st.builds(PortRef, st.sampled_from(("s1", "s2")), st.integers(1, 0xFFFFFF00))
+INFOS = st.builds(LinkInfo, capacity_mbit=st.none() | st.floats(0, 1e6), redundant=st.booleans())
 PATHS = st.builds(
     Path,
     st.text(max_size=10),
@@ -80,8 +82,40 @@ def test_what_is_wrong_with_a_path_is_named(change: dict[str, Any], words: str) 
 @given(st.data())
 def test_everything_wanted_comes_through(data: st.DataObject) -> None:
     owners = data.draw(st.dictionaries(st.text(max_size=5), intents_of(NETWORK), max_size=3))
-    wanted = Wanted(owners, tuple(data.draw(st.lists(PATHS, max_size=2))))
+    links = data.draw(st.dictionaries(st.builds(Link, PORTS, PORTS), INFOS, max_size=3))
+    paths = tuple(data.draw(st.lists(PATHS, max_size=2)))
+    wanted = Wanted(owners, paths, declared_links(links))
+    assert {each.link: each.info for each in wanted.links} == links
     assert intents_json.load_wanted(intents_json.dump_wanted(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"match": {"eth_type": True}},
+        {"match": {"vlan_vid": [True, True]}},
+        {"match": {"eth_type": "2048"}},
+        {"priority": True},
+        {"rate_kbps": True},
+        {"ingress": {"switch": "s1", "port_no": True}},
+        {"egress": [{"at": {"switch": "s1", "port_no": 2}, "udp_dst": True}]},
+    ],
+)
+def test_true_is_no_number(change: dict[str, Any]) -> None:
+    intents = {"flows": [{**_FLOW, **change}]}
+    for load in (
+        lambda: intents_json.from_plain(intents),
+        lambda: intents_json.loads(json.dumps(intents).encode()),
+        lambda: intents_json.load_wanted(json.dumps({"intents": {"site": intents}}).encode()),
+    ):
+        with pytest.raises(MisuseError, match="wrong at"):
+            load()
+
+
+@pytest.mark.parametrize("data", [{"flows": {1, 2}}, {"flows": [datetime.date(2026, 1, 1)]}])
+def test_what_is_not_json_is_misuse(data: Any) -> None:
+    with pytest.raises(MisuseError, match="the intents are wrong"):
+        intents_json.from_plain(data)
 
 
 _FLOW = {"name": "a", "match": {"eth_type": 2048}, "ingress": {"switch": "s1", "port_no": 1}}

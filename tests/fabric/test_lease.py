@@ -46,17 +46,17 @@ async def test_generations_only_grow(tmp_path: Path) -> None:
 
 async def test_a_check_changes_nothing_and_waits_for_nobody(tmp_path: Path) -> None:
     path = tmp_path / "lease"
-    FileLease(path).check()
+    await FileLease(path).check()
     holder = FileLease(path)
     assert await holder.acquire() == 1
-    FileLease(path).check()
+    await FileLease(path).check()
     assert int(path.read_text()) == 1
     holder.release()
     path.write_text("a letter")
     with pytest.raises(FabricError, match="is no lease: it holds 'a letter'"):
-        FileLease(path).check()
+        await FileLease(path).check()
     with pytest.raises(FabricError, match="cannot use the lease"):
-        FileLease(tmp_path).check()
+        await FileLease(tmp_path).check()
 
 
 async def test_one_waits_for_the_other(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.fabric.host_services.line import (
     HOST_A,
     HOST_B,
     HOST_C,
+    HOST_SERVER,
     S12,
     S23,
     SETTINGS,
@@ -132,25 +133,36 @@ def test_rules_that_lead_the_wrong_way_are_named(forwarder):
         assert forwarder.hot(switch, encode(replace(ASKED, match=Match(in_port=in_port))))
     assert forwarder.update(EVERYBODY) == []
     to_b = Match(eth_dst=B)
-    moved = network(HOST_A, HOST_C, Host(B, PortRef("s2", 2)))
-    assert set(forwarder.update(moved)) == {("s2", to_b), ("s3", to_b)}
+    moved = network(HOST_A, HOST_C, HOST_SERVER, Host(B, PortRef("s2", 2)))
+    was_there = "s3", Match(in_port=1, eth_src=B)
+    assert set(forwarder.update(moved)) == {("s2", to_b), ("s3", to_b), was_there}
     assert forwarder.update(moved) == []
     (rule, _) = messages(forwarder.hot("s2", encode(replace(ASKED, match=Match(in_port=8)))))
     assert rule.instructions == (ApplyActions((Output(2),)),)
-    gone = network(HOST_A, HOST_C)
-    assert set(forwarder.update(gone)) == {("s1", to_b), ("s2", to_b)}
+    gone, was_there = network(HOST_A, HOST_C, HOST_SERVER), ("s2", Match(in_port=2, eth_src=B))
+    assert set(forwarder.update(gone)) == {("s1", to_b), ("s2", to_b), was_there}
 
 
 def test_a_link_down_and_up_again(forwarder):
     assert forwarder.hot("s1", encode(ASKED))
-    broken = network(HOST_A, HOST_B, HOST_C, links={S23: DOWN, S23.reverse: DOWN})
+    broken = replace(EVERYBODY, links={**EVERYBODY.links, S23: DOWN, S23.reverse: DOWN})
     assert forwarder.update(broken) == [("s1", Match(eth_dst=B))]
     assert forwarder.hot("s1", encode(ASKED)) is None
     assert forwarder.hot("s1", encode(replace(ASKED, data=ping(A, C))))
     assert forwarder.update(EVERYBODY) == []
     assert forwarder.hot("s1", encode(ASKED))
     away = replace(EVERYBODY, switches={"s1": 1, "s2": 2}, links={S12: LinkInfo()})
-    assert set(forwarder.update(away)) == {("s1", Match(eth_dst=B))}
+    no_links = {("s2", Match(in_port=9)), ("s3", Match(in_port=8))}
+    assert set(forwarder.update(away)) == {("s1", Match(eth_dst=B)), *no_links}
+
+
+def test_who_comes_where_another_was_cannot_use_its_rules(forwarder):
+    line = SoftLine(HOST_A, HOST_B, settings=replace(SETTINGS, unicast="any"))
+    (rule, _) = messages(forwarder.hot("s1", encode(ASKED)))
+    line.switches["s1"].flow_mod(rule, line.now)
+    for switch, match in forwarder.update(network(HOST_B, HOST_C, HOST_SERVER)):
+        line._remove(switch, match)
+    assert not any(line.reactive().values())
 
 
 def test_soft_switches_carry_packets_by_it(forwarder):

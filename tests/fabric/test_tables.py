@@ -33,7 +33,6 @@ from anabranch.fabric.tables import (
     check,
     difference,
     levels,
-    referred,
 )
 
 A, B, C = (Match(in_port=number) for number in (1, 2, 3))
@@ -223,4 +222,4 @@ def test_a_group_comes_after_those_it_refers_to(graph: dict[int, set[int]]) -> N
     place = {one.group_id: level for level, ones in enumerate(found) for one in ones}
     assert place.keys() == groups.keys()
     for number, one in groups.items():
-        assert all(place[other] < place[number] for other in referred(one) & groups.keys())
+        assert all(place[other] < place[number] for other in one.referred & groups.keys())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from anabranch.core.events import Event
+from anabranch.fabric import frames
 from anabranch.fabric.damping import DampingRules
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.lldp import Authenticator
@@ -19,7 +20,7 @@ from anabranch.fabric.topology import Topology, TopologyRules
 
 KEY = bytes(range(32))
 NO_DAMPING = TopologyRules(damping=DampingRules(penalty=1e-9))
-MAC = "52:54:00:00:00:01"
+MAC, OTHER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
 
 def ref(text: str) -> PortRef:
@@ -33,7 +34,8 @@ def both(a: str, b: str) -> set[Link]:
 
 def port(number: int, name: str | None = None, *, up: bool = True, **more: Any) -> Port:
     name = name or f"eth{number}"
-    return Port(number, f"02:00:00:00:00:{number & 0xFF:02x}", name, state=int(not up), **more)
+    hw_addr = more.pop("hw_addr", f"02:00:00:00:00:{number & 0xFF:02x}")
+    return Port(number, hw_addr, name, state=int(not up), **more)
 
 
 class World:
@@ -82,8 +84,8 @@ class World:
         self.topology.port_changed(at.switch, None, at.port_no, self.now)
 
     def deliver(self) -> None:
-        while frames := self.topology.frames_to_send():
-            for sender, data in frames:
+        while found := self.topology.frames_to_send():
+            for sender, data in found:
                 assert sender.switch in self.connected, "a frame for a switch that is away"
                 far = self.cables.get(sender)
                 if far is not None and far.switch in self.connected and far not in self.deaf:
@@ -100,6 +102,9 @@ class World:
 
     def links(self) -> set[Link]:
         return {link for link, info in self.topology.snapshot().links.items() if info.up}
+
+    def last_resorts(self) -> set[Link]:
+        return {link for link, info in self.topology.snapshot().links.items() if info.last_resort}
 
     def known(self) -> set[Link]:
         return set(self.topology.snapshot().links)
@@ -224,6 +229,25 @@ def test_bfd_takes_a_link_down_and_up_whatever_discovery_says() -> None:
     assert world.links() == both("a1", "b2")
     assert world.kinds() == ["link.down", "link.up"]
     assert world.told[2].data["reason"] == "BFD down"
+
+
+def test_a_link_that_bfd_alone_denies_is_a_last_resort() -> None:
+    world = linked()
+    before = world.topology.version
+    world.topology.port_health(ref("b2"), False, world.now)
+    assert (world.links(), world.last_resorts()) == (set(), both("a1", "b2"))
+    assert world.topology.version > before
+    world.change("a1", up=False)
+    assert world.last_resorts() == set(), "a port is down besides"
+    world.change("a1")
+    assert world.last_resorts() == both("a1", "b2")
+    world.cables.clear()
+    world.wait(21)
+    assert world.last_resorts() == set(), "discovery does not get through either"
+    world.topology.declare(declared("a1", "b2"))
+    assert world.last_resorts() == both("a1", "b2")
+    world.topology.declare(declared("a1", "b2", up=False))
+    assert world.last_resorts() == set(), "out of service is the administrator's word"
 
 
 def test_ports_of_one_switch_do_not_all_send_at_the_same_moment() -> None:
@@ -433,6 +457,8 @@ def test_a_discovered_link_outlives_its_declaration() -> None:
         declared("a1", "b2") | declared("c1", "b2"),
         declared("a1", "a2"),
         declared("a3", "b2"),
+        declared("a0", "b2"),
+        declared("a4294967041", "b2"),
     ],
 )
 def test_a_declaration_that_cannot_be_is_refused_whole(links: dict[Link, LinkInfo]) -> None:
@@ -555,12 +581,13 @@ def test_a_flapping_link_is_held_down_until_it_is_quiet() -> None:
     world = linked()
     flap(world, 6)
     assert world.links() == set()
-    assert world.known() == both("a1", "b2")
+    assert world.known() == world.last_resorts() == both("a1", "b2")
     assert world.kinds() == ["link.down", "link.up"] * 2 + ["link.down", "link.damped"]
     world.wait(40)
     assert world.links() == set()
     world.wait(15)
     assert world.links() == both("a1", "b2")
+    assert world.last_resorts() == set()
     assert world.kinds() == ["link.undamped", "link.up"]
     world.wait(300)
     flap(world, 1)
@@ -571,6 +598,7 @@ def test_a_damped_link_that_is_broken_when_its_time_is_over_stays_down() -> None
     world = linked()
     flap(world, 3)
     world.change("a1", up=False)
+    assert world.last_resorts() == set()
     world.kinds()
     world.wait(120)
     assert world.kinds() == ["link.removed", "link.undamped"]
@@ -584,6 +612,39 @@ def test_damping_outlives_the_link() -> None:
         world.delete("a1")
         world.change("a1")
     assert (world.links(), world.known()) == (set(), both("a1", "b2"))
+
+
+def test_a_switch_that_is_away_and_comes_back_is_no_flap_of_its_links() -> None:
+    world = linked()
+    for _ in range(6):
+        world.lose("a")
+        world.topology.port_health(ref("b2"), False, world.now)  # its peer hears nothing
+        assert world.last_resorts() == both("a1", "b2")
+        world.topology.port_health(ref("a1"), False, world.now)  # as in BFD's slow start
+        world.up("a", ports=[port(1, up=False), port(2)])
+        world.change("a1")
+        assert world.last_resorts() == both("a1", "b2")
+        for end in ("a1", "b2"):
+            world.topology.port_health(ref(end), True, world.now)
+        assert world.links() == both("a1", "b2")
+    for _ in range(6):
+        world.lose("a")
+        world.up("a", ports=[])
+        world.up("a")
+        world.lose("a")
+        world.wait(GRACE + 1)
+        assert world.known() == set()
+        world.up("a")
+        assert world.links() == both("a1", "b2")
+    assert "link.damped" not in world.kinds()
+
+
+def test_what_happens_to_a_link_after_its_switch_came_back_is_a_flap() -> None:
+    world = linked()
+    world.lose("a")
+    world.up("a")
+    flap(world, 3)
+    assert world.last_resorts() == both("a1", "b2")
 
 
 # hosts and VMs
@@ -601,6 +662,48 @@ def test_hosts_are_in_the_snapshot_and_go_with_their_port() -> None:
     world.delete("a1")
     assert world.topology.snapshot().hosts == {}
     assert world.kinds() == ["host.added", "host.removed"]
+
+
+def test_a_host_seen_elsewhere_is_asked_where_it_was() -> None:
+    world = World()
+    world.up("a")
+    world.topology.host_seen(MAC, ref("a1"), "10.0.0.1", world.now)
+    world.topology.host_seen(OTHER, ref("a1"), None, world.now)
+    for mac in (MAC, OTHER):
+        world.topology.host_seen(mac, ref("a2"), None, world.now)
+    world.topology.handle_timer(world.now)
+    ((at, frame),) = world.topology.questions()  # who has no IPv4 address cannot be asked
+    asked = frames.parse(frame)
+    assert at == ref("a1")
+    assert (asked.mac("eth_dst"), asked.get("arp_op")) == (MAC, frames.ARP_REQUEST)
+    assert (asked.ipv4("arp_spa"), asked.ipv4("arp_tpa")) == ("0.0.0.0", "10.0.0.1")
+    world.wait(1)
+    hosts = world.topology.snapshot().hosts
+    assert {hosts[mac].at for mac in (MAC, OTHER)} == {ref("a2")}
+
+
+@pytest.mark.parametrize("how", ["port down", "port gone", "switch away"])
+def test_a_host_whose_old_port_is_dead_has_moved_at_once(how: str) -> None:
+    world = World()
+    world.up("a")
+    world.up("b")
+    world.topology.host_seen(MAC, ref("a1"), "10.0.0.1", world.now)
+    if how == "port down":
+        world.change("a1", up=False)
+    elif how == "port gone":
+        world.delete("a1")
+    else:
+        world.lose("a")
+    world.topology.host_seen(MAC, ref("b1"), None, world.now)
+    assert world.topology.snapshot().hosts[MAC].at == ref("b1")
+
+
+def test_a_vms_own_port_says_where_it_is() -> None:
+    world = World()
+    world.up("a", ports=[port(1), port(6, "vnet0", hw_addr="fe:54:00:00:00:01")])
+    world.topology.host_seen("52:54:00:00:00:01", ref("a1"), "10.0.0.1", world.now)  # forged
+    world.topology.host_seen("52:54:00:00:00:01", ref("a6"), None, world.now)
+    assert world.topology.snapshot().hosts["52:54:00:00:00:01"].at == ref("a6")
 
 
 def test_a_vm_comes_and_goes_with_its_port_and_keeps_its_address() -> None:
@@ -716,7 +819,10 @@ class Watched(RuleBasedStateMachine):
         return (
             dict(network.switches),
             {at: info.up for at, info in network.ports.items()},
-            {link: (info.up, info.redundant) for link, info in network.links.items()},
+            {
+                link: (info.up, info.redundant, info.last_resort)
+                for link, info in network.links.items()
+            },
             {mac: host.at for mac, host in network.hosts.items()},
         )
 
@@ -814,11 +920,18 @@ class Watched(RuleBasedStateMachine):
         assert len(peers) == len(network.links)
         for link, info in network.links.items():
             back = network.links[link.reverse]
-            assert (back.up, back.redundant) == (info.up, info.redundant)
+            assert back == info
             assert {link.src.switch, link.dst.switch} <= network.switches.keys()
+            ports = [network.ports.get(at) for at in (link.src, link.dst)]
+            ready = all(info is not None and info.up for info in ports)
             if info.up:
-                assert network.ports[link.src].up
+                assert ready
                 assert link.src not in self.sick
+                assert not info.last_resort
+            elif (
+                info.last_resort or (min(link.src, link.dst), max(link.src, link.dst)) in self.word
+            ):
+                assert info.last_resort == ready
 
     @invariant()
     def declared_links_are_known(self) -> None:

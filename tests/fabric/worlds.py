@@ -43,8 +43,23 @@ def network_of(count: int, edges: Iterable[tuple[int, int, bool]]) -> Network:
 
 def without(network: Network, *lost: Link) -> Network:
     """Return the network with both directions of links down."""
-    down = {way: replace(network.links[way], up=False) for x in lost for way in (x, x.reverse)}
-    return replace(network, links={**network.links, **down})
+    return _with_state(network, lost, up=False, last_resort=False)
+
+
+def doubted(network: Network, *doubtful: Link) -> Network:
+    """Return the network with both directions of links down, but for a last resort."""
+    return _with_state(network, doubtful, up=False, last_resort=True)
+
+
+def _with_state(network: Network, links: Iterable[Link], **state: bool) -> Network:
+    ways = [way for link in links for way in (link, link.reverse)]
+    changed = {way: replace(network.links[way], **state) for way in ways}
+    return replace(network, links={**network.links, **changed})
+
+
+def some_of(network: Network) -> st.SearchStrategy[set[Link]]:
+    """Draw links of a network, each in one direction or in both."""
+    return st.sets(st.sampled_from(sorted(network.links))) if network.links else st.just(set())
 
 
 @st.composite
@@ -57,7 +72,8 @@ def networks(draw: st.DrawFn, max_switches: int = 6, max_edges: int = 10) -> Net
     ring = draw(st.booleans())
     if ring:
         edges += [(number, (number + 1) % count, False) for number in range(count)]
-    return network_of(count, edges)
+    network = network_of(count, edges)
+    return doubted(network, *draw(st.just(set()) | some_of(network)))
 
 
 def match_of(number: int) -> Match:

@@ -4,7 +4,6 @@ Where the two differ, ``test_where_they_differ`` says how and who follows the sp
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import secrets
@@ -13,15 +12,16 @@ import socket
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, seed, settings
+from tests.fabric.openflow.matches import matches
 from tests.fabric.softswitch.cases import (
     CASES,
     DIFFERENCES,
@@ -36,11 +36,13 @@ from tests.fabric.softswitch.cases import (
 )
 from tests.fabric.softswitch.programs import Program, programs
 from tests.fabric.softswitch.soft_device import SoftDevice
+from tests.lab.two_bridges import socket_in
 
 from anabranch.fabric import frames
 from anabranch.fabric.openflow.actions import PORT_IN_PORT, ApplyActions, Output
-from anabranch.fabric.openflow.messages import Command, FlowMod
+from anabranch.fabric.openflow.messages import Command, Error, FlowMod
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.prerequisites import fault_of
 from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host.process import end_marked
 
@@ -57,6 +59,15 @@ def shell(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
+
+
+def _end_of(port_no: int) -> socket.socket:
+    end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    end.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+    end.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    end.bind((f"t{port_no}", 3))
+    end.settimeout(3.0)
+    return end
 
 
 class OvsDevice(Device):
@@ -111,21 +122,8 @@ class OvsDevice(Device):
         shell("ovs-vsctl", database, "set", "open_vswitch", ".", "other_config:vlan-limit=0")
 
     def _open_ends(self) -> None:
-        def enter() -> None:
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/run/netns/{self.netns}") as handle:
-                assert libc.setns(handle.fileno(), 0x40000000) == 0
-            for port_no in PORTS:
-                end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-                end.setsockopt(_SOL_PACKET, _AUXDATA, 1)
-                end.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-                end.bind((f"t{port_no}", 3))
-                end.settimeout(3.0)
-                self.ends[port_no] = end
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
+        for port_no in PORTS:
+            self.ends[port_no] = socket_in(self.netns, partial(_end_of, port_no))
 
     def tear_down(self) -> None:
         for end in (*self.ends.values(), self.control, self.unixctl):
@@ -257,3 +255,18 @@ def test_random_programs(ovs: OvsDevice, program: Program) -> None:
             assert device.request([*program.mods, *device.reset_rules()]) == []
             device.settle()  # what follows meets the new tables
     assert flows_of(ovs) == flows_of(soft)
+
+
+@seed(20261121)
+@settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+@given(match=matches())
+def test_a_match_is_refused_here_as_there(ovs: OvsDevice, match: Match) -> None:
+    answers = ovs.request([FlowMod(Command.ADD, match)])
+    refused = [answer for answer in answers if isinstance(answer, Error)]
+    assert (fault_of(match) is not None) == bool(refused), (match, fault_of(match), refused)
+
+
+@pytest.mark.parametrize("match", [Match(vlan_vid=5), Match(vlan_vid=0x1FFF)])
+def test_a_vlan_that_no_packet_has_is_refused_here_alone(ovs: OvsDevice, match: Match) -> None:
+    assert fault_of(match) is not None
+    assert ovs.request([FlowMod(Command.ADD, match)]) == []

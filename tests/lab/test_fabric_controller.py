@@ -294,7 +294,7 @@ async def test_a_group_of_1000_is_split_and_every_receiver_gets_its_copy(lab: La
     await controller.apply(two_channels(receivers, []))
     (event,) = [event for event in lab.events if event.kind == "group.split"]
     assert (event.subject, event.data) == ("sw", {"group": 1, "buckets": 1000, "slow": True})
-    assert sorted(len(group.buckets) for group in await controller.group_stats("sw")) == [
+    assert sorted(len(group.buckets) for group in await controller.readings.group_stats("sw")) == [
         *(0, 2, 500, 500)
     ]
     await asyncio.sleep(0.1)
@@ -302,7 +302,10 @@ async def test_a_group_of_1000_is_split_and_every_receiver_gets_its_copy(lab: La
     await lab.quiet()
     assert sorted(to for _, to, _ in lab.received) == [10_000 + n for n in range(0, 1000, 2)]
     await controller.apply(two_channels(receivers[:2], []))
-    assert sorted(len(group.buckets) for group in await controller.group_stats("sw")) == [0, 2]
+    assert sorted(len(group.buckets) for group in await controller.readings.group_stats("sw")) == [
+        0,
+        2,
+    ]
     assert not [event for event in lab.events if event.kind == "switch.error"]
 
 
@@ -335,7 +338,9 @@ def with_everything() -> dict[str, Tables]:
 async def durations(controller: Controller) -> dict[object, float]:
     """Return the age of every entry: what is written anew is young."""
     flows, groups, meters = await asyncio.gather(
-        controller.flow_stats("sw"), controller.group_stats("sw"), controller.meter_stats("sw")
+        controller.readings.flows("sw"),
+        controller.readings.group_stats("sw"),
+        controller.readings.meter_stats("sw"),
     )
     return (
         {flow.cookie: flow.duration for flow in flows}
@@ -362,13 +367,13 @@ async def test_a_new_controller_touches_nothing_that_is_right(lab: Lab) -> None:
         ):
             run("ovs-ofctl", "-O", "OpenFlow13", command, path, strange)
         successor = await lab.unix()
-        assert len(await successor.flow_stats("sw")) == 6  # nothing is touched before apply
+        assert len(await successor.readings.flows("sw")) == 6  # nothing is touched before apply
         await successor.apply(with_everything())
         ages = await durations(successor)
         looked = time.monotonic()
         await asyncio.sleep(0.2)
     await asyncio.sleep(0.6)  # the switch counts what its datapath did twice a second
-    flows = {flow.cookie: flow for flow in await successor.flow_stats("sw")}
+    flows = {flow.cookie: flow for flow in await successor.readings.flows("sw")}
     assert set(flows) == {rule.cookie for rule in with_everything()["sw"].rules} | {
         REACTIVE_COOKIE | 1
     }
@@ -393,7 +398,7 @@ async def test_what_others_delete_is_put_back(lab: Lab) -> None:
         await asyncio.to_thread(run, "ovs-ofctl", "-O", "OpenFlow13", *command)
 
     async def cookies() -> set[int]:
-        return {flow.cookie for flow in await controller.flow_stats("sw")}
+        return {flow.cookie for flow in await controller.readings.flows("sw")}
 
     whole = await cookies()
     sport = f"cookie={INTENT_COOKIE | 2}/-1"
@@ -406,7 +411,7 @@ async def test_what_others_delete_is_put_back(lab: Lab) -> None:
     await ofctl("mod-flows", path, "table=2,actions=drop")
     assert await controller.audit(whole=False) == {"sw"}
     assert await cookies() == whole
-    assert {group.group_id for group in await controller.group_stats("sw")} == {1, 2, 7, 8}
+    assert {group.group_id for group in await controller.readings.group_stats("sw")} == {1, 2, 7, 8}
     assert await controller.audit() == frozenset()
 
 
@@ -424,11 +429,11 @@ async def test_a_full_table_is_told_and_the_rest_is_installed(lab: Lab) -> None:
     other = replace(other, actions=(Output(OUT),))
     with pytest.raises(FabricError, match=r"sw refused rule table=5 .*full"):
         await controller.apply(some(1, 2, 3, 4, 5, other=other))
-    assert Counter(flow.table_id for flow in await controller.flow_stats("sw")) == {0: 1, 5: 3}
+    assert Counter(flow.table_id for flow in await controller.readings.flows("sw")) == {0: 1, 5: 3}
     assert len([event for event in lab.events if event.kind == "switch.error"]) == 1
     assert controller.refusals["sw"] >= 2  # a connection settles by itself, maybe at the same time
     await controller.apply(some(6, 7, 8))  # there is room only once the others are gone
-    assert sorted(f.priority for f in await controller.flow_stats("sw")) == [6, 7, 8]
+    assert sorted(f.priority for f in await controller.readings.flows("sw")) == [6, 7, 8]
 
 
 async def test_meters_hold_back_what_is_too_much(lab: Lab) -> None:
@@ -445,7 +450,7 @@ async def test_meters_hold_back_what_is_too_much(lab: Lab) -> None:
             lab.send(NEWS)
         await asyncio.sleep(0.005)
     await lab.quiet()
-    (stats,) = await controller.meter_stats("sw")
+    (stats,) = await controller.readings.meter_stats("sw")
     ((dropped, _),) = stats.bands
     assert dropped > 200
     assert len(lab.received) == stats.packet_count - dropped >= 10
@@ -497,11 +502,11 @@ async def test_a_second_controller_may_dial_the_switchs_own_socket(lab: Lab) -> 
     assert await second.apply(tables) == {"sw"}
     await second.take_role(ControllerRole.MASTER, 2)
     assert await second.apply(two_channels([], [])) == frozenset()
-    assert [len(group.buckets) for group in await second.group_stats("sw")] == [0, 0]
+    assert [len(group.buckets) for group in await second.readings.group_stats("sw")] == [0, 0]
     with suppress(FabricError):
         await first.apply(two_channels([receiver(1, OUT)], []))
     assert [event.kind for event in lab.events if "role" in event.kind] == ["controller.role_lost"]
-    assert [len(group.buckets) for group in await second.group_stats("sw")] == [0, 0]
+    assert [len(group.buckets) for group in await second.readings.group_stats("sw")] == [0, 0]
 
 
 # TLS
@@ -567,4 +572,4 @@ async def test_over_tls_only_our_switches_come_in(lab: Lab) -> None:
     await lab.target(target, tls=files(ours))
     await until(lambda: "sw" in controller.switches())
     assert await controller.apply(two_channels([receiver(1, OUT)], [])) == frozenset()
-    assert len(await controller.flow_stats("sw")) == 2
+    assert len(await controller.readings.flows("sw")) == 2

@@ -286,7 +286,7 @@ async def test_copies_reach_the_viewer_only_while_a_rule_wants_it(lab: Lab) -> N
     for _ in range(20):
         lab.send()
     assert await lab.receive() is None
-    counters = {stats.port_no: stats for stats in await lab.controller.port_stats("root")}
+    counters = {stats.port_no: stats for stats in await lab.controller.readings.ports("root")}
     assert counters[1].rx_packets >= 20
     assert counters[2].tx_packets == 0
 
@@ -298,7 +298,7 @@ async def test_copies_reach_the_viewer_only_while_a_rule_wants_it(lab: Lab) -> N
         lab.send()
         await asyncio.sleep(0.001)
     assert await lab.drained() == list(range(began + 1, began + 51))
-    (flow,) = await lab.controller.flow_stats("leaf")
+    (flow,) = await lab.controller.readings.flows("leaf")
     assert flow.cookie == 7
     assert {Rule.installed(flow)} == wanted()["leaf"].rules
 
@@ -306,7 +306,7 @@ async def test_copies_reach_the_viewer_only_while_a_rule_wants_it(lab: Lab) -> N
     await asyncio.sleep(0.1)
     lab.send()
     assert await lab.receive() is None
-    assert await lab.controller.flow_stats("root") == []
+    assert await lab.controller.readings.flows("root") == []
 
 
 async def test_a_rule_changes_in_place_without_loss(lab: Lab) -> None:
@@ -316,7 +316,7 @@ async def test_a_rule_changes_in_place_without_loss(lab: Lab) -> None:
         await lab.controller.apply(wanted(cookie), ORDER)
         lab.send()
     assert await lab.drained() == list(range(1, lab.sent + 1))
-    assert [flow.cookie for flow in await lab.controller.flow_stats("root")] == [41]
+    assert [flow.cookie for flow in await lab.controller.readings.flows("root")] == [41]
 
 
 async def test_a_delivery_to_two_viewers_and_a_plain_copy(lab: Lab) -> None:
@@ -377,7 +377,7 @@ async def test_the_death_of_the_database_server_is_a_pause(fresh: Lab) -> None:
         report(f"ovsdb-server killed: flow back after {await flow_back(fresh, 4) - began:.3f} s")
         assert leaf.ovsdb.restarts == kill
         assert leaf.vswitchd.pid != pid
-    assert (await fresh.controller.flow_stats("leaf"))[0].cookie == 7
+    assert (await fresh.controller.readings.flows("leaf"))[0].cookie == 7
     ports = {"l1": 1, "l2": 2}
     await leaf.configure(BRIDGE, 2, ports, f"unix:{leaf.controller_path(BRIDGE)}")
     await fresh.drained()
@@ -408,9 +408,9 @@ async def test_a_new_controller_keeps_right_rules_and_removes_strange_ones(lab: 
     await lab.new_controller()
     await lab.connected("root", "leaf")
     report(f"reconnected {time.monotonic() - restarted:.3f} s after the restart")
-    assert len(await lab.controller.flow_stats("leaf")) == 3  # nothing is touched before apply
+    assert len(await lab.controller.readings.flows("leaf")) == 3  # nothing is touched before apply
     await lab.controller.apply(wanted(), ORDER)
-    (flow,) = await lab.controller.flow_stats("leaf")
+    (flow,) = await lab.controller.readings.flows("leaf")
     assert flow.duration > restarted - born  # not installed anew
     await asyncio.sleep(0.1)
     sending.cancel()
@@ -541,6 +541,6 @@ async def test_two_thousand_rules_are_installed_and_read_back(lab: Lab) -> None:
     began = time.monotonic()
     await lab.controller.apply(tables({"leaf": rules}), ORDER)
     report(f"2000 rules read back and compared in {time.monotonic() - began:.3f} s")
-    flows = await lab.controller.flow_stats("leaf")
+    flows = await lab.controller.readings.flows("leaf")
     assert len(flows) == 2000
     assert min(flow.duration for flow in flows) > time.monotonic() - began  # none anew

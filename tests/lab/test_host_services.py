@@ -13,6 +13,8 @@ from tests.lab.host_line import FIRST, HOSTS, LAST, MACS, SERVER_ADDRESS, HostLi
 from tests.lab.two_bridges import run
 
 from anabranch.fabric import frames
+from anabranch.fabric.moves import probe_frame
+from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_ICMP, Match
 from anabranch.fabric.tables import COOKIE_MASK, REACTIVE_COOKIE
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -167,15 +169,76 @@ async def test_rules_over_a_broken_link_go_and_come_back(line):
             pass
 
 
-async def test_a_host_moves(line):
+async def test_nobody_on_the_way_sends_in_a_hosts_name(line):
+    a, b = await line.lease("a"), await line.lease("b")
+    assert await line.ping("a", b)
+    packet = frames.icmp_echo(MACS["b"], MACS["a"], a, b, data=b"from a")
+    for forger in ("c", "x"):
+        await line.heard("b")
+        line.send("a", packet)
+        assert await line.heard("b") == [packet]
+        line.send(forger, packet)
+        assert await line.heard("b") == []
+    line.send("a", packet)
+    assert await line.heard("b") == [packet]
+    there = Match(eth_src=MACS["a"], eth_dst=MACS["b"], eth_type=ETH_IPV4, ip_proto=IP_ICMP)
+    for name in line.switches:  # a bare match includes all that are narrower
+        line.fabric.controller.remove_reactive(name, there)
+        assert all(flow.match.eth_dst != MACS["b"] for flow in await line.fabric.flows(name))
+
+
+async def at(line: HostLine, name: str, place: str) -> None:
+    """Wait until a host is known to be at the port of another."""
+    async with asyncio.timeout(10):
+        while line.fabric.network().hosts[MACS[name]].at != HOSTS[place]:
+            await asyncio.sleep(0.02)
+
+
+def conflicts(line: HostLine) -> list[tuple[str, object]]:
+    found = [event for event in line.events if event.kind == "host.conflict"]
+    return [(event.subject, event.data["by_switch"]) for event in found]
+
+
+@pytest.mark.parametrize("how", ["silent", "unplugged"])
+async def test_a_host_moves(line, how):
     """Its cable is plugged in elsewhere: what it sends first tells where it is now."""
     a, b = await line.lease("a"), await line.lease("b")
     assert await line.ping("a", b)
-    line.send("x", frames.arp_request(MACS["b"], b, a))
+    if how == "silent":  # a switch of somebody else's is between, its port stays up
+        run("ip", "-n", line.namespace("b"), "addr", "flush", "dev", "eth0")
+    else:
+        run("ip", "-n", line.namespace("s3"), "link", "set", "s3-1", "down")
+        async with asyncio.timeout(10):
+            while line.fabric.network().ports[HOSTS["b"]].up:
+                await asyncio.sleep(0.02)
+    await line.heard("b")
+    question = frames.arp_request(MACS["b"], b, a)
+    line.send("x", question)
+    await at(line, "b", "x")
+    if how == "silent":  # what it sent before was not answered
+        line.send("x", question)
     (reply,) = await line.heard("x")
     assert reply[:42] == frames.arp_reply(MACS["a"], a, MACS["b"], b)
     request = frames.icmp_echo(MACS["b"], MACS["a"], a, b, data=b"where are you")
-    await line.heard("b")
     line.send("a", request)
     assert await line.heard("x") == [request]
-    assert await line.heard("b") == []
+    heard = [frame[:42] for frame in await line.heard("b")]
+    assert heard == ([probe_frame(MACS["b"], b)] * 3 if how == "silent" else [])
+    assert conflicts(line) == []
+
+
+@pytest.mark.parametrize("flood", [False, True], ids=["quietly", "by a flood"])
+async def test_a_host_that_answers_is_not_robbed_of_its_address(line, flood):
+    a, b = await line.lease("a"), await line.lease("b")
+    theft = frames.arp_request(MACS["b"], b, a)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        line.send("x", theft)
+        await asyncio.sleep(0.0005 if flood else 0.1)
+    async with asyncio.timeout(10):
+        while not conflicts(line):
+            await asyncio.sleep(0.02)
+    assert conflicts(line) == [(MACS["b"], "s3")]
+    assert line.fabric.network().hosts[MACS["b"]].at == HOSTS["b"]
+    assert await line.heard("x") == []
+    assert await line.ping("a", b)

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from tests.store.postgresql import postgresql
 
 from anabranch.core.errors import ConflictError
 from anabranch.core.events import Event
@@ -26,30 +27,6 @@ async def write(database: Database, *rows: ChannelRow) -> None:
         session.add_all(rows)
 
 
-@contextmanager
-def postgresql(directory: Path) -> Iterator[str]:
-    """Run Debian's PostgreSQL as nobody on a Unix socket in ``directory``."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.fail("PostgreSQL is missing: apt-get install postgresql")
-    directory.chmod(0o777)
-    for parent in directory.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o055)
-    data = directory / "data"
-
-    def as_nobody(*argv: str) -> None:
-        subprocess.run(["runuser", "-u", "nobody", "--", *argv], check=True, capture_output=True)
-
-    as_nobody(str(programs[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "anabranch")
-    control = str(programs[-1] / "pg_ctl")
-    options = f"-k {directory} -c listen_addresses= -c fsync=off"
-    as_nobody(control, "-D", str(data), "-w", "-l", str(directory / "log"), "-o", options, "start")
-    try:
-        yield f"postgresql+psycopg://anabranch@/postgres?host={directory}"
-    finally:
-        as_nobody(control, "-D", str(data), "-m", "immediate", "stop")
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.lab)])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     if request.param == "sqlite":
@@ -58,8 +35,8 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         yield made
         await made.close()
         return
-    with postgresql(tmp_path) as url:
-        made = Database(url)
+    with postgresql() as server:
+        made = Database(server.store_url)
         await made.open()
         yield made
         await made.close()
@@ -88,6 +65,23 @@ async def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open"):
         await database.open()
     await database.close()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+async def test_a_file_is_its_owners_alone_whatever_was_before(tmp_path: Path, umask: int) -> None:
+    file = tmp_path / "store.db"
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            database = Database(f"sqlite+aiosqlite:///{file}")
+            await database.open()
+            await write(database, row(f"c{_}", _))
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+            assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm"), 0o600)
+            await database.close()
+            file.chmod(0o644)  # as one that an earlier version made
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.lab

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -23,14 +24,17 @@ from anabranch.app.serving import (
 from anabranch.console import fabric_api, problems
 from anabranch.console.control import make_control
 from anabranch.console.limits import LimitBody
+from anabranch.core.errors import UsageError
 from anabranch.core.events import Event
 from anabranch.fabric import intents_json
 from anabranch.fabric.doors import server_context
 from anabranch.fabric.errors import FabricError, MisuseError
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.intents import Intents
-from anabranch.fabric.lease import FileLease
+from anabranch.fabric.intents_json import Wanted
+from anabranch.fabric.lease import FileLease, Lease
 from anabranch.fabric.openflow.messages import ControllerRole
+from anabranch.fabric.wishes import OPERATOR, Wishes, WishFile
 
 _MAX_BODY = 64 * 1024 * 1024
 _log = structlog.get_logger("anabranch.controller")
@@ -41,12 +45,18 @@ class RoleLostError(FabricError):
 
 
 class ControllerProcess:
-    """One controller: stands by until it holds the lease, then is at work until it ends."""
+    """One controller: stands by until it holds the lease, then is at work as long as it does.
+
+    Raises:
+        UsageError: the lease cannot be had on this machine.
+    """
 
     def __init__(self, file: ControllerFile) -> None:
         self._file = file
         self._lost = asyncio.Event()
-        self._lease = FileLease(file.lease) if file.lease is not None else None
+        self._lease = _lease(file)
+        self._wishes = Wishes(WishFile(file.state) if file.state is not None else None)
+        self._paths = tuple(path.path() for path in file.paths)
         self.fabric = Fabric(file.options(), self._happened)
 
     @property
@@ -59,7 +69,8 @@ class ControllerProcess:
         Raises:
             MisuseError: the file contradicts itself.
             ConflictError: an address is taken.
-            FabricError: the lease or the certificates cannot be used.
+            FabricError: the lease, the state or the certificates cannot be used.
+            StoreError: the lease's database cannot be used.
             RoleLostError: another controller has taken over: end, and start anew.
         """
         raise_file_limit()
@@ -69,9 +80,9 @@ class ControllerProcess:
         intents = (
             intents_json.from_plain(self._file.intents) if self._file.intents is not None else None
         )
-        paths = [path.path() for path in self._file.paths]
+        await self._wishes.load()
         if self._lease is not None:
-            self._lease.check()
+            await self._lease.check()
         with _listen(self._file.api) as listener:
             try:
                 if self._lease is not None:
@@ -87,16 +98,18 @@ class ControllerProcess:
                     tasks = [
                         group.create_task(self.fabric.run(), name="fabric"),
                         group.create_task(self._serve(listener), name="api"),
-                        group.create_task(self._take_over(), name="lease"),
                         group.create_task(self._until_lost(), name="role"),
                     ]
+                    # At the same time: what is wanted is to be known as a whole.
                     if intents is not None or self._lease is None:
                         wanted = intents if intents is not None else Intents()
                         work = self._want(lambda: self.fabric.put(wanted, "file"))
                         tasks.append(group.create_task(work, name="intents"))
-                    if paths:  # at the same time: what is wanted is to be known as a whole
-                        work = self._want(lambda: self.fabric.follow(paths))
+                    if self._paths:
+                        work = self._want(lambda: self.fabric.follow(self._paths))
                         tasks.append(group.create_task(work, name="paths"))
+                    work = self._restore() if self._lease is None else self._share(self._lease)
+                    tasks.append(group.create_task(work, name="work"))
                     await stop.wait()
                     for task in tasks:
                         task.cancel()
@@ -128,10 +141,30 @@ class ControllerProcess:
         except FabricError:
             pass  # logged; the fabric tries again by itself
 
-    async def _take_over(self) -> None:
-        if self._lease is None:
+    async def _restore(self) -> None:
+        """Want what operators wanted, together with everything else that is wanted."""
+        if self._file.state is None:
             return
-        generation = await self._lease.acquire()
+        owners = {own: it for own, it in self.fabric.owners().items() if own != OPERATOR}
+        given = Wanted(owners, self._paths)
+        await self._want(lambda: self._wishes.restore(self.fabric, given))
+
+    async def _share(self, lease: Lease) -> None:
+        """Be at work whenever the lease can be had, and stand by when it is lost, for ever."""
+        while True:
+            generation = await lease.acquire()
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(self._take_over(generation), name="take-over")
+                reason = await lease.keep()
+                working.cancel()
+            self.fabric.publish(Event("controller.standby", str(os.getpid()), {"reason": reason}))
+            self._wishes.stand_by()
+            with suppress(FabricError):  # one that is out of reach hears it from the next master
+                await self.fabric.controller.take_role(ControllerRole.SLAVE, generation)
+
+    async def _take_over(self, generation: int) -> None:
+        await self._wishes.load()  # whoever was at work until now has changed it
+        await self._restore()  # a slave writes nothing: its tables are whole when it may
         await self.fabric.controller.take_role(ControllerRole.MASTER, generation)
         self.fabric.publish(Event("controller.active", str(os.getpid())))
 
@@ -152,7 +185,8 @@ class ControllerProcess:
         if listener.family == socket.AF_UNIX:
             app.include_router(make_control(self.fabric, lambda: self.active))
         if self._file.token is not None:
-            app.include_router(fabric_api.make_router(operator_token(self._file.token)))
+            token = operator_token(self._file.token)
+            app.include_router(fabric_api.make_router(token, wishes=self._wishes))
         await serve(app, listener, None)
 
 
@@ -161,6 +195,18 @@ def _listen(where: str) -> AbstractContextManager[socket.socket]:
     if (path := socket_path(where)) is not None:
         return listen_unix(path)
     return listen(*address(where))
+
+
+def _lease(file: ControllerFile) -> Lease | None:
+    if file.lease is None or isinstance(file.lease, Path):
+        return FileLease(file.lease) if file.lease is not None else None
+    try:
+        from anabranch.store.lease import DatabaseLease
+    except ImportError as error:
+        raise UsageError(
+            f"the lease's driver is missing ({error.name}): pip install 'anabranch[postgresql]'"
+        ) from error
+    return DatabaseLease(file.lease.get_secret_value(), file.lease_name)
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from anabranch.console.fabric_json import match_of
 from anabranch.core.errors import UsageError
 from anabranch.core.names import check_name
-from anabranch.fabric.fabric import Options
 from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.options import Options
 from anabranch.fabric.pathlogic import extend_match, logic
 
 _SOCKET_PATH = 107  # bytes, unix(7)
@@ -84,6 +93,14 @@ def _check_name(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _hide(place: object) -> object:
+    if not isinstance(place, str):
+        return place
+    return SecretStr(place) if place.startswith(("postgresql:", "postgres:")) else Path(place)
+
+
+LeasePlace = Annotated[Path | SecretStr, BeforeValidator(_hide)]
+"""A file, or the URL of a database, which may have a password in it."""
 PortText = Annotated[str, AfterValidator(_check_port)]
 
 
@@ -185,7 +202,9 @@ class ControllerFile(_Part):
     discover: bool = True
     unicast: Unicast = Unicast.ANY
     dhcp_server: PortText | None = None
-    lease: Path | None = None
+    lease: LeasePlace | None = None
+    lease_name: Annotated[str, AfterValidator(_check_name)] = "main"
+    state: Path | None = None
     settle_s: Annotated[float, Field(ge=0, le=60)] = 3.0
     intents: dict[str, Any] | None = None
     path_logic: str = logic.DEFAULT

@@ -8,15 +8,35 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
+from anabranch.console import fabric_json
+from anabranch.console.fabric_models import LinkIn
 from anabranch.core.events import Event
-from anabranch.fabric import intents_json
+from anabranch.fabric import intents_json, wishes
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.intents_json import Wanted
+from anabranch.fabric.wishes import OPERATOR
+
+
+class SwitchIn(BaseModel):
+    """A switch that is dialled at its management socket."""
+
+    name: str
+    dpid: int
+    connect: Path
+
+
+class NetworkIn(BaseModel):
+    """All switches and links that there are to be."""
+
+    switches: list[SwitchIn]
+    links: list[LinkIn]
 
 
 def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
@@ -37,18 +57,38 @@ def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
                 name: {"connected": known.connected, "dpid": known.dpid, "rules": known.rules}
                 for name, known in fabric.switches().items()
             },
+            "links": [
+                ((link.src.switch, link.src.port_no), (link.dst.switch, link.dst.port_no), info.up)
+                for link, info in fabric.network().links.items()
+            ],
         }
+
+    @router.put("/network")
+    async def network(given: NetworkIn) -> dict[str, list[str]]:
+        known = fabric.switches().keys()
+        for switch in given.switches:
+            if switch.name not in known:
+                fabric.expect(switch.name, switch.dpid)
+                await fabric.controller.connect_unix(switch.connect, switch.name)
+        fabric.wire(fabric_json.links_of(given.links))
+        for name in known - {switch.name for switch in given.switches}:
+            await fabric.dismiss(name)
+        return {"pending": []}
 
     @router.get("/wanted")
     async def wanted() -> Response:
-        everything = Wanted(fabric.owners(), tuple(fabric.followed().values()))
+        links = intents_json.declared_links(fabric.declared())
+        everything = Wanted(fabric.owners(), tuple(fabric.followed().values()), links)
         return Response(intents_json.dump_wanted(everything), media_type="application/json")
 
     @router.put("/wanted")
-    async def restore(request: Request) -> dict[str, list[str]]:
+    async def restore(request: Request) -> dict[str, Any]:
         everything = intents_json.load_wanted(await request.body())
-        pending = await fabric.restore(everything.intents, everything.paths)
-        return {"pending": sorted(pending)}
+        others = dict(everything.intents)
+        operators = {OPERATOR: others.pop(OPERATOR)} if OPERATOR in others else {}
+        kept = Wanted(operators, everything.paths, everything.links)
+        pending, refused = await wishes.restore(fabric, kept, Wanted(others))
+        return {"pending": sorted(pending), "refused": refused}
 
     @router.put("/intents/{owner}")
     async def put(owner: str, request: Request) -> dict[str, list[str]]:
@@ -57,7 +97,7 @@ def make_control(fabric: Fabric, is_active: Callable[[], bool]) -> APIRouter:
 
     @router.get("/ports/{switch}")
     async def ports(switch: str) -> list[dict[str, Any]]:
-        return [asdict(stats) for stats in await fabric.controller.port_stats(switch)]
+        return [asdict(stats) for stats in await fabric.port_stats(switch)]
 
     @router.get("/events")
     async def events() -> StreamingResponse:

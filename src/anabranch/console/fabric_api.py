@@ -18,9 +18,10 @@ from anabranch.console.models import EventOut
 from anabranch.console.operator_token import is_operator, operators_only
 from anabranch.core.errors import NotFoundError, UnavailableError
 from anabranch.core.events import Event
-from anabranch.fabric.controller import SwitchState
 from anabranch.fabric.notices import kind_wanted
 from anabranch.fabric.notify import SubscriptionState
+from anabranch.fabric.switches import SwitchState
+from anabranch.fabric.wishes import Wishes
 
 FAMILIES = frozenset(
     ("switch", "port", "link", "host", "vm", "topology", "flow", "path", "callback", "controller")
@@ -32,21 +33,28 @@ Datapath = Annotated[str, Path(max_length=64, examples=["relay"])]
 KindsQuery = Annotated[models.Kinds, Query(description="vm.added, link.* ...; none: all")]
 
 
-def make_router(token: str, *, elsewhere: APIRouter | None = None) -> APIRouter:
+def make_router(
+    token: str, *, wishes: Wishes | None = None, elsewhere: APIRouter | None = None
+) -> APIRouter:
     """Make the routes; only whoever sends ``token`` may use them.
 
-    ``elsewhere`` answers for network and paths where these are known in another process.
+    Args:
+        token: the operator's secret.
+        wishes: keeps what operators ask for; None: it ends with the fabric.
+        elsewhere: answers for network and paths where these are known in another process.
     """
     router = APIRouter(prefix="/api/fabric")
     only = [Depends(operators_only(token))]
-    known = (_network(), make_paths()) if elsewhere is None else (elsewhere,)
+    kept = wishes or Wishes()
+    here = (_network(kept), make_paths(kept))
+    known = here if elsewhere is None else (elsewhere,)
     for part in (_callbacks(), _events(), *known):
         router.include_router(part, dependencies=only, tags=["fabric"])
     router.include_router(_socket(token))
     return router
 
 
-def _network() -> APIRouter:
+def _network(wishes: Wishes) -> APIRouter:
     router = APIRouter()
 
     @router.get("/datapaths")
@@ -124,7 +132,8 @@ def _network() -> APIRouter:
         Those that the network was started with stay, named or not: here they can only be given
         another capacity, or be made reserve or not. All others that were declared are replaced.
         """
-        fabric.declare(convert.links_of(wanted))
+        async with wishes.changing(fabric):
+            fabric.declare(convert.links_of(wanted.links))
 
     @router.get("/hosts")
     async def hosts(

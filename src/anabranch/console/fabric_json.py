@@ -1,6 +1,6 @@
 """The fabric's records as the JSON of ``/api/fabric``, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anabranch.console.fabric_models import (
@@ -13,17 +13,20 @@ from anabranch.console.fabric_models import (
     GroupOut,
     HostOut,
     IntentsOut,
+    LinkIn,
     LinkOut,
-    LinksIn,
     MeterOut,
     NamedRuleOut,
     PathChange,
     PortCountersOut,
     PortOut,
+    RefusalOut,
     TapOut,
     VmPathIn,
+    WholeRefusalOut,
 )
 from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.failures import Failure
 from anabranch.fabric.intents import Egress, Flow, Intents, Service, Tap
 from anabranch.fabric.model import Host, Link, LinkInfo, Network, PortRef
 from anabranch.fabric.notify import SubscriptionState
@@ -60,6 +63,7 @@ from anabranch.fabric.tables import INTENT_COOKIE, REACTIVE_COOKIE
 
 _PORT_NAMES = {PORT_CONTROLLER: "controller", PORT_IN_PORT: "in_port", PORT_LOCAL: "local"}
 _OWNERS = {INTENT_COOKIE >> 56: "intent", REACTIVE_COOKIE >> 56: "reactive"}
+_MAX_REFUSED = 1000
 _FIELDS = frozenset(known.name for known in FIELDS)
 
 
@@ -242,13 +246,14 @@ def link_out(link: Link, info: LinkInfo) -> LinkOut:
         capacity_mbit=info.capacity_mbit,
         load_mbit=info.load_mbit,
         redundant=info.redundant,
+        last_resort=info.last_resort,
     )
 
 
-def links_of(wanted: LinksIn) -> dict[Link, LinkInfo]:
+def links_of(wanted: Iterable[LinkIn]) -> dict[Link, LinkInfo]:
     """Return the links that an administrator declares."""
     links: dict[Link, LinkInfo] = {}
-    for given in wanted.links:
+    for given in wanted:
         link = Link(port_of(given.src), port_of(given.dst))
         info = LinkInfo(capacity_mbit=given.capacity_mbit, redundant=given.redundant)
         links[link] = info
@@ -338,12 +343,28 @@ def tap_out(tap: Tap) -> TapOut:
     )
 
 
-def intents_out(intents: Intents, unreachable: Mapping[str, list[str]]) -> IntentsOut:
+def refusals_out(failures: Iterable[Failure]) -> dict[str, list[RefusalOut]]:
+    """Return what switches refuse by the name of the flow or tap that it hits."""
+    found: dict[str, list[RefusalOut]] = {}
+    for failure in failures:
+        refusal = RefusalOut(switch=failure.switch, reason=failure.reason)
+        for name in failure.hit:
+            found.setdefault(name, []).append(refusal)
+    return found
+
+
+def intents_out(
+    intents: Intents, unreachable: Mapping[str, list[str]], failures: Sequence[Failure]
+) -> IntentsOut:
     """Return what is wanted; the flows are listed as paths."""
     return IntentsOut(
         flows=len(intents.flows),
         taps=[tap_out(tap) for tap in intents.taps],
         unreachable=dict(unreachable),
+        refused=[
+            WholeRefusalOut(switch=it.switch, reason=it.reason, hit=sorted(it.hit))
+            for it in failures[:_MAX_REFUSED]
+        ],
     )
 
 

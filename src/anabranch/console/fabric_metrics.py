@@ -45,6 +45,12 @@ def _network(fabric: Fabric) -> Iterator[Metric]:
         "Flows with an egress that nothing leads to",
         value=len(plan.unreachable),
     )
+    refused = {name for failure in fabric.failures() for name in failure.hit}
+    yield GaugeMetricFamily(
+        "anabranch_fabric_flows_refused",
+        "Flows and taps that a switch refuses rules of",
+        value=len(refused),
+    )
     yield GaugeMetricFamily(
         "anabranch_fabric_links_unprotected",
         "Links in use that have no bypass",

@@ -13,7 +13,10 @@ PortText = Annotated[
     str,
     Field(pattern=r"^[^:\s]{1,64}:[0-9]{1,10}$", description="switch:number", examples=["s1:3"]),
 ]
-FieldValue = Annotated[int, Field(ge=0, lt=1 << 64)] | Annotated[str, Field(max_length=100)]
+# Strict: JSON's true is no number.
+FieldValue = (
+    Annotated[int, Field(strict=True, ge=0, lt=1 << 64)] | Annotated[str, Field(max_length=100)]
+)
 MatchFields = Annotated[
     dict[Annotated[str, Field(max_length=20)], FieldValue],
     Field(
@@ -102,6 +105,9 @@ class LinkOut(BaseModel):
     capacity_mbit: float | None
     load_mbit: float
     redundant: bool = Field(description="the administrator's reserve")
+    last_resort: bool = Field(
+        description="damped, or denied by BFD alone: tried where no other way is left"
+    )
 
 
 class LinkIn(In):
@@ -109,7 +115,9 @@ class LinkIn(In):
 
     src: PortText
     dst: PortText
-    capacity_mbit: Annotated[float | None, Field(gt=0, le=1e7, allow_inf_nan=False)] = None
+    capacity_mbit: Annotated[
+        float | None, Field(strict=True, gt=0, le=1e7, allow_inf_nan=False)
+    ] = None
     redundant: bool = False
     both: Annotated[bool, Field(description="the other direction too")] = True
 
@@ -199,7 +207,7 @@ class EgressIO(In):
     at: PortText
     eth_dst: Annotated[str | None, Field(max_length=17)] = None
     ipv4_dst: Annotated[str | None, Field(max_length=15)] = None
-    udp_dst: Annotated[int | None, Field(ge=1, le=65535)] = None
+    udp_dst: Annotated[int | None, Field(strict=True, ge=1, le=65535)] = None
     eth_src: Annotated[str | None, Field(max_length=17)] = None
     ipv4_src: Annotated[str | None, Field(max_length=15)] = None
 
@@ -220,8 +228,8 @@ class PathChange(In):
     through: Annotated[list[ServiceIO], Field(max_length=16)] = []
     policy: Policy = Policy.SHORTEST
     protected: Annotated[bool, Field(description="switches fail over by themselves")] = True
-    rate_kbps: Annotated[int | None, Field(ge=1, lt=1 << 32)] = None
-    priority: Annotated[int, Field(ge=1, le=1000)] = 100
+    rate_kbps: Annotated[int | None, Field(strict=True, ge=1, lt=1 << 32)] = None
+    priority: Annotated[int, Field(strict=True, ge=1, le=1000)] = 100
 
 
 class PathIn(PathChange):
@@ -260,6 +268,18 @@ class HopOut(BaseModel):
     )
 
 
+class RefusalOut(BaseModel):
+    """What a switch refuses, or did not answer; it is told again after 1 to 30 s.
+
+    Or why a path past virtual machines cannot be now, at the switch by which it would enter.
+    """
+
+    switch: str
+    reason: str = Field(
+        examples=["s2 refused rule table=3 priority=1200 ...: table full (error type 5, code 1)"]
+    )
+
+
 class PathOut(BaseModel):
     """A flow and the way it takes now."""
 
@@ -274,6 +294,7 @@ class PathOut(BaseModel):
     priority: int
     links: list[HopOut] = Field(description="each carries one copy; from the ingress on")
     unreachable: list[PortText] = Field(description="egresses without a way to them now")
+    refused: list[RefusalOut] = Field(description="why it is not carried as it should be")
     own: bool = Field(description="asked for here, not by the site itself")
 
 
@@ -293,7 +314,7 @@ class VmPathIn(In):
             "examples": [
                 {
                     "name": "stream",
-                    "ingress": "root:10",
+                    "ingress": "root:101",
                     "exit": "leaf:99",
                     "external": "192.168.1.181",
                     "extend_match": {
@@ -347,6 +368,7 @@ class VmPathOut(BaseModel):
     rules: list[NamedRuleOut] = Field(description="from root to leaf; none: it cannot be now")
     links: list[HopOut]
     unreachable: list[PortText] = Field(description="the exit, if there is no way to it now")
+    refused: list[RefusalOut] = Field(description="why it is not carried as it should be")
 
 
 class VmPathMadeOut(BaseModel):
@@ -365,6 +387,10 @@ class TapOut(BaseModel):
     priority: int
 
 
+class WholeRefusalOut(RefusalOut):
+    hit: list[str] = Field(description="the flows and taps that it concerns; none: no path is cut")
+
+
 class IntentsOut(BaseModel):
     """Everything that is wanted of the fabric."""
 
@@ -373,6 +399,7 @@ class IntentsOut(BaseModel):
     unreachable: dict[str, list[str]] = Field(
         description="by flow: egresses without a way to them now"
     )
+    refused: list[WholeRefusalOut] = Field(description="at most the first 1,000")
 
 
 class CallbackIn(In):

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from anabranch.core.errors import NotFoundError
-from anabranch.site.control import SeparateControl
+from anabranch.site.separate import SeparateControl
 
 
 def make_proxy(control: SeparateControl) -> APIRouter:

@@ -1,6 +1,6 @@
 """What the routes of ``/api/fabric`` need of a fabric, and how they come by it."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query
@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from anabranch.console.fabric_models import Page
 from anabranch.core.errors import UnavailableError
 from anabranch.core.events import Event
-from anabranch.fabric.controller import SwitchState
+from anabranch.fabric.failures import Failure
 from anabranch.fabric.intents import Egress, Intents
 from anabranch.fabric.model import Link, LinkInfo, Network
 from anabranch.fabric.notify import Notifier
@@ -23,6 +23,7 @@ from anabranch.fabric.openflow.messages import (
 )
 from anabranch.fabric.pathlogic.logic import NamedRule
 from anabranch.fabric.pathlogic.logic import Path as VmPath
+from anabranch.fabric.switches import SwitchState
 
 _Made = TypeVar("_Made")
 
@@ -62,11 +63,17 @@ class FabricView(Protocol):
 
     def plan(self) -> PlanView: ...
 
+    def failures(self) -> Sequence[Failure]:
+        """Return what switches refuse now, and which flows and taps that hits."""
+
     async def put(self, intents: Intents, owner: str = ...) -> frozenset[str]:
-        """Want exactly ``intents`` for ``owner``; return the switches that are not connected."""
+        """Want exactly ``intents`` for ``owner``; return the switches that are not connected.
+
+        Raises ``NotDoneError``: a switch refuses what they need. They are wanted all the same.
+        """
 
     async def follow(self, paths: Collection[VmPath]) -> frozenset[str]:
-        """Want exactly these paths past virtual machines; returns as :meth:`put`."""
+        """Want exactly these paths past virtual machines; returns and raises as :meth:`put`."""
 
     def followed(self) -> Mapping[str, VmPath]: ...
 
@@ -74,6 +81,8 @@ class FabricView(Protocol):
         """Return the rules of such a path. Raises ``NoPathError``: there is none."""
 
     def declare(self, links: Mapping[Link, LinkInfo]) -> None: ...
+
+    def declared(self) -> Mapping[Link, LinkInfo]: ...
 
     async def port_stats(self, switch: str) -> list[PortStats]: ...
 

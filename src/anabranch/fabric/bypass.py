@@ -4,12 +4,16 @@ Every link that a protected flow uses has one bypass, shared by all flows over i
 wear a VLAN tag that names the bypass; inner switches forward by that tag, and at the far end of the
 link it is taken off and the packet goes on as if it had come over the link. In a ring a bypass
 begins where the packets came from, or ends where they go next: OpenFlow's IN_PORT does that.
+
+A bypass has no link of last resort, for a group fails over to live ports only. Nor does a link of
+last resort that a flow uses have a bypass: with one, the flow would go that way. So packets are
+put out of its port plainly, live or not, and it is really tried.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from anabranch.fabric.graph import Graph, Path
+from anabranch.fabric.graph import LAST_RESORT_COST, Graph, Path
 from anabranch.fabric.model import Link
 from anabranch.fabric.openflow.actions import (
     PORT_IN_PORT,
@@ -158,9 +162,10 @@ class Bypasses:
         for link in change.removed:
             stale |= self._over.get(link, set())
             stale |= self._found.keys() & {link}
-        for link in change.added:
+        for link, cost in change.added.items():
             stale |= self._found.keys() & {link}
-            stale |= self._shorter_by(link)
+            if cost < LAST_RESORT_COST:
+                stale |= self._shorter_by(link)
         return self._forget(stale)
 
     def relabel(self) -> dict[Link, Bypass | None]:

@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-import networkx as nx
-
 from anabranch.fabric import flow_rules, taps
+from anabranch.fabric.apart import Apart
 from anabranch.fabric.assembly import Assembly, base
 from anabranch.fabric.bypass import VLAN_IDS, Bypass, Bypasses, link_port
-from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.flow_rules import FLOW_NUMBERS, FlowRules, Part, carried
+from anabranch.fabric.flow_rules import FLOW_NUMBERS, FlowRules, Part
 from anabranch.fabric.groups import SLOW_BUCKETS
 from anabranch.fabric.intents import Egress, Flow, Intents, Policy, Tap
 from anabranch.fabric.model import Link, Network, PortRef
 from anabranch.fabric.numbering import Numbering, assign
-from anabranch.fabric.overlaps import Overlaps
 from anabranch.fabric.tables import Rule, Tables
-from anabranch.fabric.trees import Change, FlowTree, Routes
+from anabranch.fabric.trees import Change, FlowTree, Routes, downstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Compiler:
     def _forget(self) -> None:
         self._intents = Intents()
         self._flows: dict[str, Flow] = {}
-        self._overlaps = Overlaps()
+        self._apart = Apart()
         self._numbers = Numbering(FLOW_NUMBERS)
         self._makers: dict[str, FlowRules] = {}
         self._network = Network()
@@ -138,36 +135,9 @@ class Compiler:
             flow_rules.check(flow)
         if intents.taps != self._intents.taps:
             taps.check(intents.taps)
-        self._keep_apart(changed, gone)
+        replaced = [before[name] for name in (*gone, *changed) if name in before]
+        self._apart.change(replaced, changed.values())
         return changed, gone
-
-    def _keep_apart(self, changed: Mapping[str, Flow], gone: Iterable[str]) -> None:
-        old = [self._flows[name] for name in (*gone, *changed) if name in self._flows]
-        for flow in old:
-            for scope in _scopes(flow):
-                self._overlaps.remove(scope, flow.name, carried(flow.match))
-        added = []
-        try:
-            for flow in changed.values():
-                match = carried(flow.match)
-                scopes = _scopes(flow)
-                for scope in scopes:
-                    rival = self._overlaps.rival(scope, match)
-                    if rival is not None:
-                        raise MisuseError(
-                            f"flows {rival} and {flow.name} match the same packets with the same "
-                            "priority; nothing would tell them apart"
-                        )
-                for scope in scopes:
-                    self._overlaps.add(scope, flow.name, match)
-                    added.append((scope, flow.name, match))
-        except MisuseError:
-            for scope, name, match in added:
-                self._overlaps.remove(scope, name, match)
-            for flow in old:
-                for scope in _scopes(flow):
-                    self._overlaps.add(scope, flow.name, carried(flow.match))
-            raise
 
     # --- what follows ----------------------------------------------------------------------------
 
@@ -208,7 +178,7 @@ class Compiler:
         self._tap(intents.taps, change)
         self._merge(extra)
         if moved:
-            self._order = _downstream([self._trees[name] for name in moved])
+            self._order = downstream([self._trees[name] for name in moved])
         return self._plan()
 
     def _renumber(self, changed: Mapping[str, Flow], gone: set[str]) -> dict[str, set[str]]:
@@ -513,46 +483,9 @@ def _discard(index: dict[_Key, set[str]], key: _Key, name: str) -> None:
         del index[key]
 
 
-def _scopes(flow: Flow) -> list[tuple[object, int]]:
-    """Return where no other flow of its priority may look like this one.
-
-    That is every port that it enters by, and all links, if it uses any. Whether two flows really
-    meet on a link depends on the network, which changes after they were accepted.
-    """
-    if not flow.egress:
-        return []
-    home = flow.ingress.switch
-    scopes: list[tuple[object, int]] = [
-        (port, flow.priority)
-        for port in (flow.ingress, *(service.back for service in flow.through))
-    ]
-    switches = {egress.at.switch for egress in flow.egress}
-    for service in flow.through:
-        switches |= {service.to.switch, service.back.switch}
-    if switches != {home}:
-        scopes.append(("links", flow.priority))
-    return scopes
-
-
 def _link_name(link: Link) -> str:
     return f"{link.src}>{link.dst}"
 
 
 def _ends(bypass: Bypass | None) -> tuple[int, int] | None:
     return None if bypass is None else (bypass.first_port, bypass.last_port)
-
-
-def _downstream(trees: Iterable[FlowTree]) -> tuple[str, ...]:
-    """Order the switches of trees so that links lead onward, where all trees agree on it."""
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    switches: set[str] = set()
-    for tree in trees:
-        switches |= tree.switches
-        graph.add_edges_from((link.src.switch, link.dst.switch) for link in tree.links)
-    graph.add_nodes_from(sorted(switches))
-    knots = nx.condensation(graph)
-    return tuple(
-        switch
-        for knot in nx.topological_sort(knots)
-        for switch in sorted(knots.nodes[knot]["members"])
-    )

@@ -8,10 +8,8 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
 
 import structlog
 
@@ -19,38 +17,31 @@ from anabranch.core.events import Event
 from anabranch.fabric.claims import Claims
 from anabranch.fabric.doors import Doors
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError, ProtocolError
+from anabranch.fabric.failures import Failure, NotDoneError
 from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Action
 from anabranch.fabric.openflow.connection import Connection, refusal
 from anabranch.fabric.openflow.messages import (
     TABLE_ALL,
     Command,
     ControllerRole,
-    Entry,
     FlowMod,
     FlowRemoved,
-    FlowStats,
-    GroupDesc,
-    GroupStats,
-    MeterConfig,
-    MeterStats,
-    MultipartRequest,
-    MultipartType,
     PacketIn,
     PacketOut,
     Port,
     PortReason,
-    PortStats,
     PortStatus,
     RoleStatus,
 )
 from anabranch.fabric.openflow.oxm import EVERYTHING, Match
 from anabranch.fabric.openflow.session import Refused, SessionEvent, SwitchUp
-from anabranch.fabric.packet_gate import DISCOVERY_RATE, PacketGate, is_discovery
+from anabranch.fabric.packet_gate import SwitchGates, discovery_port
+from anabranch.fabric.readings import Readings
 from anabranch.fabric.reconcile import check_sizes
 from anabranch.fabric.reconciler import Reconciler
 from anabranch.fabric.reports import Reports
 from anabranch.fabric.roles import Roles, took_role
-from anabranch.fabric.switches import Switch
+from anabranch.fabric.switches import Switch, SwitchState
 from anabranch.fabric.tables import (
     COOKIE_MASK,
     REACTIVE_COOKIE,
@@ -69,27 +60,7 @@ _OPTIONAL = (
     "group stats request",
     "meter config request",
 )
-_E = TypeVar("_E", bound=Entry)
 _log = structlog.get_logger("anabranch.fabric")
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchState:
-    """What is known of a switch now.
-
-    Attributes:
-        connected: its handshake is complete and its connection open.
-        dpid: 64-bit datapath id; None before its first connection.
-        ports: by port number, as last reported.
-        rules: how many rules it is known to hold; None while that has not been read.
-        version: wire version of its session, None while it is away.
-    """
-
-    connected: bool
-    dpid: int | None
-    ports: Mapping[int, Port]
-    rules: int | None
-    version: int | None = None
 
 
 class Controller:
@@ -111,9 +82,10 @@ class Controller:
         hot: gets every PACKET_IN as it came; returns bytes that are sent to the switch, or None.
         packet_in_rate: how many packets/s a switch may hand to ``on_packet_in``, and how many at
             once after a pause; the others are dropped. Frames of the discovery have a rate of
-            their own, DISCOVERY_RATE, so that a host that floods does not hide the links.
+            their own for each port, so that a host that floods does not hide the links.
 
     Attributes:
+        readings: what switches tell when they are asked.
         protocol_errors: connections ended because their switch broke the protocol, by switch.
         refusals: requests that a switch refused, by switch.
         packet_ins_dropped: packets held back because there were too many, by switch.
@@ -150,6 +122,7 @@ class Controller:
         self._reports = Reports(on_event)
         self._reconciler = Reconciler(self._switches, self._roles, self._reports)
         self._claims = Claims(self._take_in, self._reports)
+        self.readings = Readings(self._connected)
         self.protocol_errors: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.packet_ins_dropped: Counter[str] = Counter()
@@ -186,6 +159,18 @@ class Controller:
         self._doors.connect_unix(path, name)
         self._adopted.discard(name)
         self._switch(name)
+
+    def expect(self, dpid: int, name: str) -> None:
+        """Take the switch ``dpid`` in under this name when it comes over TCP."""
+        self._names[dpid] = name
+
+    async def dismiss(self, name: str) -> None:
+        """Expect a switch no longer, and forget it; it keeps its tables."""
+        self._names = {dpid: each for dpid, each in self._names.items() if each != name}
+        await self._doors.forget(name)
+        self._reconciler.failures.pop(name, None)
+        if name in self._switches:
+            self._forget(name)
 
     async def close(self) -> None:
         """Stop listening and end all connections; the switches keep their tables."""
@@ -226,8 +211,8 @@ class Controller:
 
         Raises:
             MisuseError: no switch can hold such tables.
-            FabricError: switches did not answer (they are disconnected) or refused something; the
-                message names them. All the rest is installed.
+            NotDoneError: switches did not answer (they are disconnected) or refused something, of
+                which they are told again and again. All the rest is installed.
         """
         before = self._reconciler.wanted or {}
         for name, tables in wanted.items():
@@ -235,9 +220,14 @@ class Controller:
                 check(tables)
                 check_sizes(tables)
         outcome = await self._reconciler.apply(dict(wanted), order)
+        pending = frozenset(outcome.pending & wanted.keys())
         if outcome.failures:
-            raise FabricError("; ".join(failures[0] for failures in outcome.failures.values()))
-        return frozenset(outcome.pending & wanted.keys())
+            raise NotDoneError([*chain.from_iterable(outcome.failures.values())], pending)
+        return pending
+
+    def failures(self) -> list[Failure]:
+        """Return what switches that are there have not done of what is wanted of them."""
+        return [*chain.from_iterable(self._reconciler.failures.values())]
 
     async def audit(self, *, whole: bool = True) -> frozenset[str]:
         """Read what every connected switch holds, repair it, and return who had to be repaired.
@@ -317,44 +307,9 @@ class Controller:
         )
         connection.flush()
 
-    # reading
-
-    async def port_stats(self, switch: str) -> list[PortStats]:
-        """Return the counters of every port of a switch.
-
-        Raises:
-            DisconnectedError: it is not connected.
-            FabricError: it does not answer.
-        """
-        return await self._ask(switch, MultipartType.PORT_STATS, PortStats)
-
-    async def flow_stats(self, switch: str) -> list[FlowStats]:
-        """Return every flow that a switch holds. Raises as :meth:`port_stats`."""
-        return await self._ask(switch, MultipartType.FLOW, FlowStats)
-
-    async def group_stats(self, switch: str) -> list[GroupStats]:
-        """Return the counters of every group. Raises as :meth:`port_stats`."""
-        return await self._ask(switch, MultipartType.GROUP_STATS, GroupStats)
-
-    async def group_descriptions(self, switch: str) -> list[GroupDesc]:
-        """Return every group a switch says it holds. Raises as :meth:`port_stats`."""
-        return await self._ask(switch, MultipartType.GROUP_DESC, GroupDesc)
-
-    async def meter_configs(self, switch: str) -> list[MeterConfig]:
-        """Return every meter a switch says it holds. Raises as :meth:`port_stats`."""
-        return await self._ask(switch, MultipartType.METER_CONFIG, MeterConfig)
-
-    async def meter_stats(self, switch: str) -> list[MeterStats]:
-        """Return the counters of every meter. Raises as :meth:`port_stats`."""
-        return await self._ask(switch, MultipartType.METER_STATS, MeterStats)
-
     def switches(self) -> Mapping[str, SwitchState]:
         """Return the state of every switch that was listened for or has connected."""
-        return {name: _state(switch) for name, switch in self._switches.items()}
-
-    async def _ask(self, switch: str, kind: MultipartType, record: type[_E]) -> list[_E]:
-        entries = await self._connected(switch).ask(MultipartRequest(kind))
-        return [entry for entry in entries if isinstance(entry, record)]
+        return {name: switch.state() for name, switch in self._switches.items()}
 
     def _connected(self, name: str) -> Connection:
         switch = self._switches.get(name)
@@ -370,15 +325,14 @@ class Controller:
     def _switch(self, name: str) -> Switch:
         if name not in self._switches:
             now = asyncio.get_running_loop().time()
-            gate = PacketGate(now, self._packet_in_rate, self._packet_in_rate)
-            discovery = PacketGate(now, DISCOVERY_RATE, DISCOVERY_RATE)
-            self._switches[name] = Switch(name, gate, discovery)
+            self._switches[name] = Switch(name, SwitchGates(now, self._packet_in_rate))
         return self._switches[name]
 
     def _role_lost(self, name: str, reason: str) -> None:
         if self._roles.lose():
             self._reports.emit("controller.role_lost", "controller", switch=name, reason=reason)
             _log.warning("controller.role_lost", switch=name, reason=reason)
+            self._reconciler.failures.clear()
             for switch in self._switches.values():
                 switch.forget()
 
@@ -455,7 +409,7 @@ class Controller:
         self._reports.emit("switch.connected", name, dpid=f"{up.dpid:016x}", ports=len(up.ports))
         if known_before:
             self._emit_links(name, before, switch.ports)
-        self._reports.call(self._on_switch, name, _state(switch))
+        self._reports.call(self._on_switch, name, switch.state())
         for event in since:
             self._heard(connection, event)
         self._reconciler.settle(name)
@@ -476,12 +430,13 @@ class Controller:
                     return reply
             if self._on_packet_in is None:
                 return b""
-            gate = switch.discovery_gate if is_discovery(raw) else switch.gate
-            if gate.admits(now()):
+            at, port_no = now(), discovery_port(raw)
+            gate = switch.gates.gate(port_no, switch.ports, at)
+            if gate.admits(at):
                 return None
             self.packet_ins_dropped[name] += 1
             if gate.outbreak():
-                _log.warning("switch.packet_in_flood", switch=name)
+                _log.warning("switch.packet_in_flood", switch=name, port_no=port_no)
             return b""
 
         return hook
@@ -494,7 +449,7 @@ class Controller:
             ports[status.port.port_no] = status.port
         before, switch.ports = switch.ports, ports
         self._emit_links(switch.name, before, ports)
-        self._reports.call(self._on_switch, switch.name, _state(switch))
+        self._reports.call(self._on_switch, switch.name, switch.state())
 
     def _emit_links(self, name: str, before: Mapping[int, Port], after: Mapping[int, Port]) -> None:
         """Report every port that is up and was not, or was up and is not."""
@@ -520,26 +475,20 @@ class Controller:
             self._reports.call(self._on_switch, name, None)
             if name in self._adopted:
                 loop = asyncio.get_running_loop()
-                self._forgetting[name] = loop.call_later(FORGET_S, self._forget, name)
+                self._forgetting[name] = loop.call_later(FORGET_S, self._forget_adopted, name)
+
+    def _forget_adopted(self, name: str) -> None:
+        """Forget an adopted switch: else those that never were, only claimed to be, pile up."""
+        if name in self._adopted:
+            self._forget(name)
+        else:
+            del self._forgetting[name]
 
     def _forget(self, name: str) -> None:
-        """Forget an adopted switch: else those that never were, only claimed to be, pile up."""
-        del self._forgetting[name]
-        if name not in self._adopted:
-            return
+        if name in self._forgetting:
+            self._forgetting.pop(name).cancel()
         self._adopted.discard(name)
         del self._switches[name]
         self._reports.forgive(name)
         for counts in (self.protocol_errors, self.refusals, self.packet_ins_dropped):
             counts.pop(name, None)
-
-
-def _state(switch: Switch) -> SwitchState:
-    connection = switch.connection
-    return SwitchState(
-        connection is not None,
-        switch.dpid,
-        MappingProxyType(dict(switch.ports)),
-        None if switch.held is None else len(switch.held.rules),
-        None if connection is None else connection.version,
-    )

@@ -1,5 +1,7 @@
 """Damping of what flaps: down counts at once, up only when it has been quiet for long enough.
 
+What is suppressed is no more than second choice: see ``LinkInfo.last_resort``.
+
 Source: RFC 2439, section 4.2 (figure of merit, cut-off and reuse thresholds, half-life, ceiling).
 """
 

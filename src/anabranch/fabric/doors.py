@@ -5,6 +5,7 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -50,6 +51,21 @@ class _Incoming(Connection):
         super().connection_made(transport)
 
 
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    """A Unix socket that is listened at."""
+
+    server: asyncio.Server
+    path: str
+    inode: int
+
+    def close(self) -> None:
+        self.server.close()
+        with suppress(OSError):
+            if os.stat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
+
+
 class Doors:
     """Makes the connections of a controller and ends them.
 
@@ -71,8 +87,8 @@ class Doors:
         self._on_closed = on_closed
         self._timeout = timeout
         self._servers: list[asyncio.Server] = []
-        self._sockets: list[tuple[str, int]] = []
-        self._dialling: set[asyncio.Task[None]] = set()
+        self._sockets: dict[str, _Socket] = {}
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._checks: set[asyncio.TimerHandle] = set()
         self.connections: set[Connection] = set()
         self.tls_refused = 0
@@ -87,10 +103,9 @@ class Doors:
         try:
             server = await loop.create_unix_server(lambda: self._accept(name), str(path))
             os.chmod(path, 0o600)
-            self._sockets.append((str(path), os.stat(path).st_ino))
+            self._sockets[name] = _Socket(server, str(path), os.stat(path).st_ino)
         except OSError as error:
             raise FabricError(f"cannot listen at {path}: {error.strerror or error}") from error
-        self._servers.append(server)
 
     async def listen_tcp(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Wait for switches at a TCP port (0: any) and return its number.
@@ -119,27 +134,44 @@ class Doors:
     def connect_unix(self, path: Path | str, name: str) -> None:
         """Call the switch ``name`` at its own socket, again and again, until closed."""
         task = asyncio.create_task(self._dial(str(path), name), name=f"dial:{name}")
-        self._dialling.add(task)
-        task.add_done_callback(self._dialling.discard)
+        self._dialling[name] = task
+
+    async def forget(self, name: str) -> None:
+        """Neither wait for the switch ``name`` at a Unix socket nor call it; end its connections.
+
+        One that comes in over TCP may come again.
+        """
+        if name in self._sockets:
+            self._sockets.pop(name).close()
+        calls = [self._dialling.pop(name)] if name in self._dialling else []
+        mine = [connection for connection in self.connections if connection.name == name]
+        await self._end(calls, mine, DisconnectedError("it is not expected any more"))
 
     async def close(self) -> None:
         """Stop listening and calling, and end all connections."""
         for server in self._servers:
             server.close()
         self._servers.clear()
-        for path, inode in self._sockets:
-            with suppress(OSError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
+        for listening in self._sockets.values():
+            listening.close()
         self._sockets.clear()
         for check in self._checks:
             check.cancel()
-        for task in self._dialling:
-            task.cancel()
-        await asyncio.gather(*self._dialling, return_exceptions=True)
-        connections = list(self.connections)
+        calls = list(self._dialling.values())
+        self._dialling.clear()
+        await self._end(calls, list(self.connections), DisconnectedError("the controller closes"))
+
+    async def _end(
+        self,
+        calls: list[asyncio.Task[None]],
+        connections: list[Connection],
+        reason: FabricError,
+    ) -> None:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
         for connection in connections:
-            connection.close(DisconnectedError("the controller closes"))
+            connection.close(reason)
         await asyncio.gather(*(connection.closed for connection in connections))
 
     def _accept(self, name: str | None, *, tls: bool = False) -> asyncio.Protocol:

@@ -1,12 +1,16 @@
 """The rules of one flow at one switch, from its tree. Pure functions of records."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 from anabranch.fabric.bypass import Bypass, group_number
 from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.groups import MAX_BUCKETS, MAX_PARTS
 from anabranch.fabric.intents import Egress, Flow
 from anabranch.fabric.model import Link, PortRef
 from anabranch.fabric.numbering import hashed
@@ -111,18 +115,49 @@ def _check(flow: Flow) -> None:
             raise MisuseError(f"{port} is not a port: 1 to {PORT_MAX} are")
     if flow.rate_kbps is not None and flow.rate_kbps < 1:
         raise MisuseError(f"{flow.rate_kbps} kbit/s is no rate")
+    copies = Counter(egress.at.switch for egress in flow.egress)
+    for switch, number in copies.items():
+        if number > MAX_PARTS * MAX_BUCKETS:
+            raise MisuseError(f"{number} copies at {switch} are too many for a switch")
     for egress in flow.egress:
         if egress.ipv4_dst or egress.ipv4_src or egress.udp_dst is not None:
             if flow.match.eth_type != ETH_IPV4:
                 raise MisuseError("only where eth_type 0x0800 is matched IPv4 can be rewritten")
             if egress.udp_dst is not None and flow.match.ip_proto != IP_UDP:
                 raise MisuseError("only where ip_proto 17 is matched UDP can be rewritten")
-        for name, value in _wanted(egress):
-            SetField(name, value)
+        _copy(egress)
 
 
-def _wanted(egress: Egress) -> list[tuple[str, int | str]]:
-    return [(name, value) for name in REWRITTEN if (value := getattr(egress, name)) is not None]
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One copy that leaves.
+
+    Attributes:
+        rewritten: in the order of REWRITTEN.
+        fields: names of these.
+        order: its place among the copies of a flow.
+        bucket: what makes it in a group, where it does not leave by the port it came in by.
+    """
+
+    egress: Egress
+    rewritten: tuple[SetField, ...]
+    fields: frozenset[str]
+    order: tuple[PortRef, tuple[tuple[str, str], ...]]
+    bucket: Bucket
+
+
+@lru_cache(maxsize=1 << 15)  # one copy comes or goes; 500 others of the flow stay
+def _copy(egress: Egress) -> _Copy:
+    rewritten = tuple(
+        SetField(name, value) for name in REWRITTEN if (value := getattr(egress, name)) is not None
+    )
+    return _Copy(
+        egress,
+        rewritten,
+        frozenset(one.field for one in rewritten),
+        (egress.at, tuple((one.field, str(one.value)) for one in rewritten)),
+        Bucket((*rewritten, Output(egress.at.port_no))),
+    )
 
 
 class FlowRules:
@@ -144,9 +179,9 @@ class FlowRules:
             for name in REWRITTEN
             if (value := getattr(flow.match, name)) is not None and "/" not in str(value)
         }
-        self._local: dict[str, list[Egress]] = {}
-        for egress in sorted(flow.egress, key=_egress_order):
-            self._local.setdefault(egress.at.switch, []).append(egress)
+        self._local: dict[str, list[_Copy]] = {}
+        for copy in sorted(map(_copy, flow.egress), key=attrgetter("order")):
+            self._local.setdefault(copy.egress.at.switch, []).append(copy)
 
     def part(
         self, switch: str, tree: FlowTree, bypass_of: BypassOf, tags: Sequence[int | None]
@@ -185,11 +220,11 @@ class FlowRules:
         onward = self._onward(made, arrival, children, bypass_of)
         if number < len(flow.through):
             to = flow.through[number].to
-            local = [Egress(to)] if to.switch == switch else []
+            local = [_copy(Egress(to))] if to.switch == switch else []
         else:
             local = self._local.get(switch, [])
             if tree.unreachable:
-                local = [egress for egress in local if egress not in tree.unreachable]
+                local = [copy for copy in local if copy.egress not in tree.unreachable]
         priority = flow_priority(flow.priority)
         if arrival is None:
             entry = segment.entry
@@ -251,7 +286,7 @@ class FlowRules:
         return actions
 
     def _deliver(
-        self, made: "_Making", local: Sequence[Egress], in_port: int | None
+        self, made: "_Making", local: Sequence[_Copy], in_port: int | None
     ) -> list[Action]:
         """Order the copies so that none sees what was rewritten for another, or make a group.
 
@@ -259,28 +294,29 @@ class FlowRules:
         where a copy wants it; what is not known must be rewritten by none before one that wants it
         as it came.
         """
-        unknown = [
-            frozenset(name for name, _ in _wanted(one)) - self._known.keys() for one in local
-        ]
+        unknown = [copy.fields - self._known.keys() for copy in local]
         order = sorted(range(len(local)), key=lambda place: len(unknown[place]))
         in_line = all(unknown[one] <= unknown[other] for one, other in pairwise(order))
         if len(local) > MAX_LISTED or not in_line:
             group_id = FLOW_GROUPS + self._number
             buckets = tuple(
-                Bucket((*(SetField(*wanted) for wanted in _wanted(one)), _out(one.at, in_port)))
-                for one in local
+                Bucket((*copy.rewritten, _out(copy, in_port)))
+                if copy.egress.at.port_no == in_port
+                else copy.bucket
+                for copy in local
             )
             made.groups.append(GroupSpec(group_id, GroupType.ALL, buckets))
             return [Group(group_id)]
         actions: list[Action] = []
         now: dict[str, int | str] = dict(self._known)
         for place in order:
-            wanted = {**self._known, **dict(_wanted(local[place]))}
+            rewritten = {one.field: one.value for one in local[place].rewritten}
+            wanted = {**self._known, **rewritten}
             for name in REWRITTEN:
                 if name in wanted and now.get(name) != wanted[name]:
                     now[name] = wanted[name]
                     actions.append(SetField(name, wanted[name]))
-            actions.append(_out(local[place].at, in_port))
+            actions.append(_out(local[place], in_port))
         return actions
 
 
@@ -292,13 +328,10 @@ class _Making:
     failover: set[int]
 
 
-def _egress_order(egress: Egress) -> tuple[PortRef, list[tuple[str, str]]]:
-    return egress.at, [(name, str(value)) for name, value in _wanted(egress)]
-
-
-def _out(at: PortRef, in_port: int | None) -> Output:
+def _out(copy: _Copy, in_port: int | None) -> Output:
     # A switch never sends out of the port a packet came in by unless asked in this way.
-    return Output(PORT_IN_PORT if at.port_no == in_port else at.port_no)
+    port_no = copy.egress.at.port_no
+    return Output(PORT_IN_PORT if port_no == in_port else port_no)
 
 
 def _tagged(onward: list[Action], tag: int | None, back: bool) -> list[Action]:

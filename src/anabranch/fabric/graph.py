@@ -19,6 +19,9 @@ LinkOrder = tuple[str, int, str, int]
 REDUNDANT_COST = 1 << 20
 """Cost of a redundant link, in hops: more than any path without one has."""
 
+LAST_RESORT_COST = 1 << 40
+"""Cost of a link of last resort, in hops: more than any path of redundant links has."""
+
 
 def link_order(link: Link) -> LinkOrder:
     """Return what links are sorted by wherever there is a choice."""
@@ -28,21 +31,29 @@ def link_order(link: Link) -> LinkOrder:
 def usable(network: Network, avoid: Collection[Link] = ()) -> dict[Link, int]:
     """Return the links that can carry something, with their costs in hops.
 
-    A port leads to one place: of several links that are up from one port the first by name counts.
+    A port leads to one place: of several links from one port the first by name counts, and those
+    of last resort only where no other is up.
     """
     first: dict[PortRef, Link] = {}
     costs: dict[Link, int] = {}
     for link, info in network.links.items():
-        if not info.up or link in avoid or link.src.switch == link.dst.switch:
+        if not (info.up or info.last_resort) or link in avoid:
+            continue
+        if link.src.switch == link.dst.switch:
             continue
         rival = first.setdefault(link.src, link)
         if rival is not link:
-            if link_order(rival) < link_order(link):
+            if _precedence(network, rival) < _precedence(network, link):
                 continue
             del costs[rival]
             first[link.src] = link
-        costs[link] = REDUNDANT_COST if info.redundant else 1
+        dear = LAST_RESORT_COST * info.last_resort + REDUNDANT_COST * info.redundant
+        costs[link] = dear or 1
     return costs
+
+
+def _precedence(network: Network, link: Link) -> tuple[bool, LinkOrder]:
+    return network.links[link].last_resort, link_order(link)
 
 
 class Graph:
@@ -55,11 +66,11 @@ class Graph:
     def __init__(self, costs: Mapping[Link, int]) -> None:
         self.costs: dict[Link, int] = {}
         self._into: dict[str, list[Link]] = {}
-        self._hops: nx.DiGraph[str] = nx.DiGraph()  # every link counts 1
-        self._plain: nx.DiGraph[str] = nx.DiGraph()  # without redundant links
-        self._onward: dict[str, dict[str, None]] = {}  # of _hops; its own views are slow
+        self._all: nx.DiGraph[str] = nx.DiGraph()
+        self._plain: nx.DiGraph[str] = nx.DiGraph()  # of links that cost 1
+        self._onward: dict[str, dict[str, None]] = {}  # by links that are up, of whatever cost
         self._backward: dict[str, dict[str, None]] = {}
-        self._redundant = 0
+        self._dear = 0
         self.change((), costs)
 
     def change(self, removed: Iterable[Link], added: Mapping[Link, int]) -> None:
@@ -67,28 +78,29 @@ class Graph:
         touched = set()
         for link in removed:
             cost = self.costs.pop(link)
-            self._redundant -= cost != 1
+            self._dear -= cost != 1
             self._into[link.dst.switch].remove(link)
             touched.add((link.src.switch, link.dst.switch))
         for link, cost in added.items():
             self.costs[link] = cost
-            self._redundant += cost != 1
+            self._dear += cost != 1
             self._into.setdefault(link.dst.switch, []).append(link)
             touched.add((link.src.switch, link.dst.switch))
         for dst in {dst for _, dst in touched}:
             self._into[dst].sort(key=link_order)
         for src, dst in touched:
             self._plain.add_nodes_from((src, dst))
-            parallel = [link for link in self._into[dst] if link.src.switch == src]
-            _set_edge(self._hops, src, dst, min(map(self.costs.__getitem__, parallel), default=0))
-            if parallel:
-                self._onward.setdefault(src, {})[dst] = None
-                self._backward.setdefault(dst, {})[src] = None
+            parallel = (self.costs[link] for link in self._into[dst] if link.src.switch == src)
+            cost = min(parallel, default=0)
+            _set_edge(self._all, src, dst, cost)
+            _set_edge(self._plain, src, dst, int(cost == 1))
+            onward = self._onward.setdefault(src, {})
+            backward = self._backward.setdefault(dst, {})
+            if 0 < cost < LAST_RESORT_COST:
+                onward[dst] = backward[src] = None
             else:
-                self._onward[src].pop(dst, None)
-                self._backward[dst].pop(src, None)
-            plain = any(self.costs[link] == 1 for link in parallel)
-            _set_edge(self._plain, src, dst, int(plain))
+                onward.pop(dst, None)
+                backward.pop(src, None)
 
     def into(self, switch: str) -> list[Link]:
         """Return the links that end at a switch, in order."""
@@ -96,28 +108,23 @@ class Graph:
 
     def distances(self, source: str) -> Mapping[str, int]:
         """Return the cost of the shortest path from ``source`` to whatever it reaches."""
-        if source not in self._hops:
+        if source not in self._all:
             return {source: 0}
         found: Mapping[str, int] = nx.single_source_shortest_path_length(self._plain, source)
-        if self._redundant and len(found) < len(self._hops):
+        if self._dear and len(found) < len(self._all):
             found = cast(
                 Mapping[str, int],
-                nx.single_source_dijkstra_path_length(self._hops, source, weight="cost"),
+                nx.single_source_dijkstra_path_length(self._all, source, weight="cost"),
             )
         return found
 
     def hops_from(self, source: str) -> Mapping[str, int]:
-        """Return the number of links from ``source``, redundant ones as good as others."""
-        if source not in self._hops:
-            return {source: 0}
-        found: Mapping[str, int] = nx.single_source_shortest_path_length(self._hops, source)
-        return found
+        """Return the number of links that are up from ``source``, redundant ones as good as any."""
+        return _hops(self._onward, source)
 
     def hops_to(self, target: str) -> Mapping[str, int]:
-        """Return the number of links to ``target``, redundant ones as good as others."""
-        if target not in self._hops:
-            return {target: 0}
-        return dict(nx.single_target_shortest_path_length(self._hops, target))
+        """Return the number of links that are up to ``target``, redundant ones as good as any."""
+        return _hops(self._backward, target)
 
     def last_link(self, distances: Mapping[str, int], switch: str) -> Link:
         """Return the link by which the shortest path arrives at a switch that it reaches."""
@@ -141,11 +148,12 @@ class Graph:
     def around(self, link: Link) -> Path | None:
         """Return the path of the fewest links between the ends of ``link`` without this connection.
 
-        Redundant links are as good as others. Neither direction of the connection is used.
+        Redundant links are as good as others; those of last resort are none, for a switch takes
+        only live ports for a bypass. Neither direction of the connection is used.
         """
         src, dst = link.src.switch, link.dst.switch
         for parallel in self.into(dst):
-            if parallel.src.switch == src and parallel != link:
+            if parallel.src.switch == src and parallel != link and self._is_up(parallel):
                 return (parallel,)
         near, far = {src: 0}, {dst: 0}
         depth, height = 0, 0
@@ -176,11 +184,23 @@ class Graph:
                 before = link.src.switch
                 ahead = depth + height - left
                 on = before in behind[left] if left <= height else near.get(before) == ahead
-                if on and not (before == src and node == dst):
+                if on and not (before == src and node == dst) and self._is_up(link):
                     found.append(link)
                     node = before
                     break
         return tuple(reversed(found))
+
+    def _is_up(self, link: Link) -> bool:
+        return self.costs[link] < LAST_RESORT_COST
+
+
+def _hops(neighbours: Mapping[str, Iterable[str]], start: str) -> dict[str, int]:
+    found = {start: 0}
+    layer, number = [start], 0
+    while layer:
+        number += 1
+        layer = _spread(neighbours, layer, found, number)
+    return found
 
 
 def _spread(
@@ -188,13 +208,13 @@ def _spread(
     layer: list[str],
     seen: dict[str, int],
     number: int,
-    but: tuple[str, str],
+    but: tuple[str, str] | None = None,
 ) -> list[str]:
     """Return the next layer of a breadth-first search that may not go from ``but`` to ``but``."""
     found = []
     for node in layer:
         for neighbour in neighbours.get(node, ()):
-            if neighbour not in seen and not (node == but[0] and neighbour == but[1]):
+            if neighbour not in seen and (node, neighbour) != but:
                 seen[neighbour] = number
                 found.append(neighbour)
     return found
@@ -212,6 +232,8 @@ def shortest(
 ) -> Path | None:
     """Return the path of the fewest links; redundant ones only where no other way is left.
 
+    Where these do not suffice either, as few links of last resort as possible are tried.
+
     Args:
         avoid: links that may not be used.
 
@@ -228,9 +250,9 @@ def free_mbit(info: LinkInfo) -> float:
 def widest_arrivals(graph: Graph, links: Mapping[Link, LinkInfo], source: str) -> dict[str, Link]:
     """Return the tree of widest paths from ``source``: switch to the link it is reached by.
 
-    A path is better that has fewer redundant links, then the one whose tightest link has more
-    capacity left, then the shorter one. (Of these the last is weighed from switch to switch, so
-    that one tree can serve all.)
+    A path is better that has fewer links of last resort, then fewer redundant ones, then the one
+    whose tightest link has more capacity left, then the shorter one. (Of these the last is weighed
+    from switch to switch, so that one tree can serve all.)
     """
     outgoing: dict[str, list[Link]] = {}
     for switch_links in map(graph.into, {link.dst.switch for link in graph.costs}):
@@ -250,8 +272,9 @@ def widest_arrivals(graph: Graph, links: Mapping[Link, LinkInfo], source: str) -
             arrivals[node] = by
         for link in outgoing.get(node, ()):
             if link.dst.switch not in done:
+                cost = graph.costs[link]
                 entry = (
-                    reserve + (graph.costs[link] != 1),
+                    reserve + (cost if cost != 1 else 0),
                     max(width, -free_mbit(links[link])),
                     hops + 1,
                     link_order(link),
@@ -267,7 +290,7 @@ def widest(
 ) -> Path | None:
     """Return the path whose tightest link has the most capacity left; of these, the shortest.
 
-    Redundant links are used only where no other way is left.
+    Redundant links, and then those of last resort, are used only where no other way is left.
 
     Returns: None if there is no path; () from a switch to itself.
     """
@@ -278,11 +301,9 @@ def widest(
     if dst not in arrivals:
         return None
     tightest, node = inf, dst
-    reserve = 0
     while node != src:
         link = arrivals[node]
         tightest = min(tightest, free_mbit(network.links[link]))
-        reserve += costs[link] != 1
         node = link.src.switch
     wide = {
         link: cost for link, cost in costs.items() if free_mbit(network.links[link]) >= tightest
@@ -294,7 +315,8 @@ def disjoint(network: Network, src: str, dst: str, k: int) -> list[Path]:
     """Return up to ``k`` paths that share no link, the least number of links in all; short first.
 
     The two directions of a connection count as one link. Fewer than ``k`` come back where there
-    are no more. A minimum-cost flow, with one unit a path.
+    are no more; redundant links, and then those of last resort, are used where there would be
+    fewer without them. A minimum-cost flow, with one unit a path.
     """
     if src == dst or k < 1:
         return []

@@ -7,7 +7,7 @@ group refers to, the third gets nothing. Two are safe.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -121,6 +121,9 @@ class BucketChange:
     removed: tuple[int, ...]
     origins: tuple[int | None, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.removed) or None in self.origins
+
     @property
     def inserted(self) -> list[int]:
         """Return the places in the second list of what the first lacks."""
@@ -133,12 +136,8 @@ def bucket_change(old: Sequence[Bucket], new: Sequence[Bucket]) -> BucketChange:
     Equal ends are passed over first: hashing 500 buckets takes longer than a switch does.
     """
     shorter = min(len(old), len(new))
-    head = 0
-    while head < shorter and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
+    head = _alike(old, new, shorter)
+    tail = _alike(reversed(old), reversed(new), shorter - head)
     places = defaultdict[Bucket, list[int]](list)
     for place in reversed(range(head, len(old) - tail)):
         places[old[place]].append(place)
@@ -150,13 +149,21 @@ def bucket_change(old: Sequence[Bucket], new: Sequence[Bucket]) -> BucketChange:
     return BucketChange(tuple(removed), (*range(head), *middle, *range(len(old) - tail, len(old))))
 
 
-def same(present: GroupSpec, wanted: GroupSpec) -> bool:
-    """Say whether two bare groups do the same to every packet.
+def _alike(old: Iterable[Bucket], new: Iterable[Bucket], limit: int) -> int:
+    """Return how many buckets in a row are the same in both, ``limit`` at most."""
+    pairs = enumerate(zip(islice(old, limit), new, strict=False))
+    return next((place for place, (a, b) in pairs if a is not b and a != b), limit)
 
-    Only FAST_FAILOVER asks its buckets in order.
-    """
+
+def ordered(group: GroupSpec) -> bool:
+    """Say whether the order of its buckets counts."""
+    return group.type is GroupType.FAST_FAILOVER
+
+
+def same(present: GroupSpec, wanted: GroupSpec) -> bool:
+    """Say whether two bare groups do the same to every packet."""
     if present.type is not wanted.type or len(present.buckets) != len(wanted.buckets):
         return False
-    if wanted.type is GroupType.FAST_FAILOVER:
+    if ordered(wanted):
         return present.buckets == wanted.buckets
-    return not bucket_change(present.buckets, wanted.buckets).removed
+    return not bucket_change(present.buckets, wanted.buckets)

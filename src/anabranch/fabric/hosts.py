@@ -9,10 +9,12 @@ from anabranch.core.events import EventData
 from anabranch.fabric.bookkeeping import Register
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.model import Host, PortInfo, PortRef
+from anabranch.fabric.moves import Claim, Moves
 from anabranch.fabric.openflow.wire import canonical_ipv4, canonical_mac, mac_bytes
 
 Emit = Callable[[str, str, EventData], None]
 _UNSPECIFIED = "0.0.0.0"
+_NO_TAIL = "00:00:00:00:00"  # of a MAC address after its first byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class HostRules:
         per_port, total: most hosts at one port and in all; beyond, the most silent is forgotten.
         burst, per_second: how many hosts may appear at or move to one port at once and then per
             second; whoever sends from ever new addresses makes no more work than that.
-        port_security: an address at a VM's port cannot be taken over from elsewhere.
+        port_security: an address at a VM's port cannot be taken over from elsewhere, and any
+            other only from where it does not answer any more.
         vm_ports: patterns of the names of ports that belong to VMs.
         vm_move: seconds between a VM's departure here and arrival there that are one move.
     """
@@ -56,28 +59,40 @@ class _Port:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _VmClaim:
     at: PortRef
     ipv4: str | None
     made: float
 
 
 class Hosts:
-    """Where each MAC address was seen last. Times are monotonic seconds.
+    """Where each MAC address is. Times are monotonic seconds.
+
+    One that is seen at another port is there at once if no packet passes by its old port. Else it
+    is asked for there, see :mod:`.moves`: it moves if it stays silent, and ``host.conflict`` tells,
+    once, of one who uses its address if it does not.
 
     ``counts`` has what was not heeded: ``invalid`` source addresses, ``excess`` appearances,
     ``forgotten`` because of a limit, ``refused`` by port security. ``version`` grows when a host
     comes, goes or moves.
+
+    Args:
+        works: says whether packets pass by a port, as far as is known.
     """
 
-    def __init__(self, emit: Emit, rules: HostRules) -> None:
+    def __init__(
+        self, emit: Emit, rules: HostRules, works: Callable[[PortRef], bool] = lambda _: True
+    ) -> None:
         self._emit = emit
         self._rules = rules
+        self._works = works
+        self._moves = Moves()
+        self._questions: list[Host] = []
         self._hosts: Register[str, Host] = Register()
         self._ports: dict[PortRef, _Port] = {}
         self._plain: OrderedDict[str, float] = OrderedDict()  # last seen, most silent first
         self._vms: OrderedDict[str, None] = OrderedDict()  # likewise
-        self._claims: dict[str, _Claim] = {}
+        self._claims: dict[str, _VmClaim] = {}
         self.counts: Counter[str] = Counter()
         self.version = 0
 
@@ -94,8 +109,19 @@ class Hosts:
         known = self._ports.get(port)
         return known is not None and bool(known.macs)
 
-    def seen(self, mac: str, at: PortRef, ipv4: str | None, now: float, *, vm: bool) -> bool:
+    def seen(
+        self,
+        mac: str,
+        at: PortRef,
+        ipv4: str | None,
+        now: float,
+        *,
+        vm: bool,
+        certain: bool = False,
+    ) -> bool:
         """Note that a packet from ``mac`` came in at ``at``, which may be a VM's port.
+
+        ``certain``: nobody but that host can be there.
 
         Returns False if the address belongs to a VM elsewhere and port security is on.
 
@@ -110,18 +136,35 @@ class Hosts:
         known = self._hosts.now.get(mac)
         if known is not None and known.at == at and known.vm == vm:
             self._refresh(replace(known, ipv4=ipv4 or known.ipv4), now)
+            if (claim := self._moves.spoke(mac, now)) is not None:
+                self._emit("host.conflict", mac, {**_place(at), **_claimed(claim)})
             return True
-        if known is not None and known.vm and known.at != at and self._rules.port_security:
+        secured = known is not None and known.at != at and self._rules.port_security
+        if known is not None and secured and known.vm:
             self.counts["refused"] += 1
             if vm:  # its port here may come before its port there goes
-                self._claims[mac] = _Claim(at, ipv4, now)
+                self._claims[mac] = _VmClaim(at, ipv4, now)
             return False
-        port = self._ports.setdefault(at, _Port(self._rules.burst, now))
-        if not self._allowed(port, now):
+        asked = known is not None and secured and not certain and self._works(known.at)
+        if asked and not self._moves.asks(mac, at, now):
+            self.counts["refused"] += 1
+            return True
+        if not self._allowed(self._port(at, now), now):
             self.counts["excess"] += 1
             return True
+        if asked:
+            self._moves.begin(mac, at, ipv4, now, vm=vm)
+        else:
+            self._put(mac, at, ipv4, now, vm=vm)
+        return True
+
+    def _put(self, mac: str, at: PortRef, ipv4: str | None, now: float, *, vm: bool) -> None:
+        """Let a host be at a port, wherever it was."""
+        known = self._hosts.now.get(mac)
+        self._moves.end(mac)
         if known is not None:
             self._detach(known)
+        port = self._port(at, now)
         self._make_room(port, more=known is None)
         host = Host(mac, at, ipv4 or (known.ipv4 if known else None), vm)
         port.macs[mac] = None
@@ -133,20 +176,28 @@ class Hosts:
         elif known.at != at:
             data |= {"from_switch": known.at.switch, "from_port_no": known.at.port_no}
             self._emit("host.moved", mac, data)
-        return True
+
+    def questions(self) -> list[Host]:
+        """Return, once, the hosts to be asked, at their ports, whether they are still there."""
+        questions, self._questions = self._questions, []
+        return questions
 
     def port_gone(self, port: PortRef, now: float | None) -> None:
-        """Forget the hosts of a port; a VM that is already seen elsewhere is there now.
+        """Forget the hosts of a port; one that is already seen elsewhere is there now.
 
         Without ``now`` nothing has gone: the port is none where hosts can be.
         """
         known = self._ports.pop(port, None)
+        self._moves.withdraw(port)
         for mac in known.macs if known else ():
+            asked = self._moves.end(mac)
             self._remove(mac)
             claim = self._claims.pop(mac, None)
-            if claim is None or now is None:
+            if now is None:
                 continue
-            if now - claim.made <= self._rules.vm_move:
+            if asked is not None:
+                self._put(mac, asked.at, asked.ipv4, now, vm=asked.vm)
+            elif claim is not None and now - claim.made <= self._rules.vm_move:
                 self.seen(mac, claim.at, claim.ipv4, now, vm=True)
         for mac in [mac for mac, claim in self._claims.items() if claim.at == port]:
             del self._claims[mac]
@@ -155,15 +206,26 @@ class Hosts:
         """Return when ``handle_timer`` is due; None for never."""
         if not self._plain:
             return None
-        return next(iter(self._plain.values())) + self._rules.max_age
+        oldest = next(iter(self._plain.values())) + self._rules.max_age
+        asking = self._moves.next_timer()
+        return oldest if asking is None else min(oldest, asking)
 
     def handle_timer(self, now: float) -> None:
-        """Forget who has been silent for too long."""
+        """Forget who has been silent for too long, and ask for those who may have moved."""
         while self._plain:
             mac, seen = next(iter(self._plain.items()))
             if now < seen + self._rules.max_age:
-                return
+                break
             self._forget(mac)
+        for mac, claim in self._moves.due(now):
+            host = self._hosts.now[mac]
+            if claim.silent:
+                self._put(mac, claim.at, claim.ipv4, now, vm=claim.vm)
+            else:
+                self._questions.append(replace(host, ipv4=host.ipv4 or claim.ipv4))
+
+    def _port(self, at: PortRef, now: float) -> _Port:
+        return self._ports.setdefault(at, _Port(self._rules.burst, now))
 
     def _allowed(self, port: _Port, now: float) -> bool:
         earned = max(0.0, now - port.refilled) * self._rules.per_second
@@ -205,6 +267,7 @@ class Hosts:
 
     def _remove(self, mac: str) -> None:
         host = self._hosts.now[mac]
+        self._moves.end(mac)
         self._detach(host)
         self._hosts.drop(mac)
         self.version += 1
@@ -235,7 +298,7 @@ class _Vm:
         the VM runs; names such as ``vnet0`` say nothing.
         """
         mine, its = self.hw_addr[3:], other.hw_addr[3:]
-        return self.at != other.at and mine == its != "00:00:00:00:00"
+        return self.at != other.at and mine == its != _NO_TAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +358,11 @@ class Vms:
                 return
         self._departed(now).append(_Gone(vm, macs, now))
 
+    def is_of(self, mac: str, at: PortRef) -> bool:
+        """Say whether the hypervisor has made the port ``at`` for the VM ``mac``."""
+        vm = self._attached.get(at)
+        return vm is not None and vm.hw_addr[3:] == mac[3:] != _NO_TAIL
+
     def host_seen(self, mac: str, at: PortRef, now: float) -> None:
         """An address seen at a VM's port may tell that this VM has come from elsewhere."""
         vm = self._attached.get(at)
@@ -313,6 +381,11 @@ class Vms:
     def _moved(self, old: _Vm, new: _Vm) -> None:
         data = {f"from_{name}": value for name, value in old.data.items()}
         self._emit("vm.moved", new.at.switch, {**new.data, **data})
+
+
+def _claimed(claim: Claim) -> dict[str, str | int | bool | None]:
+    at = claim.at
+    return {"by_switch": at.switch, "by_port_no": at.port_no, "ipv4": claim.ipv4, "vm": claim.vm}
 
 
 def _place(port: PortRef) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
-"""Who may write: a lease on a file, and the generation numbers that switches compare.
+"""Who may write: a lease, and the generation numbers that switches compare.
 
-Of several directors on one machine the holder of the lease is master. The kernel frees the lease
-when its holder dies, however it dies.
+Of several controllers the holder of the lease is master. On one machine the lease is a lock on a
+file, which the kernel frees when its holder dies, however it dies; see
+:mod:`anabranch.store.lease` for several machines.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from anabranch.fabric.errors import FabricError, MisuseError
 
@@ -26,6 +28,25 @@ def distance(generation: int, since: int) -> int:
     return ahead - _SPACE if ahead >= _SPACE // 2 else ahead
 
 
+class Lease(Protocol):
+    """The right to be master. Every generation is greater than the one before."""
+
+    @property
+    def held(self) -> bool: ...
+
+    async def check(self) -> None:
+        """See that the lease can be had, by whoever holds it now. Raises ``AnabranchError``."""
+
+    async def acquire(self) -> int:
+        """Wait until nobody else holds the lease; return the new generation."""
+
+    async def keep(self) -> str:
+        """Return, with the reason, when the lease is lost; somebody else may hold it then."""
+
+    def release(self) -> None:
+        """Let the next one have it. Safe to call twice."""
+
+
 class FileLease:
     """The right to be master, as a lock on a file that also counts its holders.
 
@@ -40,7 +61,7 @@ class FileLease:
     def held(self) -> bool:
         return self._file is not None
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """See that the lease can be had, by whoever holds it now.
 
         Raises:
@@ -75,6 +96,11 @@ class FileLease:
             raise
         self._file = file
         return generation
+
+    async def keep(self) -> str:
+        """Wait for ever: nobody can take a lock from its holder."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
 
     def release(self) -> None:
         """Let the next one have it. Safe to call twice."""

@@ -4,11 +4,14 @@ A declared link is the administrator's word and there as soon as both switches a
 one is there once signed LLDP frames have crossed it both ways, and is forgotten when they stay
 away. Either is up while both ports are, no BFD session says otherwise, discovery is confirmed and
 it is not damped. A link is up in both directions or in none (as UDLD has it, RFC 5171).
+
+Damping and BFD may keep a link down that would carry: it is then one of last resort. A change to
+down is no flap if a switch at an end is away: that says nothing of the link.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum, auto
 from typing import Protocol
 
 from anabranch.core.events import EventData
@@ -22,6 +25,16 @@ Pair = tuple[PortRef, PortRef]  # the two ends of a link, the smaller first
 Declared = dict[Pair, tuple[LinkInfo, LinkInfo]]
 
 
+class Fault(StrEnum):
+    """Why a link is down, damping apart."""
+
+    GONE = "gone"
+    PORT_DOWN = "port down"
+    OUT_OF_SERVICE = "out of service"
+    NOT_CONFIRMED = "not confirmed"
+    BFD_DOWN = "BFD down"
+
+
 class Ports(Protocol):
     """What links must know of their ends."""
 
@@ -31,8 +44,11 @@ class Ports(Protocol):
     def away(self, switch: str) -> bool:
         """Say whether a switch is there, but without its controller."""
 
-    def fault(self, port: PortRef) -> str | None:
-        """Return why nothing passes a port; None: it works."""
+    def works(self, port: PortRef) -> bool:
+        """Say whether a port is there and up."""
+
+    def healthy(self, port: PortRef) -> bool:
+        """Say whether no BFD session at a port denies that packets pass to its peer."""
 
     def capacity(self, port: PortRef) -> float | None:
         """Return the speed of a port, Mbit/s."""
@@ -62,6 +78,7 @@ class _Wire:
         proven: since it was found, frames have come from both.
         expires: when silence ends a discovered one.
         sound: nothing but damping keeps it down.
+        last_resort: not up, for no other reasons than BFD and damping.
         shown, up: as last announced.
     """
 
@@ -71,6 +88,7 @@ class _Wire:
     proven: bool = False
     expires: float | None = None
     sound: bool = False
+    last_resort: bool = False
     shown: bool = False
     up: bool = False
 
@@ -257,11 +275,14 @@ class Links:
     def _settle(self, wire: _Wire, now: float | None) -> None:
         """Announce what has become of a link; without ``now`` a change is no flap."""
         shown = wire.known and all(self._ports.present(port.switch) for port in wire.ends)
-        fault = self._fault(wire) if shown else "gone"
-        damped = wire.sound and fault is not None and now is not None and self._flap(wire, now)
+        fault = self._fault(wire) if shown else Fault.GONE
+        fallen = wire.sound and fault is not None
+        away = any(self._ports.away(port.switch) for port in wire.ends)
+        damped = fallen and now is not None and not away and self._flap(wire, now)
         wire.sound = fault is None
         damper = self._dampers.get(wire.ends)
         up = wire.sound and not (damper is not None and damper.suppressed)
+        wire.last_resort = not up and fault in (None, Fault.BFD_DOWN)
         if shown and not wire.shown:
             wire.shown = True
             for port in wire.ends:
@@ -269,7 +290,7 @@ class Links:
             self._tell("added", wire)
         if up != wire.up:
             wire.up = up
-            self._tell("up" if up else "down", wire, reason=fault)
+            self._tell("up" if up else "down", wire, reason=fault and fault.value)
         if damped:
             self._tell("damped", wire)
         if wire.shown and not shown:
@@ -290,15 +311,16 @@ class Links:
             if not self._of[port.switch]:
                 del self._of[port.switch]
 
-    def _fault(self, wire: _Wire) -> str | None:
-        """Return why a link cannot carry anything now; None: it can."""
-        for port in wire.ends:
-            fault = self._ports.fault(port)
-            if fault is not None:
-                return fault
+    def _fault(self, wire: _Wire) -> Fault | None:
+        """Return why a link does not carry anything now, BFD only if it is the only reason."""
+        if not all(map(self._ports.works, wire.ends)):
+            return Fault.PORT_DOWN
         if wire.declared is not None:
-            return None if all(info.up for info in wire.declared) else "out of service"
-        return None if len(wire.heard) == len(wire.ends) else "not confirmed"
+            if not all(info.up for info in wire.declared):
+                return Fault.OUT_OF_SERVICE
+        elif len(wire.heard) < len(wire.ends):
+            return Fault.NOT_CONFIRMED
+        return None if all(map(self._ports.healthy, wire.ends)) else Fault.BFD_DOWN
 
     def _flap(self, wire: _Wire, now: float) -> bool:
         """Count a change to down; say whether it has made the link suppressed."""
@@ -337,6 +359,7 @@ class Links:
                 said.capacity_mbit or min(speeds, default=None),
                 self._ports.load(src, dst),
                 said.redundant,
+                wire.last_resort,
             )
             self._links.put(link, new)
             self.version += old is None or _for_paths(old) != _for_paths(new)
@@ -355,8 +378,8 @@ class Links:
         self._emit(f"link.{what}", f"{a}-{b}", data)
 
 
-def _for_paths(info: LinkInfo) -> tuple[bool, float | None, bool]:
-    return info.up, info.capacity_mbit, info.redundant
+def _for_paths(info: LinkInfo) -> LinkInfo:
+    return replace(info, load_mbit=0.0)
 
 
 def pairs(links: Mapping[Link, LinkInfo]) -> Declared:

@@ -39,12 +39,15 @@ class LinkInfo:
         capacity_mbit: what it can carry; None: unknown.
         load_mbit: what it carried over the last interval of measurement.
         redundant: the administrator's reserve: carries flows only where no other way is left.
+        last_resort: not up, but nothing proves that it cannot carry: it is damped, or BFD alone
+            says no although both ports are up. Tried where not even a redundant way is left.
     """
 
     up: bool = True
     capacity_mbit: float | None = None
     load_mbit: float = 0.0
     redundant: bool = False
+    last_resort: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,16 @@ class OpenVSwitch:
             f"--unixctl={self._control('vswitchd')}",
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether it forwards packets, as far as its processes tell."""
+        return self.vswitchd.running
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """Its processes."""
+        return self.ovsdb, self.vswitchd
+
     def controller_path(self, bridge: str) -> Path:
         """Return the one socket path at which ``bridge`` may look for a controller.
 

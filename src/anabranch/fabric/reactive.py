@@ -57,21 +57,36 @@ class ReactiveForwarder:
         }
 
     def update(self, network: Network) -> list[tuple[str, Match]]:
-        """Go by ``network`` from now on; return the rules that lead the wrong way now, by switch.
+        """Go by ``network`` from now on; return the rules that must go because of it, by switch.
 
-        A match stands for every reactive rule that is as narrow or narrower.
+        These lead the wrong way now, or are for packets of a host that has left its port, or of a
+        link that has: whoever is there now could send in others' names. A match stands for every
+        reactive rule that is as narrow or narrower.
         """
+        left: list[tuple[str, Match]] = []
         if network.links != self._network.links or network.switches != self._network.switches:
             self._ways.clear()
-            self._inner = frozenset(
-                (end.switch, end.port_no) for link in network.links for end in (link.src, link.dst)
+            before, self._inner = (
+                self._inner,
+                frozenset(
+                    (end.switch, end.port_no)
+                    for link in network.links
+                    for end in (link.src, link.dst)
+                ),
             )
+            left += [(switch, Match(in_port=port_no)) for switch, port_no in before - self._inner]
         self._network = network
+        known = self._hosts
         self._hosts = {mac_bytes(mac): host.at for mac, host in network.hosts.items()}
+        left += [
+            (at.switch, Match(in_port=at.port_no, eth_src=mac_text(source)))
+            for source, at in known.items()
+            if self._hosts.get(source) != at
+        ]
         stale = [key for key, port_no in self._made.items() if self._way(*key) != port_no]
         for key in stale:
             del self._made[key]
-        return [(switch, Match(eth_dst=mac_text(target))) for switch, target in stale]
+        return left + [(switch, Match(eth_dst=mac_text(target))) for switch, target in stale]
 
     def hot(self, switch: str, raw: bytes) -> bytes | None:
         """Return what answers the whole PACKET_IN message ``raw``; None: it is not for here.

@@ -16,7 +16,7 @@ from anabranch.fabric.groups import (
     bucket_change,
     check_size,
     in_parts,
-    same,
+    ordered,
 )
 from anabranch.fabric.openflow.messages import (
     BUCKET_LAST,
@@ -233,10 +233,7 @@ def _groups_put(held: Held, groups: Mapping[int, GroupSpec], version: int) -> It
     for number, group in groups.items():
         if number not in held.groups:
             continue
-        present = held.groups[number]
-        if present is not None and (present.spec is group or same(present.spec, group)):
-            continue
-        for change, leaves in _group_changes(present, group, version):
+        for change, leaves in _group_changes(held.groups[number], group, version):
             (leaving if leaves else entering).append(change)
     changes = (*leaving, *entering)
     if changes:
@@ -265,11 +262,14 @@ def _group_changes(
 ) -> Iterator[tuple[Change, bool]]:
     """Yield what changes a group, and of each message whether buckets only leave by it."""
     number = wanted.group_id
-    whole = _whole(GroupCommand.MODIFY, wanted, version)
     if present is None or present.spec.type is not wanted.type:
-        yield whole, False
+        yield _whole(GroupCommand.MODIFY, wanted, version), False
+        return
+    if present.spec is wanted:
         return
     change = bucket_change(present.spec.buckets, wanted.buckets)
+    if not change and not (ordered(wanted) and present.spec.buckets != wanted.buckets):
+        return
     inserted, taken = change.inserted, set(present.ids or ())
     size = len(wanted.buckets)
     if (
@@ -279,7 +279,7 @@ def _group_changes(
         or size <= _SMALL_GROUP
         or len(change.removed) + len(inserted) > size // 4
     ):
-        yield whole, not inserted
+        yield _whole(GroupCommand.MODIFY, wanted, version), not inserted
         return
     ids, buckets = list(present.ids), list(present.spec.buckets)
     for place in reversed(change.removed):

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 import structlog
 
 from anabranch.fabric.errors import DisconnectedError, FabricError
+from anabranch.fabric.failures import Failure
 from anabranch.fabric.groups import SLOW_BUCKETS
+from anabranch.fabric.openflow.connection import Connection
 from anabranch.fabric.reports import Reports
 from anabranch.fabric.roles import Roles
 from anabranch.fabric.switches import Switch
 from anabranch.fabric.tables import NOTHING, Tables
 
 AUDIT_S = 30.0
+AGAIN_S, AGAIN_MOST_S = 1.0, 30.0
+"""Seconds after which a switch is told again what it has refused: at first, doubled each time that
+it refuses the same, and at most."""
 _AT_ONCE = 64
 """Switches that are asked at the same time: of a thousand the last would wait for this process to
 read the others' answers, and look as if it were silent."""
@@ -41,8 +46,24 @@ class Outcome:
     """
 
     pending: set[str] = field(default_factory=set)
-    failures: dict[str, list[str]] = field(default_factory=dict)
+    failures: dict[str, list[Failure]] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
+
+    def fail(self, failure: Failure) -> None:
+        self.failures.setdefault(failure.switch, []).append(failure)
+
+
+@dataclass(slots=True)
+class _Retry:
+    """A switch is told again ``pause`` seconds after it has refused ``wanted``.
+
+    ``timer`` is None while it is told.
+    """
+
+    wanted: Tables
+    connection: Connection | None
+    pause: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class Reconciler:
@@ -50,6 +71,7 @@ class Reconciler:
 
     Attributes:
         wanted: the tables of every switch; None: nobody has said yet, so nothing is touched.
+        failures: by switch, what it has not done although it is there.
     """
 
     def __init__(self, switches: Mapping[str, Switch], roles: Roles, reports: Reports) -> None:
@@ -63,14 +85,17 @@ class Reconciler:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._late: set[str] = set()
         self._auditing: asyncio.Task[None] | None = None
+        self._retries: dict[str, _Retry] = {}
         self._closing = False
         self.wanted: Mapping[str, Tables] | None = None
+        self.failures: dict[str, tuple[Failure, ...]] = {}
 
     async def apply(self, wanted: Mapping[str, Tables], order: Sequence[str]) -> Outcome:
         """Have ``wanted`` from now on, and change every switch that differs.
 
         A switch that is to be read first and is silent holds up no other: it is changed as soon
-        as it answers, and pending until then.
+        as it answers, and pending until then. One that refuses something is told again after
+        AGAIN_S, and ever more seldom as long as it refuses the same: there may be room by then.
         """
         outcome = Outcome()
         async with self._applying:
@@ -84,6 +109,7 @@ class Reconciler:
                 await self._walk(names - late, order, outcome)
             else:
                 outcome.pending.update(wanted)
+                self.failures.clear()
         return outcome
 
     def settle(self, name: str) -> None:
@@ -113,6 +139,8 @@ class Reconciler:
     async def close(self) -> None:
         """Leave everything as it is."""
         self._closing = True
+        for name in [*self._retries]:
+            self._drop_retry(name)
         tasks = [*self._settling.values(), *self._reading.values()]
         if self._auditing is not None:
             tasks.append(self._auditing)
@@ -160,6 +188,48 @@ class Reconciler:
         for name in outcome.deleted & outcome.failures.keys():
             del outcome.failures[name]
             await self._step(name, outcome, adding=True)
+        for name in names:
+            self._remember(name, outcome)
+
+    def _remember(self, name: str, outcome: Outcome) -> None:
+        failures = outcome.failures.get(name)
+        if failures:
+            self.failures[name] = tuple(failures)
+            self._retry_later(name)
+        else:
+            self.failures.pop(name, None)
+            self._drop_retry(name)
+
+    def _retry_later(self, name: str) -> None:
+        if self._closing:
+            return
+        assert self.wanted is not None
+        wanted, switch = self.wanted.get(name, NOTHING), self._switches.get(name)
+        connection = None if switch is None else switch.connection
+        pause, retry = AGAIN_S, self._retries.get(name)
+        if retry is not None and retry.wanted is wanted and retry.connection is connection:
+            if retry.timer is not None:
+                return
+            pause = min(2 * retry.pause, AGAIN_MOST_S)
+        self._drop_retry(name)
+        self._retries[name] = retry = _Retry(wanted, connection, pause)
+        self._retry_in(pause, name, retry)
+
+    def _retry_in(self, seconds: float, name: str, retry: _Retry) -> None:
+        loop = asyncio.get_running_loop()
+        retry.timer = loop.call_later(seconds, self._tell_again, name, retry)
+
+    def _tell_again(self, name: str, retry: _Retry) -> None:
+        if self._applying.locked():  # not between the halves of an apply
+            self._retry_in(AGAIN_S, name, retry)
+            return
+        retry.timer = None
+        self.settle(name)
+
+    def _drop_retry(self, name: str) -> None:
+        retry = self._retries.pop(name, None)
+        if retry is not None and retry.timer is not None:
+            retry.timer.cancel()
 
     async def _read_all(self, outcome: Outcome) -> frozenset[str]:
         """Read every switch that is to be read first; return those that are silent.
@@ -209,8 +279,8 @@ class Reconciler:
         async def change() -> None:
             failures = await switch.change(wanted, adding=adding)
             self._tell_split(switch)
-            if failures:
-                outcome.failures.setdefault(name, []).extend(failures)
+            for failure in failures:
+                outcome.fail(failure)
             if not adding and switch.deleted:
                 outcome.deleted.add(name)
 
@@ -237,7 +307,7 @@ class Reconciler:
             except DisconnectedError:
                 outcome.pending.add(name)
             except FabricError as error:
-                outcome.failures.setdefault(name, []).append(str(error))
+                outcome.fail(Failure(name, str(error)))
 
     async def _tell_role(self, switch: Switch) -> bool:
         """Have a switch know the role, if it does not; say whether its tables may be changed.
@@ -270,7 +340,7 @@ class Reconciler:
         if self.wanted is not None and self._roles.may_write:
             await self._walk((name,), (), outcome)
         elif (switch := self._switches.get(name)) and (failure := await self._tell(switch)):
-            outcome.failures[name] = [failure]
+            outcome.fail(Failure(name, failure))
         self._complain(name, outcome)
 
     def _settled(self, name: str) -> None:
@@ -313,4 +383,4 @@ class Reconciler:
 
     def _complain(self, name: str, outcome: Outcome) -> None:
         for failure in outcome.failures.get(name, ()):
-            self._reports.complain("switch.not_reconciled", name, failure)
+            self._reports.complain("switch.not_reconciled", name, failure.reason)

@@ -1,9 +1,12 @@
 """One switch as the controller knows it: what it holds, and how that is changed and confirmed."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError
+from anabranch.fabric.failures import Failure
 from anabranch.fabric.groups import same
 from anabranch.fabric.openflow.connection import Connection, refusal
 from anabranch.fabric.openflow.messages import (
@@ -26,7 +29,7 @@ from anabranch.fabric.openflow.messages import (
     Port,
 )
 from anabranch.fabric.openflow.session import Refused
-from anabranch.fabric.packet_gate import PacketGate
+from anabranch.fabric.packet_gate import SwitchGates
 from anabranch.fabric.reconcile import Batch, Change, Changes, Held, HeldGroup, plan_changes
 from anabranch.fabric.tables import (
     COOKIE_MASK,
@@ -44,28 +47,45 @@ _ATOMIC_AND_ORDERED = 3
 _IDLE, _HARD = 0, 1  # ofp_flow_removed_reason
 
 
+@dataclass(frozen=True, slots=True)
+class SwitchState:
+    """What is known of a switch now.
+
+    Attributes:
+        connected: its handshake is complete and its connection open.
+        dpid: 64-bit datapath id; None before its first connection.
+        ports: by port number, as last reported.
+        rules: how many rules it is known to hold; None while that has not been read.
+        version: wire version of its session, None while it is away.
+    """
+
+    connected: bool
+    dpid: int | None
+    ports: Mapping[int, Port]
+    rules: int | None
+    version: int | None = None
+
+
 class Switch:
     """The controller's notes on one switch.
 
     Attributes:
         connection: None while it is away.
-        gate: lets its packets through to the controller.
-        discovery_gate: the same for frames of the discovery.
+        gates: let its packets through to the controller.
         held: what it is known to hold; None: that is to be read first.
         deleted: the last change deleted something.
         lock: held by whoever changes its tables.
         role: edition of the controller's role that was told on this connection.
     """
 
-    def __init__(self, name: str, gate: PacketGate, discovery_gate: PacketGate) -> None:
+    def __init__(self, name: str, gates: SwitchGates) -> None:
         self.name = name
         self.connection: Connection | None = None
         self.dpid: int | None = None
         self.ports: dict[int, Port] = {}
         self.held: Held | None = None
         self.lock = asyncio.Lock()
-        self.gate = gate
-        self.discovery_gate = discovery_gate
+        self.gates = gates
         self.role: int | None = None
         self.deleted = False
         self._planned: Changes | None = None
@@ -80,6 +100,17 @@ class Switch:
         self._told: frozenset[int] = frozenset()
         self._has_bundles = True
         self._glances = 0
+
+    def state(self) -> SwitchState:
+        """Return what others may know of it."""
+        connection = self.connection
+        return SwitchState(
+            connection is not None,
+            self.dpid,
+            MappingProxyType(dict(self.ports)),
+            None if self.held is None else len(self.held.rules),
+            None if connection is None else connection.version,
+        )
 
     def connected(self, connection: Connection, dpid: int, ports: Iterable[Port]) -> None:
         """Begin anew on a connection: what the switch holds is not known."""
@@ -115,8 +146,8 @@ class Switch:
         self._told = frozenset(group.group_id for group in self._split)
         return new
 
-    async def change(self, wanted: Tables, *, adding: bool) -> list[str]:
-        """Do one half of what makes the switch hold ``wanted``; return what it refused, in words.
+    async def change(self, wanted: Tables, *, adding: bool) -> list[Failure]:
+        """Do one half of what makes the switch hold ``wanted``; return what it refused.
 
         Call it with the lock held, first to add, then to delete.
 
@@ -133,7 +164,7 @@ class Switch:
         plan = self._planned
         self._split = plan.split
         held, batches = self.held, plan.add if adding else plan.delete
-        failures: list[str] = []
+        failures: list[Failure] = []
         self.deleted = bool(plan.delete) and not adding
         if batches:
             held.synced = None
@@ -262,9 +293,9 @@ class Switch:
 
     async def _send(
         self, connection: Connection, held: Held, batches: tuple[Batch, ...]
-    ) -> list[str]:
+    ) -> list[Failure]:
         """Send batches with barriers between them; write down what was done, return the rest."""
-        failures: list[str] = []
+        failures: list[Failure] = []
         under_way: list[tuple[int, Change]] = []
         self._deleting = set(_deleted(batches))
         try:
@@ -279,7 +310,8 @@ class Switch:
                     try:
                         xid = connection.send(change.message, "change")
                     except MisuseError as error:
-                        failures.append(f"{self.name}: {change}: {error}")
+                        reason = f"{self.name}: {change}: {error}"
+                        failures.append(Failure(self.name, reason, change))
                         continue
                     self._sent[xid] = change
                     under_way.append((xid, change))
@@ -294,7 +326,7 @@ class Switch:
 
     async def _settle(
         self, connection: Connection, held: Held, under_way: list[tuple[int, Change]]
-    ) -> list[str]:
+    ) -> list[Failure]:
         """Wait until the switch has done everything, and write it down."""
         if not under_way:
             return []
@@ -302,7 +334,8 @@ class Switch:
         failures = []
         for xid, change in under_way:
             if xid in self._refused:
-                failures.append(f"{self.name} {self._refused[xid]}")
+                reason = f"{self.name} {self._refused[xid]}"
+                failures.append(Failure(self.name, reason, change))
             else:
                 change.apply(held)
         under_way.clear()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.openflow.actions import (
@@ -135,13 +136,29 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GroupSpec:
     """A group a switch shall hold. Buckets are compared without their ids."""
 
     group_id: int
     type: GroupType
     buckets: tuple[Bucket, ...]
+
+    def __hash__(self) -> int:
+        # Not of all buckets: there are hundreds, and two groups of one number are rarely compared.
+        return hash((self.group_id, len(self.buckets)))
+
+    @cached_property
+    def referred(self) -> frozenset[int]:
+        """The groups that it hands packets to or watches."""
+        watched = {bucket.watch_group for bucket in self.buckets} - {GROUP_ANY}
+        entered = {
+            action.group_id
+            for bucket in self.buckets
+            for action in bucket.actions
+            if isinstance(action, Group)
+        }
+        return frozenset(watched | entered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,19 +203,9 @@ def check(tables: Tables) -> None:
             if isinstance(action, Group) and action.group_id not in groups:
                 raise MisuseError(f"{rule} wants group {action.group_id}, which nobody wants")
     for group in tables.groups:
-        if missing := referred(group) - groups.keys():
+        if missing := group.referred - groups.keys():
             raise MisuseError(f"group {group.group_id} wants {min(missing)}, which nobody wants")
     levels(groups)
-
-
-def referred(group: GroupSpec) -> set[int]:
-    """Return the groups that a group hands packets to or watches."""
-    found = {bucket.watch_group for bucket in group.buckets} - {GROUP_ANY}
-    for bucket in group.buckets:
-        for action in bucket.actions:
-            if isinstance(action, Group):
-                found.add(action.group_id)
-    return found
 
 
 def levels(groups: Mapping[int, GroupSpec]) -> list[list[GroupSpec]]:
@@ -207,7 +214,7 @@ def levels(groups: Mapping[int, GroupSpec]) -> list[list[GroupSpec]]:
     Raises:
         MisuseError: groups refer to each other in a ring.
     """
-    waiting = {number: referred(group) & groups.keys() for number, group in groups.items()}
+    waiting = {number: group.referred & groups.keys() for number, group in groups.items()}
     found: list[list[GroupSpec]] = []
     done: set[int] = set()
     while waiting:

@@ -19,10 +19,13 @@ from anabranch.fabric.links import Heard, Links, pairs
 from anabranch.fabric.lldp import Authenticator, Refusal, is_lldp, probe_in
 from anabranch.fabric.load import LoadMeter
 from anabranch.fabric.model import Link, LinkInfo, Network, PortInfo, PortRef
+from anabranch.fabric.moves import probe_frame
 from anabranch.fabric.openflow.actions import PORT_LOCAL, PORT_MAX
 from anabranch.fabric.openflow.messages import Port, PortStats
 
 _MAX_EVENTS = 100_000
+
+_LINK_PORT_MAX = 0xFEFF  # Open vSwitch has no port above
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Topology:
     Call ``handle_timer`` when ``next_timer`` is due, send what ``frames_to_send`` gives out of the
     ports it names, and publish ``events``. Of switches and ports the controller itself reports;
     from here come ``link.added``, ``.up``, ``.down``, ``.removed``, ``.damped``, ``.undamped``,
-    ``host.added``, ``.moved``, ``.removed``, ``vm.added``, ``.moved``, ``.removed``,
+    ``host.added``, ``.moved``, ``.removed``, ``.conflict``, ``vm.added``, ``.moved``, ``.removed``,
     ``topology.forged`` (a discovery frame or MAC address is not what it claims to be) and
     ``topology.conflict`` (a port seems to lead elsewhere than it is known to); the last two at
     first and then at most once a minute for one port, with their number.
@@ -116,7 +119,7 @@ class Topology:
             patience=rules.probe_interval,
             damping=rules.damping,
         )
-        self._hosts = Hosts(self._emit, rules.hosts)
+        self._hosts = Hosts(self._emit, rules.hosts, self._carries)
         self._host_ports: set[PortRef] = set()
         self._vms = Vms(self._emit, rules.hosts)
         self._load = LoadMeter(time_constant=rules.load_time_constant)
@@ -133,8 +136,8 @@ class Topology:
     def version(self) -> int:
         """Grows with whatever matters for paths, and not with load.
 
-        That is: switches, ports (there, up), links (there, up, capacity, redundant) and the
-        whereabouts of hosts.
+        That is: switches, ports (there, up), links (all but their load) and the whereabouts of
+        hosts.
         """
         return self._version + self._links.version + self._hosts.version
 
@@ -169,6 +172,11 @@ class Topology:
         self._frames.clear()
         return frames
 
+    def questions(self) -> list[tuple[PortRef, bytes]]:
+        """Return, once, the frames that ask hosts whether they are still at their ports."""
+        hosts = self._hosts.questions()
+        return [(host.at, probe_frame(host.mac, host.ipv4)) for host in hosts if host.ipv4]
+
     # what the administrator says
 
     def declare(self, links: Mapping[Link, LinkInfo]) -> None:
@@ -178,10 +186,13 @@ class Topology:
         of service; loads are ignored.
 
         Raises:
-            MisuseError: a port is in two links or an edge port, or a link stays in one switch.
+            MisuseError: a port is none, in two links or an edge port, or a link stays in one
+                switch.
         """
         declared = pairs(links)
         for port in (port for pair in declared for port in pair):
+            if not 1 <= port.port_no <= _LINK_PORT_MAX:
+                raise MisuseError(f"{port} is no port for a link: 1 to {_LINK_PORT_MAX} are")
             if port in self._edge:
                 raise MisuseError(f"{port} is an edge port and in a declared link")
         for port in sorted(self._links.declare(declared)):
@@ -212,13 +223,14 @@ class Topology:
             switch = self._known[name] = _Switch(dpid)
             self._switches.put(name, dpid)
             self._version += 1
-        back, switch.away = switch.away, False
+        back = switch.away
         self._grace.cancel(name)
         for port_no in sorted(switch.ports - ports.keys()):
             self._port_gone(PortRef(name, port_no), now)
         for port_no in sorted(ports):
             self._set_port(PortRef(name, port_no), ports[port_no], now)
         self._links.switch_changed(name, now)
+        switch.away = False  # only now: what has become of its links meanwhile is no flap
         for port_no in sorted(switch.ports) if back else ():
             self._links.confirm(PortRef(name, port_no), now)
             self._start_probing(PortRef(name, port_no), now)
@@ -252,15 +264,20 @@ class Topology:
         known = [entry for entry in stats if PortRef(name, entry.port_no) in self._ports.now]
         self._links.reload(self._load.sample(name, known, now))
 
-    def host_seen(self, mac: str, at: PortRef, ipv4: str | None, now: float) -> None:
+    def host_seen(
+        self, mac: str, at: PortRef, ipv4: str | None, now: float, *, certain: bool = False
+    ) -> None:
         """A packet from ``mac`` came in at ``at``; at links and unknown ports that means nothing.
+
+        ``certain``: nobody but that host can be there, so it need not be asked elsewhere.
 
         Raises:
             MisuseError: ``mac`` or ``ipv4`` is no address.
         """
         if at not in self._ports.now or self._links.known_at(at):
             return
-        if not self._hosts.seen(mac, at, ipv4, now, vm=at in self._vms):
+        certain = certain or self._vms.is_of(mac, at)
+        if not self._hosts.seen(mac, at, ipv4, now, vm=at in self._vms, certain=certain):
             self._complain("forged", at, "the MAC address of a VM elsewhere", now)
             return
         self._vms.host_seen(mac, at, now)
@@ -290,7 +307,7 @@ class Topology:
             self._complain("forged", at, str(origin), now)
         elif self._is_edge(at) or self._is_edge(origin):
             self._complain("forged", at, f"carried from {origin} although one is an edge port", now)
-        elif origin.switch != switch and self._works(origin) and self._works(at):
+        elif origin.switch != switch and self.works(origin) and self.works(at):
             heard = self._links.hear(origin, at, now)
             if heard is Heard.CONFLICT:
                 self._complain("conflict", at, f"reached from {origin}", now)
@@ -315,7 +332,7 @@ class Topology:
         for name in self._grace.due(now):
             self._remove_switch(name, now)
         for port in self._probing.due(now):
-            if self._works(port):
+            if self.works(port):
                 self._probe(port, now)
                 self._probing.set(port, now + self._rules.probe_interval)
         self._links.handle_timer(now)
@@ -330,10 +347,12 @@ class Topology:
         known = self._known.get(switch)
         return known is not None and known.away
 
-    def fault(self, port: PortRef) -> str | None:
-        if not self._works(port):
-            return "port down"
-        return "BFD down" if port in self._unhealthy else None
+    def works(self, port: PortRef) -> bool:
+        info = self._ports.now.get(port)
+        return info is not None and info.up
+
+    def healthy(self, port: PortRef) -> bool:
+        return port not in self._unhealthy
 
     def capacity(self, port: PortRef) -> float | None:
         return self._speeds.get(port)
@@ -353,6 +372,7 @@ class Topology:
     # switches and ports
 
     def _remove_switch(self, name: str, now: float) -> None:
+        self._known[name].away = True  # that it is gone is no flap of its links
         # BFD reports by another way than the switch itself, and only what changes.
         unhealthy = {port for port in self._unhealthy if port.switch == name}
         for port_no in sorted(self._known[name].ports):
@@ -413,14 +433,14 @@ class Topology:
 
     def _find_vm(self, ref: PortRef, now: float | None) -> None:
         """Note a VM if there is one at a port that works."""
-        if self._works(ref) and not self._links.known_at(ref):
+        if self.works(ref) and not self._links.known_at(ref):
             info = self._ports.now[ref]
             if self._rules.hosts.is_vm_port(info.name):
                 self._vms.attach(ref, self._known[ref.switch].dpid, info, now)
 
-    def _works(self, port: PortRef) -> bool:
-        info = self._ports.now.get(port)
-        return info is not None and info.up
+    def _carries(self, port: PortRef) -> bool:
+        """Say whether packets pass by a port and the controller would hear of them."""
+        return self.works(port) and not self.away(port.switch)
 
     def _is_edge(self, port: PortRef) -> bool:
         if port in self._edge or port.port_no > PORT_MAX:
@@ -436,7 +456,7 @@ class Topology:
 
     def _start_probing(self, port: PortRef, now: float) -> None:
         """Send a frame out of a port now, and from now on as often as the rules say."""
-        if not self._works(port):
+        if not self.works(port):
             return
         self._probe(port, now)
         # Ports that come up together, with their switch, do not stay in step for good.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
+import networkx as nx
+
 from anabranch.fabric.graph import Graph, link_order, usable, widest_arrivals
 from anabranch.fabric.intents import Egress, Flow, Policy
 from anabranch.fabric.model import Link, Network, PortRef
@@ -280,3 +282,19 @@ class Change:
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.added)
+
+
+def downstream(trees: Iterable[FlowTree]) -> tuple[str, ...]:
+    """Order the switches of trees so that links lead onward, where all trees agree on it."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    switches: set[str] = set()
+    for tree in trees:
+        switches |= tree.switches
+        graph.add_edges_from((link.src.switch, link.dst.switch) for link in tree.links)
+    graph.add_nodes_from(sorted(switches))
+    knots = nx.condensation(graph)
+    return tuple(
+        switch
+        for knot in nx.topological_sort(knots)
+        for switch in sorted(knots.nodes[knot]["members"])
+    )

@@ -1,13 +1,15 @@
 """Tables and sessions. Every change is one transaction: it is in the store whole or not at all."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, String, delete, event, select
+from sqlalchemy import JSON, String, Text, delete, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -63,8 +65,18 @@ class CallbackRow(Base):
     created: Mapped[float]
 
 
+class WishRow(Base):
+    """What operators ask of the fabric: one document, and those that were set aside."""
+
+    __tablename__ = "wishes"
+
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    document: Mapped[str] = mapped_column(Text)
+    written: Mapped[float]
+
+
 class Database:
-    """The store of one site.
+    """The store of one site. A file of SQLite's is its owner's alone: it has keys and secrets.
 
     ``url`` is an SQLAlchemy URL with an asyncio driver: ``sqlite+aiosqlite:///path`` or
     ``postgresql+psycopg://...``.
@@ -80,8 +92,12 @@ class Database:
             raise StoreError(
                 f"the store's driver is missing ({error.name}): pip install 'anabranch[postgresql]'"
             ) from error
+        self._file: Path | None = None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            name = self._engine.url.database
+            if name and name != ":memory:" and not name.startswith("file:"):
+                self._file = Path(name)
 
     async def open(self) -> None:
         """Make the tables that are not there yet.
@@ -89,6 +105,8 @@ class Database:
         Raises:
             StoreError: the store cannot be reached or written.
         """
+        if self._file is not None:
+            _keep_private(self._file)
         try:
             async with self._engine.begin() as connection:
                 await connection.run_sync(Base.metadata.create_all)
@@ -142,6 +160,15 @@ class Database:
             await session.execute(
                 delete(EventRow).where(EventRow.time < time.time() - older_than_s)
             )
+
+
+def _keep_private(file: Path) -> None:
+    """Make the file, or make it its owner's alone; SQLite gives its companions the same mode."""
+    with suppress(OSError):  # SQLite says it better
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for path in (file, *(file.with_name(file.name + more) for more in ("-wal", "-shm"))):
+        with suppress(OSError):
+            path.chmod(0o600)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -29,7 +29,8 @@ from tests.fabric.host_services.line import (
 from anabranch.fabric import frames
 from anabranch.fabric.host_services import HostSeen, HostServices, SendPacket
 from anabranch.fabric.host_services.arp import ASK_AGAIN, PENDING
-from anabranch.fabric.model import Host, Network, PortRef
+from anabranch.fabric.model import Host, Network, PortInfo, PortRef
+from anabranch.fabric.moves import probe_frame
 
 STRANGER = "02:00:00:00:00:66"
 NOBODY_IP = "10.0.0.99"
@@ -175,6 +176,38 @@ def test_a_search_that_comes_back_by_a_link_not_known_yet_moves_nobody():
     assert PortRef("s1", 9) in line.receive(A_AT, question)
     assert line.receive(PortRef("s2", 8), question) == {}
     assert line.network.hosts[A].at == A_AT
+
+
+@pytest.mark.parametrize("frame", [*range(3)])
+def test_who_is_known_elsewhere_is_told_nothing_until_he_is_there(frame):
+    line = Line()
+    questions = (
+        frames.arp_request(B, B_IP, B_IP),
+        frames.arp_request(B, B_IP, A_IP),
+        frames.arp_reply(B, B_IP, A, A_IP),
+    )
+    assert line.receive(FREE_AT, questions[frame]) == {}
+    assert line.seen == [HostSeen(B, FREE_AT, B_IP)]
+    assert line.counters == {"arp_moving": 1}
+    assert line.receive(FREE_AT, questions[1]).keys() == {FREE_AT}  # he is there now
+
+
+def test_where_no_packet_passes_nobody_is_any_more():
+    ports = {**EVERYBODY.ports, B_AT: PortInfo("s3-1", up=False)}
+    line = Line(replace(EVERYBODY, ports=ports))
+    assert line.receive(FREE_AT, frames.arp_request(B, B_IP, A_IP)).keys() == {FREE_AT}
+
+
+def test_the_servers_port_says_for_certain_who_is_there():
+    line = Line(network(HOST_A, Host(SERVER, FREE_AT, SERVER_IP)))  # a thief was faster
+    assert line.receive(SERVER_AT, frames.arp_request(SERVER, SERVER_IP, A_IP)) != {}
+    assert line.seen == [HostSeen(SERVER, SERVER_AT, SERVER_IP, certain=True)]
+
+
+def test_a_question_of_the_controllers_that_comes_back_is_nobodys():
+    line = Line(replace(network(HOST_A), links={}))
+    assert line.receive(PortRef("s2", 8), probe_frame(A, A_IP)) == {}
+    assert (line.seen, line.counters) == ([], {})
 
 
 # Poisoning

@@ -156,7 +156,8 @@ def test_answers_nobody_asked_for():
 
 def test_an_answer_goes_where_the_client_asked_last():
     line = leased()
-    line.send(FREE_AT, REQUEST)
+    assert line.send(FREE_AT, REQUEST) == {}  # first it has to be known to have moved
+    assert line.send(FREE_AT, REQUEST) == {SERVER_AT: [REQUEST]}
     assert line.send(SERVER_AT, ACK) == {FREE_AT: [ACK]}
     assert line.network.hosts[B].at == FREE_AT
 

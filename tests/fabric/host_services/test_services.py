@@ -32,6 +32,7 @@ from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.host_services import HostServices, Settings, Unicast
 from anabranch.fabric.host_services.rules import PACKET_IN_METER, UNICAST_MISS_COOKIE
 from anabranch.fabric.model import Network, PortInfo, PortRef
+from anabranch.fabric.moves import PROBE_MAC
 from anabranch.fabric.openflow.actions import PORT_LOCAL, Output
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pipeline import FLOWS
@@ -85,6 +86,11 @@ def test_a_flood_stops_at_the_switchs_meter():
         line.send(A_AT, frames.arp_request(A, A_IP, B_IP))
     assert len(line.asked) == 10
     assert line.send(B_AT, frames.arp_request(B, B_IP, A_IP)) != {}  # another switch
+    for _ in range(20):
+        line.send(B_AT, frames.arp_request(B, B_IP, A_IP))
+    asked = len(line.asked)
+    line.send(B_AT, frames.arp_reply(B, B_IP, PROBE_MAC, "0.0.0.0"))
+    assert len(line.asked) == asked + 1  # answers to the controller pass
     line.wait(1)
     assert line.send(A_AT, frames.arp_request(A, A_IP, B_IP)) != {}
 

@@ -10,6 +10,7 @@ from tests.fabric.host_services.line import (
     B_IP,
     C_AT,
     C_IP,
+    EVERYBODY,
     FREE_AT,
     HOST_A,
     HOST_B,
@@ -25,10 +26,11 @@ from tests.fabric.host_services.line import (
 from tests.fabric.host_services.soft_line import SoftLine
 
 from anabranch.fabric import frames
-from anabranch.fabric.host_services import Unicast
+from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.host_services.paths import SETTLE
-from anabranch.fabric.model import LinkInfo, PortRef
+from anabranch.fabric.model import Host, Link, LinkInfo, PortRef
 from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.pipeline import FROM_LINK, ORIGIN_MASK
 
 THERE, BACK = (
     Match(eth_src=source, eth_dst=target, eth_type=0x0800, ip_proto=1)
@@ -40,6 +42,7 @@ TCP = frames.ethernet(
 )
 ANY = replace(SETTINGS, unicast=Unicast.ANY)
 DOWN = LinkInfo(up=False)
+D = "02:00:00:00:00:04"
 ARRIVAL = A_AT.switch, A_AT.port_no, PING
 
 
@@ -47,13 +50,17 @@ def everybody(settings=SETTINGS) -> SoftLine:
     return SoftLine(HOST_A, HOST_B, HOST_C, settings=settings)
 
 
+def by_link(match: Match) -> Match:
+    return replace(match, metadata=(FROM_LINK, ORIGIN_MASK))
+
+
 def test_the_first_packet_makes_the_way_there_and_back():
     line = everybody()
     assert line.send(A_AT, PING) == {B_AT: [PING]}
     assert line.reactive() == {
-        "s1": {(THERE, 9), (BACK, 1)},
-        "s2": {(THERE, 9), (BACK, 8)},
-        "s3": {(THERE, 1), (BACK, 8)},
+        "s1": {(replace(THERE, in_port=1), 9), (by_link(BACK), 1)},
+        "s2": {(by_link(THERE), 9), (by_link(BACK), 8)},
+        "s3": {(by_link(THERE), 1), (replace(BACK, in_port=1), 8)},
     }
     assert line.send(B_AT, PONG) == {A_AT: [PONG]}
     assert line.send(A_AT, PING) == {B_AT: [PING]}
@@ -142,6 +149,57 @@ def test_a_broken_link_takes_its_rules_along_and_no_others():
     assert line.send(A_AT, PING) == {B_AT: [PING]}
 
 
+def test_a_path_stays_on_a_link_of_last_resort_while_there_is_no_better_way():
+    line = everybody()
+    line.send(A_AT, PING)
+    before = line.reactive()
+    doubtful = LinkInfo(up=False, last_resort=True)
+    line.change({S23: doubtful, S23.reverse: doubtful})
+    assert line.reactive() == before
+    direct = Link(PortRef("s1", 7), PortRef("s3", 7))
+    line.change({direct: LinkInfo(), direct.reverse: LinkInfo()})
+    assert not any(line.reactive().values())
+
+
+def test_who_sends_in_anothers_name_gets_no_path():
+    line = everybody()
+    assert line.send(FREE_AT, PONG) == {}
+    assert line.services.counters["unicast_moving"] == 1
+    assert not any(line.reactive().values())
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(unicast=Unicast.ANY)])
+@pytest.mark.parametrize("at", [PortRef("s1", 2), PortRef("s2", 2), FREE_AT])
+def test_nobody_on_the_way_uses_a_path_in_its_sources_name(settings, at):
+    line = everybody(settings)
+    assert line.send(A_AT, PING) == {B_AT: [PING]}
+    assert line.send(at, PING) == {}
+    assert line.asked == [A_AT, at]
+    assert line.services.counters["unicast_moving"] == 1
+
+
+def test_hosts_of_one_switch_cannot_send_in_each_others_names():
+    line = SoftLine(HOST_B, Host(D, FREE_AT))
+    assert line.send(FREE_AT, ping(D, B)) == {B_AT: [ping(D, B)]}
+    assert line.send(B_AT, ping(D, B)) == {}
+    assert line.send(PortRef("s2", 2), ping(D, B)) == {}
+
+
+def test_a_host_that_moves_on_its_switch_leaves_no_rule_at_its_old_port():
+    line = everybody()
+    line.send(A_AT, PING)
+    beside = PortRef("s1", 2)
+    line.network = replace(EVERYBODY, hosts={B: HOST_B, A: replace(HOST_A, at=beside)})
+    assert line.send(beside, PING) == {B_AT: [PING]}, "before the change has been settled"
+    line.settle()
+    assert line.send(beside, PING) == {B_AT: [PING]}
+    assert line.asked == [A_AT, beside], "the old rule's end is not the new path's"
+    assert {match.in_port for match, _ in line.reactive()["s1"]} == {2, None}
+    line.network = replace(line.network, links={})
+    line.settle()
+    assert not any(line.reactive().values())
+
+
 def test_a_path_follows_a_host_that_moves():
     line = everybody()
     line.send(A_AT, PING)
@@ -167,11 +225,11 @@ def test_a_rule_lost_at_an_inner_switch_is_mended():
     line._remove("s2", BACK)
     assert line.send(A_AT, PING) == {B_AT: [PING]}
     assert line.asked == [A_AT, PortRef("s2", 8)]
-    assert line.reactive()["s2"] == {(THERE, 9)}
+    assert line.reactive()["s2"] == {(by_link(THERE), 9)}
     assert line.send(B_AT, PONG) == {A_AT: [PONG]}
-    assert line.reactive()["s2"] == {(THERE, 9), (BACK, 8)}
+    assert line.reactive()["s2"] == {(by_link(THERE), 9), (by_link(BACK), 8)}
     line.change({S12: DOWN})
-    assert not any(match == THERE for rules in line.reactive().values() for match, _ in rules)
+    assert not any(match.eth_dst == B for rules in line.reactive().values() for match, _ in rules)
 
 
 def test_packets_that_overtook_the_rules_make_no_second_ones():
@@ -205,8 +263,8 @@ def test_any_unicast():
     assert line.send(B_AT, PONG) == {A_AT: [PONG]}
     assert line.asked == [A_AT]
     assert line.reactive()["s2"] == {
-        (Match(eth_src=A, eth_dst=B, eth_type=0x0800), 9),
-        (Match(eth_src=B, eth_dst=A, eth_type=0x0800), 8),
+        (by_link(Match(eth_src=A, eth_dst=B, eth_type=0x0800)), 9),
+        (by_link(Match(eth_src=B, eth_dst=A, eth_type=0x0800)), 8),
     }
 
 

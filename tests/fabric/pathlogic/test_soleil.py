@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 from tests.fabric.worlds import World, network_of, without
 
+from anabranch.core import plugins
 from anabranch.fabric import frames
 from anabranch.fabric.compiler import Compiler
 from anabranch.fabric.errors import MisuseError
@@ -126,11 +127,11 @@ def test_a_logic_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint(name, f"{__name__}:{value}", logic.GROUP)
         for name, value in (("straight", "Straight"), ("nothing", "NOTHING"), ("gone", "Gone"))
     ]
-    monkeypatch.setattr(logic, "entry_points", lambda **want: EntryPoints(points).select(**want))
+    monkeypatch.setattr(plugins, "entry_points", lambda **want: EntryPoints(points).select(**want))
     found = find("straight")
     assert isinstance(found, PathLogic)
     assert type(found).__name__ == "Straight"
-    with pytest.raises(MisuseError, match="no flow"):
+    with pytest.raises(MisuseError, match="no PathLogic"):
         find("nothing")
     with pytest.raises(MisuseError, match="gone"):
         find("gone")

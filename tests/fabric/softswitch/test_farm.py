@@ -89,9 +89,9 @@ async def test_a_packet_crosses_twenty_switches(world: World) -> None:
     assert await world.controller.apply(forwarding()) == frozenset()
     world.farm.send(PortRef("s1", 1), udp())
     assert world.frames.get_nowait() == (PortRef(f"s{COUNT}", 1), udp())
-    (flow,) = await world.controller.flow_stats("s10")
+    (flow,) = await world.controller.readings.flows("s10")
     assert flow.packet_count == 1
-    ports = {stats.port_no: stats for stats in await world.controller.port_stats("s10")}
+    ports = {stats.port_no: stats for stats in await world.controller.readings.ports("s10")}
     assert (ports[2].rx_packets, ports[3].tx_packets) == (1, 1)
 
 

@@ -2,6 +2,7 @@
 
 # isort: off
 from anabranch.fabric.frames.building import (
+    arp_probe as arp_probe,
     arp_reply as arp_reply,
     arp_request as arp_request,
     ethernet as ethernet,

@@ -45,6 +45,12 @@ def arp_request(sender_mac: str, sender_ip: str, target_ip: str) -> bytes:
     return ethernet(BROADCAST, sender_mac, ETH_ARP, arp)
 
 
+def arp_probe(sender_mac: str, target_mac: str, target_ip: str) -> bytes:
+    """Return the frame that asks ``target_mac`` alone whether it has ``target_ip`` (RFC 5227)."""
+    arp = _arp(ARP_REQUEST, sender_mac, "0.0.0.0", "00:00:00:00:00:00", target_ip)
+    return ethernet(target_mac, sender_mac, ETH_ARP, arp)
+
+
 def arp_reply(sender_mac: str, sender_ip: str, target_mac: str, target_ip: str) -> bytes:
     """Return the frame that tells ``target`` that ``sender_ip`` is at ``sender_mac``."""
     arp = _arp(ARP_REPLY, sender_mac, sender_ip, target_mac, target_ip)

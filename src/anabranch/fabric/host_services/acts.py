@@ -36,11 +36,15 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class HostSeen:
-    """A host was seen at an edge port: for ``Topology.host_seen``; None: its address is unknown."""
+    """A host was seen at an edge port: for ``Topology.host_seen``; None: its address is unknown.
+
+    ``certain``: nobody but that host can be there.
+    """
 
     mac: str
     at: PortRef
     ipv4: str | None = None
+    certain: bool = False
 
 
 Act = SendPacket | Install | Remove | HostSeen

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from anabranch.fabric import frames
 from anabranch.fabric.frames import ARP_REPLY, ARP_REQUEST, Headers
-from anabranch.fabric.host_services.acts import Act, HostSeen, SendPacket
+from anabranch.fabric.host_services.acts import Act, SendPacket
 from anabranch.fabric.host_services.claims import Claims, is_assignable
 from anabranch.fabric.host_services.limits import RateLimit
 from anabranch.fabric.host_services.settings import Settings
 from anabranch.fabric.host_services.view import View
 from anabranch.fabric.model import PortRef
+from anabranch.fabric.moves import PROBE_MAC
 
 ASK_AGAIN = 1.0  # seconds between two searches for the same address
 PENDING = 3.0  # seconds for which an asker waits for the answer
@@ -32,7 +33,8 @@ class ArpResponder:
     """Answers for hosts that are known and searches for others at the edge.
 
     ``counters`` gets ``arp_answered``, ``arp_asked``, ``arp_refused`` (a claim to another's
-    address), ``arp_unknown`` (not searched for), ``arp_limited`` and ``arp_malformed``.
+    address), ``arp_moving`` (it may have moved), ``arp_unknown`` (not searched for),
+    ``arp_limited`` and ``arp_malformed``.
     """
 
     def __init__(self, settings: Settings, claims: Claims, counters: Counter[str]) -> None:
@@ -52,10 +54,14 @@ class ArpResponder:
         if self._is_own(sha, tpa, at, now):
             return []
         ipv4 = None if spa == _NOBODY else spa
-        if sha != headers.mac("eth_src") or not self._claims.accept(sha, at, ipv4, view, now):
+        honest = sha == headers.mac("eth_src")
+        if honest and self._claims.is_elsewhere(sha, at, view):
+            self._counters["arp_moving"] += 1
+            return [self._claims.seen(sha, at, ipv4)]
+        if not honest or not self._claims.accept(sha, at, ipv4, view, now):
             self._counters["arp_refused"] += 1
             return []
-        acts: list[Act] = [HostSeen(sha, at, ipv4)]
+        acts: list[Act] = [self._claims.seen(sha, at, ipv4)]
         if ipv4 is not None:
             acts += self._found(sha, ipv4, now)
         if op == ARP_REQUEST and tpa != spa:
@@ -63,7 +69,9 @@ class ArpResponder:
         return acts
 
     def _is_own(self, sha: str, tpa: str, at: PortRef, now: float) -> bool:
-        """Say whether a search of ours has come back by a link that is not known yet."""
+        """Say whether a question of ours has come back by a link that is not known yet."""
+        if sha == PROBE_MAC:
+            return True
         search = self._searches.get(tpa)
         if search is None or now - search.asked >= ASK_AGAIN:
             return False

@@ -4,6 +4,7 @@ import ipaddress
 from collections import OrderedDict
 from typing import TypeVar
 
+from anabranch.fabric.host_services.acts import HostSeen
 from anabranch.fabric.host_services.settings import Settings
 from anabranch.fabric.host_services.view import View
 from anabranch.fabric.model import Host, PortRef
@@ -28,10 +29,10 @@ def is_assignable(ipv4: str) -> bool:
 class Claims:
     """Judges claims and remembers when each host was heard.
 
-    A MAC address may move freely between edge ports, except a VM's and the DHCP server's, which
-    are where the site put them. An IPv4 address that a host holds can be taken by another only
-    when the holder has been silent for ``settings.ageing`` seconds; a VM's or the DHCP server's
-    never.
+    A MAC address may move between edge ports once it does not answer at the old one, except a VM's
+    and the DHCP server's, which are where the site put them. An IPv4 address that a host holds can
+    be taken by another only when the holder has been silent for ``settings.ageing`` seconds; a VM's
+    or the DHCP server's never.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -52,6 +53,21 @@ class Claims:
         if ipv4 is not None:
             _note(self._holders, ipv4, mac)
         return True
+
+    def is_elsewhere(self, mac: str, at: PortRef, view: View) -> bool:
+        """Say whether a host is known at another port that works: nothing is done for it at ``at``.
+
+        Who sees it there says so, and the topology finds out whether it has moved.
+        """
+        known = view.host(mac)
+        if known is None or known.at == at or not view.is_edge(at) or self._pinned(known):
+            return False
+        old = view.network.ports.get(known.at)
+        return old is not None and old.up and at != self._settings.dhcp_server
+
+    def seen(self, mac: str, at: PortRef, ipv4: str | None = None) -> HostSeen:
+        """Return the news that a host is at a port."""
+        return HostSeen(mac, at, ipv4, certain=at == self._settings.dhcp_server)
 
     def holder(self, ipv4: str, view: View) -> Host | None:
         """Return the host that has ``ipv4``; after a takeover the network may know of two."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from anabranch.fabric.errors import ProtocolError
 from anabranch.fabric.frames import BROADCAST, ETH_IPV4, IP_UDP, Headers
-from anabranch.fabric.host_services.acts import Act, HostSeen, SendPacket
+from anabranch.fabric.host_services.acts import Act, SendPacket
 from anabranch.fabric.host_services.claims import Claims
 from anabranch.fabric.host_services.dhcp_message import (
     BOOTREPLY,
@@ -45,8 +45,8 @@ class DhcpRelay:
     """Carries messages between clients and the server.
 
     ``counters`` gets ``dhcp_relayed``, ``dhcp_answered``, ``dhcp_rogue`` (an answer from another
-    port than the server's), ``dhcp_refused`` (a client that is not who it says), ``dhcp_limited``,
-    ``dhcp_unknown_client`` and ``dhcp_malformed``.
+    port than the server's), ``dhcp_refused`` (a client that is not who it says), ``dhcp_moving``
+    (it may have moved), ``dhcp_limited``, ``dhcp_unknown_client`` and ``dhcp_malformed``.
     """
 
     def __init__(
@@ -102,6 +102,9 @@ class DhcpRelay:
         if not self._limit.allow(at, now):
             self._counters["dhcp_limited"] += 1
             return []
+        if self._claims.is_elsewhere(mac, at, view):
+            self._counters["dhcp_moving"] += 1
+            return [self._claims.seen(mac, at)]
         if at == server or not self._claims.accept(mac, at, None, view, now):
             self._counters["dhcp_refused"] += 1
             return []
@@ -113,7 +116,7 @@ class DhcpRelay:
             self._clients.popitem(last=False)
         self._counters["dhcp_relayed"] += 1
         return [
-            HostSeen(mac, at),
+            self._claims.seen(mac, at),
             *self._renewal(mac, client, server, headers, view, now),
             send,
         ]
@@ -170,10 +173,10 @@ class DhcpRelay:
         acts: list[Act] = []
         address = headers.ipv4("ipv4_src")
         if self._claims.accept(source, at, address, view, now):
-            acts.append(HostSeen(source, at, address))
+            acts.append(self._claims.seen(source, at, address))
         if message.type is DhcpType.ACK and message.yiaddr is not None:
             client.ipv4, client.server_mac, client.server_ipv4 = message.yiaddr, source, address
             if self._claims.accept(mac, client.at, message.yiaddr, view, now):
-                acts.append(HostSeen(mac, client.at, message.yiaddr))
+                acts.append(self._claims.seen(mac, client.at, message.yiaddr))
         self._counters["dhcp_answered"] += 1
         return [*acts, SendPacket(client.at.switch, client.at.port_no, headers.frame)]

@@ -1,4 +1,8 @@
-"""Paths between two hosts, made of reactive rules that end when nobody uses them."""
+"""Paths between two hosts, made of reactive rules that end when nobody uses them.
+
+Packets enter a path by its source's port only: the first switch's rule is for that port, the
+others' for what comes by a link. So nobody else at these switches can send in the source's name.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,7 +12,7 @@ from anabranch.fabric.host_services.acts import Act, Install, Remove
 from anabranch.fabric.model import Link, Network, PortRef
 from anabranch.fabric.openflow.actions import Output
 from anabranch.fabric.openflow.oxm import Match
-from anabranch.fabric.pipeline import HOSTS
+from anabranch.fabric.pipeline import FROM_LINK, HOSTS, ORIGIN_MASK
 from anabranch.fabric.tables import REACTIVE_COOKIE, Rule
 
 # The links from one switch to another, by name; () for the same one, None if there is no way.
@@ -34,6 +38,16 @@ class _Path:
     def hops(self) -> list[PortRef]:
         """The ports that the packets leave by, from the first switch to the last."""
         return [*(link.src for link in self.links), self.target[1]]
+
+    def narrowed(self, match: Match, out: PortRef) -> Match:
+        """Return which packets that ``match`` the rule at the switch of hop ``out`` is for."""
+        if self.source is not None and out == self.hops[0]:
+            return replace(match, in_port=self.source[1].port_no)
+        return replace(match, metadata=(FROM_LINK, ORIGIN_MASK))
+
+    def rules(self, match: Match) -> dict[tuple[str, Match], None]:
+        """Return the switches and matches of its rules, in order."""
+        return {(out.switch, self.narrowed(match, out)): None for out in self.hops}
 
 
 class ReactivePaths:
@@ -66,7 +80,7 @@ class ReactivePaths:
         installed a moment ago.
 
         Args:
-            there, back: header fields, without ``in_port``.
+            there, back: header fields, without ``in_port`` and ``metadata``.
             source, target: MAC address and edge port of each.
             now: monotonic seconds.
         """
@@ -80,8 +94,8 @@ class ReactivePaths:
         acts = [*self._remember(there, forward), *self._remember(back, backward)]
         for out, home in zip(reversed(forward.hops), backward.hops, strict=True):
             rules = (
-                self._rule(there, out, priority, notify=out is forward.hops[0]),
-                self._rule(back, home, priority, notify=home is backward.hops[0]),
+                self._rule(forward, there, out, priority),
+                self._rule(backward, back, home, priority),
             )
             acts.append(Install(out.switch, rules))
         return acts
@@ -108,19 +122,22 @@ class ReactivePaths:
             extra = tuple(link for link in links if link not in known.links)
             self._paths[match] = replace(known, links=known.links + extra)
         return acts + [
-            Install(out.switch, (self._rule(match, out, priority, notify=False),))
+            Install(out.switch, (self._rule(rest, match, out, priority),))
             for out in reversed(rest.hops)
         ]
 
     def ended(self, switch: str, match: Match) -> None:
         """Take note that a switch's rule has ended: at its first switch, the path is idle."""
-        path = self._paths.get(match)
-        if path is not None and path.hops[0].switch == switch:
-            del self._paths[match]
+        bare = replace(match, in_port=None, metadata=None)
+        path = self._paths.get(bare)
+        if path is not None and path.source is not None:
+            at = path.source[1]
+            if (at.switch, at.port_no) == (switch, match.in_port):
+                del self._paths[bare]
 
     def invalidate(self, network: Network) -> list[tuple[str, Match]]:
         """Forget the paths that ``network`` no longer has; return their rules, by switch."""
-        stale = [match for match, path in self._paths.items() if not _is_sound(path, network)]
+        stale = [match for match, path in self._paths.items() if not self._is_sound(path, network)]
         removed = []
         for match in stale:
             path = self._paths.pop(match)
@@ -137,34 +154,38 @@ class ReactivePaths:
             and (known.source, known.target, known.links) == (path.source, path.target, path.links)
         )
 
+    def _is_sound(self, path: _Path, network: Network) -> bool:
+        for mac, at in filter(None, (path.source, path.target)):
+            host = network.hosts.get(mac)
+            if host is None or host.at != at or at.switch not in network.switches:
+                return False
+        if all(link in network.links and network.links[link].up for link in path.links):
+            return True
+        # It may use links of last resort, as long as there is no better way.
+        first = path.links[0].src.switch
+        return self._route(network, first, path.target[1].switch) == path.links
+
     def _remember(self, match: Match, path: _Path) -> list[Act]:
         """Return what removes rules that no new rule of the same path replaces."""
         removed: list[Act] = []
         older = self._paths.pop(match, None)
         self._paths[match] = path
         if older is not None:
-            kept = {hop.switch for hop in path.hops}
-            removed += [Remove(hop.switch, match) for hop in older.hops if hop.switch not in kept]
+            kept = path.rules(match)
+            removed += [Remove(*rule) for rule in older.rules(match) if rule not in kept]
         if len(self._paths) > MAX_PATHS:
             least, gone = self._paths.popitem(last=False)
             removed += [Remove(hop.switch, least) for hop in gone.hops]
         return removed
 
-    def _rule(self, match: Match, out: PortRef, priority: int, *, notify: bool) -> Rule:
+    def _rule(self, path: _Path, match: Match, out: PortRef, priority: int) -> Rule:
+        narrowed = path.narrowed(match, out)
         return Rule(
             HOSTS,
             priority,
-            match,
+            narrowed,
             (Output(out.port_no),),
             REACTIVE_COOKIE,
             idle_timeout=self._idle_timeout,
-            notify=notify,
+            notify=narrowed.in_port is not None,
         )
-
-
-def _is_sound(path: _Path, network: Network) -> bool:
-    for mac, at in filter(None, (path.source, path.target)):
-        host = network.hosts.get(mac)
-        if host is None or host.at != at or at.switch not in network.switches:
-            return False
-    return all(link in network.links and network.links[link].up for link in path.links)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from anabranch.fabric.frames import BROADCAST, ETH_ARP, ETH_IPV4, ETH_LLDP, IP_ICMP, IP_UDP
 from anabranch.fabric.host_services.settings import Settings, Unicast
 from anabranch.fabric.model import Network
+from anabranch.fabric.moves import PROBE_MAC
 from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Output
 from anabranch.fabric.openflow.messages import MeterBand
 from anabranch.fabric.openflow.oxm import Match
@@ -37,6 +38,9 @@ UNICAST_MISS_PRIORITY = 100
 
 # A packet_in says by it that nothing but the two hosts' addresses decides about the packet.
 UNICAST_MISS_COOKIE = INTENT_COOKIE | 0x484F5354
+
+# A packet_in says by it that a host has answered a question of the controller's own.
+ANSWER_COOKIE = INTENT_COOKIE | 0x50524F42
 
 _PUNT = (Output(PORT_CONTROLLER, 0xFFFF),)
 
@@ -72,6 +76,9 @@ def _rules(settings: Settings, switch: str) -> Iterator[Rule]:
             yield Rule(EDGE, GUARD_PRIORITY + 3, foreign, (), INTENT_COOKIE, goto_table=SERVICES)
             yield Rule(HOSTS, OUTSIDE_PRIORITY, foreign, (), INTENT_COOKIE)
     yield punt(EDGE, HOST_SERVICE_PRIORITY, Match(eth_type=ETH_ARP))
+    # Not metered: who floods a switch shall not silence a host that is asked where it is.
+    answer = Match(eth_dst=PROBE_MAC, eth_type=ETH_ARP)
+    yield Rule(EDGE, HOST_SERVICE_PRIORITY + 1, answer, _PUNT, ANSWER_COOKIE)
     replies = Match(eth_type=ETH_IPV4, ip_proto=IP_UDP, udp_src=SERVER_PORT)
     yield Rule(EDGE, GUARD_PRIORITY, replies, (), INTENT_COOKIE)
     if server is not None:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from anabranch.fabric.frames import ETH_IPV4, IP_ICMP, Headers
-from anabranch.fabric.host_services.acts import Act, HostSeen, SendPacket
+from anabranch.fabric.host_services.acts import Act, SendPacket
 from anabranch.fabric.host_services.claims import Claims, is_station
 from anabranch.fabric.host_services.paths import ReactivePaths
 from anabranch.fabric.host_services.rules import UNICAST_PRIORITY
@@ -17,7 +17,8 @@ class UnicastPaths:
     """Makes a way for the packet that found no rule, and sends it on at the last switch.
 
     ``counters`` gets ``unicast_connected``, ``unicast_unknown`` (no host has the destination
-    address), ``unicast_refused`` (forged source), ``unicast_unreachable`` and ``unicast_ignored``.
+    address), ``unicast_refused`` (forged source), ``unicast_moving`` (the source may have moved),
+    ``unicast_unreachable`` and ``unicast_ignored``.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class UnicastPaths:
         seen: list[Act] = []
         if view.is_edge(at):
             known = view.host(source_mac)
+            if self._claims.is_elsewhere(source_mac, at, view):
+                return [self._claims.seen(source_mac, at), *self._drop("moving")]
             if not self._claims.accept(source_mac, at, None, view, now):
                 return self._drop("refused")
             if known is None or known.at != at:
-                seen.append(HostSeen(source_mac, at))
+                seen.append(self._claims.seen(source_mac, at))
             acts = self._paths.connect(
                 *(there, back, (source_mac, at), end), UNICAST_PRIORITY, view.network, now
             )

@@ -9,9 +9,10 @@ arguments that makes one.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
+from anabranch.core.errors import UsageError
+from anabranch.core.plugins import find_plugin
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Flow
 from anabranch.fabric.model import Network, PortRef
@@ -98,20 +99,9 @@ def find(name: str = DEFAULT) -> PathLogic:
     Raises:
         MisuseError: there is none, it cannot be imported, or it is no path logic.
     """
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        if name == DEFAULT:  # also from a checkout that was installed before it had entry points
-            from anabranch.fabric.pathlogic.soleil import Soleil
+    from anabranch.fabric.pathlogic.soleil import Soleil
 
-            return Soleil()
-        known = sorted({DEFAULT, *(point.name for point in entry_points(group=GROUP))})
-        raise MisuseError(f"there is no path logic {name!r}; there are: {', '.join(known)}")
-    point = next(iter(found))
     try:
-        loaded = point.load()
-        made = loaded() if isinstance(loaded, type) else loaded
-    except Exception as problem:  # what others wrote may raise anything
-        raise MisuseError(f"path logic {name!r} ({point.value}): {problem!r}") from problem
-    if not isinstance(made, PathLogic):
-        raise MisuseError(f"path logic {name!r} ({point.value}) has no flow() and names()")
-    return made
+        return find_plugin(GROUP, name, PathLogic, {DEFAULT: Soleil})  # type: ignore[type-abstract]
+    except UsageError as error:
+        raise MisuseError(str(error)) from error

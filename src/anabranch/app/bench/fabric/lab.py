@@ -34,12 +34,14 @@ class Shape:
         cables: pairs of ports of two switches.
         hosts: name of a host to the port it is at.
         bfd: what watches the cables; None: nothing does.
+        realtime: have the switches come before all ordinary processes, as a site with BFD has it.
     """
 
     switches: tuple[str, ...]
     cables: tuple[tuple[PortRef, PortRef], ...] = ()
     hosts: Mapping[str, PortRef] = field(default_factory=dict)
     bfd: Bfd | None = None
+    realtime: bool = False
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -95,7 +97,12 @@ class Lab:
         await asyncio.to_thread(self._cable)
         for name in self.shape.switches:
             switch = OpenVSwitch(
-                name, self.namespace(name), self._directory / name, self._run_id, lambda _: None
+                name,
+                self.namespace(name),
+                self._directory / name,
+                self._run_id,
+                lambda _: None,
+                realtime=self.shape.realtime,
             )
             self.switches[name] = switch
             await switch.start()

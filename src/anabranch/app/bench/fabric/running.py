@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager, suppress
 
 from anabranch.app.bench.fabric.lab import Lab, connected
 from anabranch.core.events import Event
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.model import LinkInfo
+from anabranch.fabric.options import Options
 
 
 @asynccontextmanager

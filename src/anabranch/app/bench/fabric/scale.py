@@ -20,10 +20,11 @@ from anabranch.app.bench.report import Result, sampled
 from anabranch.core.errors import UnavailableError
 from anabranch.fabric.compiler import Compiler
 from anabranch.fabric.errors import FabricError
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.intents import Egress, Flow, Intents
 from anabranch.fabric.model import Link, LinkInfo, Network, PortInfo, PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
+from anabranch.fabric.options import Options
 from anabranch.fabric.softswitch.network import graph, tree
 
 SWITCHES, INTENTS = 1000, 10_000
