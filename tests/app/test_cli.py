@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from anabranch.app import cli, fabric_commands, terminal
+from anabranch.app import cli, terminal
 from anabranch.core.errors import UnavailableError, UsageError
 from anabranch.host.journal import hold
 
@@ -27,7 +27,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles that write where the runner looks."""
     out = Console(highlight=False, width=200)
     err = Console(stderr=True, highlight=False, width=200)
-    for module in (cli, fabric_commands, terminal):
+    for module in (cli, terminal):
         monkeypatch.setattr(module, "out", out)
     for module in (cli, terminal):
         monkeypatch.setattr(module, "err", err)

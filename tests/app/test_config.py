@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anabranch.app.config import Config, check_run_dir, load_config, site_settings
+from anabranch.app.config import Config, load_config
+from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.site.settings import Ports
 
@@ -224,7 +225,8 @@ def test_a_run_directory_in_tmp_is_the_users_alone(
     monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
     own = here / "anabranch-1"
-    monkeypatch.setattr("anabranch.app.config._own_tmp", lambda: own)
+    for module in ("config", "settings"):
+        monkeypatch.setattr(f"anabranch.app.{module}.own_tmp", lambda: own)
     monkeypatch.setattr("anabranch.app.config.ROOT_RUN", own / "anabranch")
     monkeypatch.delenv("ANABRANCH_RUN_DIR")
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)

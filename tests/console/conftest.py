@@ -50,7 +50,7 @@ class MemoryLeaf:
         return Viewing(viewing, feed, "v=0\r\n")
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
-        return ViewerStatistics(1000, 2, 3, 4.5, None) if viewing_id in self.viewings else None
+        return ViewerStatistics(1000, 8, 2, 3, 4.5, None) if viewing_id in self.viewings else None
 
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
@@ -66,7 +66,7 @@ def leaf() -> MemoryLeaf:
 
 @pytest.fixture
 async def site(tmp_path: Path, leaf: MemoryLeaf) -> AsyncIterator[Site]:
-    """One RTMP channel, ``news``, that nobody started; and one leaf."""
+    """One RTMP channel, ``news``, that nobody started; and one leaf, in its tree."""
     settings = SiteSettings(
         "main", "run", tmp_path / "run", f"sqlite+aiosqlite:///{tmp_path}/store.db", switches=False
     )
@@ -78,7 +78,9 @@ async def site(tmp_path: Path, leaf: MemoryLeaf) -> AsyncIterator[Site]:
         definition, config, "run", rtmp_port=1935, number=1, on_event=made._happened
     )
     made.leaves.append(leaf)  # type: ignore[arg-type]
+    await made.steward.start()
     yield made
+    await made.steward.stop()
     await made._database.close()
 
 

@@ -9,7 +9,8 @@ from fastapi.routing import APIRoute
 
 from anabranch.console.control import make_control
 from anabranch.core.events import Event
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
+from anabranch.fabric.options import Options
 
 
 async def stream(fabric: Fabric) -> AsyncGenerator[bytes, None]:

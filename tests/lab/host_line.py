@@ -26,12 +26,13 @@ from tests.lab.two_bridges import packet_socket, run, socket_in
 from anabranch.core.events import Event
 from anabranch.fabric import frames
 from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.host_services import Settings
 from anabranch.fabric.host_services.dhcp_message import DhcpMessage, parse_dhcp
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.model import LinkInfo, PortRef
 from anabranch.fabric.openvswitch import OpenVSwitch
+from anabranch.fabric.options import Options
 from anabranch.host.process import end_marked
 
 BRIDGE = "br0"

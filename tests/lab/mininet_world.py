@@ -14,10 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from anabranch.fabric.fabric import Fabric, Options
+from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.openvswitch import OpenVSwitch
+from anabranch.fabric.options import Options
 
 TX_OFF = "py [host.cmd('ethtool -K', host.defaultIntf(), 'tx off') for host in net.hosts]\n"
 

@@ -48,6 +48,10 @@ class Page:
     def evaluate(self, script: str) -> Any:
         return self._thread.do(lambda: self._page.evaluate(script))
 
+    def with_page(self, work: Callable[[Any], T]) -> T:
+        """Do something with the page itself."""
+        return self._thread.do(lambda: work(self._page))
+
     def stats(self) -> dict[str, Any]:
         found: dict[str, Any] = self.evaluate("window.anabranch.stats()")
         return found

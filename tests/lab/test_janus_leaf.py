@@ -117,6 +117,7 @@ async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
             statistics = await leaf.statistics(viewings[0].id)
             assert statistics is not None
             assert statistics.bytes_sent > 10_000
+            assert 10 < statistics.packets_sent < statistics.bytes_sent / 40
 
             async with viewer() as second:  # shares the mountpoint
                 await second.watch(ask)

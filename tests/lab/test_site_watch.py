@@ -125,10 +125,10 @@ async def test_nothing_flows_where_nobody_watches(site: SiteProcess) -> None:
         during = await asyncio.to_thread(link_packets, site)
     carried = {link for link, packets in during.items() if packets > before[link]}
     # Root to relay, relay to the one leaf; nothing to the other leaf, nothing back.
-    down = {"leaf1": "down0", "leaf2": "down1"}[seat["leaf"]]
-    assert carried == {"root/down0", f"relay/{down}"}
+    down = {"leaf1": "to2", "leaf2": "to3"}[seat["leaf"]]
+    assert carried == {"root/to1", f"relay/{down}"}
     # One copy: both links carry the same packets, but for those on the way just now.
-    sent = during["root/down0"] - before["root/down0"]
+    sent = during["root/to1"] - before["root/to1"]
     passed = during[f"relay/{down}"] - before[f"relay/{down}"]
     assert abs(sent - passed) < 50
     assert sent > 50
@@ -149,15 +149,21 @@ async def test_two_viewers_on_a_leaf_cost_one_copy(site: SiteProcess) -> None:
                 )
                 return answer.text
 
-        for one in (a, b, c, d):
-            await one.watch(ask)
-        for one in (a, b, c, d):
-            await one.frames(10)
+        async def drain(leaf: str, what: str) -> None:
+            path = f"/api/nodes/{leaf}/{what}"
+            (await asyncio.to_thread(site.api, "POST", path)).raise_for_status()
+
+        for leaf, pair in (("leaf2", (a, b)), ("leaf1", (c, d))):
+            await drain(leaf, "drain")
+            for one in pair:
+                await one.watch(ask)
+                await one.frames(10)
+            await drain(leaf, "undrain")
         before = await asyncio.to_thread(link_packets, site)
         await asyncio.sleep(2)
         after = await asyncio.to_thread(link_packets, site)
         flow = {link: after[link] - before[link] for link in after if after[link] != before[link]}
-        assert set(flow) == {"root/down0", "relay/down0", "relay/down1"}
+        assert set(flow) == {"root/to1", "relay/to2", "relay/to3"}
         assert max(flow.values()) - min(flow.values()) < 0.2 * max(flow.values())
         seats = (await asyncio.to_thread(site.api, "GET", "/api/seats")).json()
         assert sorted(seat["leaf"] for seat in seats) == ["leaf1", "leaf1", "leaf2", "leaf2"]

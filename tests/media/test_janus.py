@@ -15,8 +15,8 @@ from anabranch.media.leaf import ViewerStatistics
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from(
-    ["webrtc", "media", "0", "stats", "out", "in", "bytes", "nacks", "rtcp", "main", "type",
-     "lost-by-remote", "jitter-remote", "rtt"]
+    ["webrtc", "media", "0", "stats", "out", "in", "bytes", "packets", "nacks", "rtcp", "main",
+     "type", "lost-by-remote", "jitter-remote", "rtt"]
 )  # fmt: skip
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5)
@@ -32,22 +32,23 @@ def test_figures_of_all_media_are_summed_and_the_delay_is_the_pictures() -> None
         "0": {
             "type": "audio",
             "rtcp": {"main": {"lost-by-remote": 1, "jitter-remote": 9, "rtt": 9}},
-            "stats": {"in": {"nacks": 0}, "out": {"bytes": 100}},
+            "stats": {"in": {"nacks": 0}, "out": {"bytes": 100, "packets": 2}},
         },
         "1": {
             "type": "video",
             "rtcp": {"main": {"lost-by-remote": 2, "jitter-remote": 3, "rtt": 4}},
-            "stats": {"in": {"nacks": 5}, "out": {"bytes": 1000}},
+            "stats": {"in": {"nacks": 5}, "out": {"bytes": 1000, "packets": 7}},
         },
     }
-    assert read_handle_info({"webrtc": {"media": media}}) == ViewerStatistics(1100, 3, 5, 3, 4)
-    assert read_handle_info({}) == ViewerStatistics(0, 0, 0, None, None)
+    assert read_handle_info({"webrtc": {"media": media}}) == ViewerStatistics(1100, 9, 3, 5, 3, 4)
+    assert read_handle_info({}) == ViewerStatistics(0, 0, 0, 0, None, None)
 
 
 @given(st.dictionaries(KEYS, JSON) | JSON.map(info) | st.dictionaries(KEYS, JSON).map(info))
 def test_any_json_gives_figures_or_none(given_: dict[str, Any]) -> None:
     found = read_handle_info(given_)
-    assert all(isinstance(f, int) for f in (found.bytes_sent, found.packets_lost, found.nacks))
+    counts = (found.bytes_sent, found.packets_sent, found.packets_lost, found.nacks)
+    assert all(isinstance(count, int) for count in counts)
     for delay in (found.jitter_ms, found.rtt_ms):
         assert delay is None or abs(delay) < 2**53
 

@@ -28,7 +28,8 @@ from anabranch.site.carriage import (
     intents_of,
     wants_of,
 )
-from anabranch.site.plan import HOST_PORT, SitePlan, make_plan
+from anabranch.site.layout import HOST_PORT
+from anabranch.site.plan import SitePlan, make_plan
 
 HIGH, SOUND = StreamId("news", "high"), StreamId("news", "audio")
 GROUPS = {HIGH: "239.192.0.17", SOUND: "239.192.0.16"}
@@ -51,13 +52,17 @@ def test_an_inlet_wants_the_picture_and_its_channels_sound() -> None:
     assert wants_of("leaf1", []) == frozenset()
 
 
+def ports_of(plan: SitePlan, node: str) -> list[int]:
+    return [HOST_PORT, *(end.port_no for _, end in plan.layout.at(node))]
+
+
 class Fabric:
     """What the switches of a plan do with wishes: soft switches that hold the compiled tables."""
 
     def __init__(self, plan: SitePlan, wants: Collection[Want]) -> None:
         self.plan = plan
-        pairs = [(link.src, link.dst) for link in plan.fabric_links if link.src < link.dst]
-        switches = {n.name: SoftSwitch(n.dpid, n.ports.values()) for n in plan.nodes.values()}
+        pairs = [(cable.link.src, cable.link.dst) for cable in plan.layout.cables]
+        switches = {n.name: SoftSwitch(n.dpid, ports_of(plan, n.name)) for n in plan.nodes.values()}
         self.soft = SoftNetwork(switches, pairs)
         self.soft.load(self.compiled(wants), 0.0)
 
@@ -65,11 +70,11 @@ class Fabric:
         network = Network(
             {node.name: node.dpid for node in self.plan.nodes.values()},
             {
-                PortRef(node.name, number): PortInfo(device)
-                for node in self.plan.nodes.values()
-                for device, number in node.ports.items()
+                PortRef(name, number): PortInfo(f"port{number}")
+                for name in self.plan.nodes
+                for number in ports_of(self.plan, name)
             },
-            self.plan.fabric_links,
+            self.plan.layout.links,
         )
         return Compiler().compile(intents_of(self.plan, wants, GROUPS), network).tables
 
@@ -122,19 +127,18 @@ def test_one_leaf_costs_one_copy_on_its_way_and_none_elsewhere(plan: SitePlan) -
     fabric = Fabric(plan, wants)
     assert fabric.send(HIGH) == expected(plan, wants, HIGH)
     assert fabric.send(SOUND) == []
-    relay = plan.nodes["relay"].child_ports
-    assert fabric.packets_out("root", plan.nodes["root"].child_ports["relay"]) == 1
-    assert fabric.packets_out("relay", relay["leaf2"]) == 1
-    assert fabric.packets_out("relay", relay["leaf1"]) == 0
+    assert fabric.packets_out("root", plan.port_towards("relay")) == 1
+    assert fabric.packets_out("relay", plan.port_towards("leaf2")) == 1
+    assert fabric.packets_out("relay", plan.port_towards("leaf1")) == 0
 
 
 def test_two_leaves_and_two_inlets_still_cost_one_copy_a_link(plan: SitePlan) -> None:
     wants = [Want(HIGH, leaf, port) for leaf in ("leaf1", "leaf2") for port in (21000, 21002)]
     fabric = Fabric(plan, wants)
     assert sorted(fabric.send(HIGH)) == expected(plan, wants, HIGH)
-    assert fabric.packets_out("root", plan.nodes["root"].child_ports["relay"]) == 1
-    for leaf, port in plan.nodes["relay"].child_ports.items():
-        assert fabric.packets_out("relay", port) == 1, leaf
+    assert fabric.packets_out("root", plan.port_towards("relay")) == 1
+    for leaf in ("leaf1", "leaf2"):
+        assert fabric.packets_out("relay", plan.port_towards(leaf)) == 1, leaf
 
 
 @given(

@@ -109,6 +109,9 @@ export class WhepSession {
       return { ok: false, status: null, detail: null };
     }
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
+    // A server that ends the seat says goodbye over DTLS; connectionState does not tell of that.
+    const { transport } = transceivers[0]!.receiver;
+    if (transport) transport.onstatechange = () => transport.state === "closed" && this.#lost();
     this.hasAudio = transceivers[1]!.currentDirection === "recvonly";
     if (!this.hasAudio) this.stream.removeTrack(transceivers[1]!.receiver.track);
     return { ok: true };
@@ -116,10 +119,12 @@ export class WhepSession {
 
   #changed(pc: RTCPeerConnection): void {
     if (pc.connectionState === "connected") this.marks.connected ??= performance.now();
-    if (pc.connectionState === "failed" || pc.connectionState === "closed") {
-      this.onlost?.();
-      this.onlost = null;
-    }
+    if (pc.connectionState === "failed" || pc.connectionState === "closed") this.#lost();
+  }
+
+  #lost(): void {
+    this.onlost?.();
+    this.onlost = null;
   }
 
   #delete(): void {

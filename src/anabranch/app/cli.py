@@ -16,10 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from anabranch import __version__
+from anabranch.app import tree_figures
 from anabranch.app.client import ROOT_HINT, Client, runs_as_root
-from anabranch.app.config import Config, check_run_dir, load_config, site_settings
+from anabranch.app.config import Config, load_config
 from anabranch.app.fabric_commands import fabric_app
+from anabranch.app.node_commands import node_app
+from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
+from anabranch.app.tree_commands import tree_app
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.core.names import check_name
 from anabranch.host.journal import Journal, holder
@@ -34,6 +38,10 @@ app = typer.Typer(
 channel_app = typer.Typer(help="Add, list and remove channels.", no_args_is_help=True)
 app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
+app.add_typer(tree_app, name="tree")
+app.add_typer(node_app, name="node")
+tree_app.command("stats")(tree_figures.show_statistics)
+tree_app.command("explain")(tree_figures.explain)
 
 
 @app.callback(invoke_without_command=True)
@@ -172,7 +180,7 @@ def status(as_json: JsonFlag = False) -> None:
             node["role"],
             node["parent"] or "",
             node["address"] or "",
-            "[green]up[/green]" if node["connected"] else "[red]down[/red]",
+            _state(node),
             "" if node["viewers"] is None else str(node["viewers"]),
         )
     out.print(nodes)
@@ -182,6 +190,13 @@ def status(as_json: JsonFlag = False) -> None:
         out.print(f"[yellow]{name} was restarted {count} times[/yellow]")
     for note in site["notes"]:
         out.print(f"[yellow]{escape(note)}[/yellow]")
+
+
+def _state(node: dict[str, Any]) -> str:
+    if node["state"] in {"up", "down"}:
+        well = node["state"] == "up" and node["connected"]
+        return "[green]up[/green]" if well else "[red]down[/red]"
+    return str(node["state"])
 
 
 @app.command()
@@ -266,7 +281,7 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
-    from anabranch.app.bench import fabric, failover, first_frame, idle, latency, recovery
+    from anabranch.app.bench import fabric, failover, first_frame, idle, latency, recovery, tree
     from anabranch.app.bench.report import Result, report
 
     benches: dict[str, tuple[Callable[[int], list[Result]], int]] = {
@@ -276,14 +291,16 @@ def bench(
         "recovery": (recovery.measure, 5),
         "failover": (failover.measure, 5),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
+        **{f"tree-{part}": each for part, each in tree.parts().items()},
     }
-    if name != "fabric" and name not in benches:
-        known = ", ".join([*benches, "fabric (all of its parts)"])
+    whole = {"fabric": fabric.measure, "tree": tree.measure}
+    if name not in whole and name not in benches:
+        known = ", ".join([*benches, *(f"{each} (all of its parts)" for each in whole)])
         raise UsageError(f"there is no benchmark {name!r}; there are {known}")
     if samples is not None and samples < 1:
         raise UsageError("at least one sample")
-    if name == "fabric":
-        results = fabric.measure(samples)
+    if name in whole:
+        results = whole[name](samples)
     else:
         measure, usual = benches[name]
         results = measure(samples or usual)

@@ -27,7 +27,9 @@ class Client:
         self._config = config
         self._url = os.environ.get("ANABRANCH_URL", config.local_url).rstrip("/")
 
-    def request(self, method: str, path: str, *, json: object = None) -> Any:
+    def request(
+        self, method: str, path: str, *, json: object = None, timeout_s: float = 30.0
+    ) -> Any:
         """Send one request and return the JSON of the answer.
 
         Raises:
@@ -39,7 +41,7 @@ class Client:
             with httpx.Client(
                 base_url=self._url,
                 headers={"Authorization": f"Bearer {self._token()}"},
-                timeout=30.0,
+                timeout=timeout_s,
                 verify=self._verify(),
                 trust_env=False,
             ) as client:

@@ -2,10 +2,10 @@
 
 import os
 import re
-import stat
 from collections.abc import Iterable
+from dataclasses import asdict
 from difflib import get_close_matches
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,26 +29,23 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from anabranch.core.errors import UsageError
-from anabranch.core.names import check_name, new_id
-from anabranch.host.journal import Journal
+from anabranch.core.names import check_name
 from anabranch.host.network import local_addresses, outward_address
 from anabranch.media.errors import RenditionError
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
-from anabranch.site.settings import (
-    DEFAULT_NODES,
-    Addresses,
-    FabricSettings,
-    Ports,
-    RedundancyLink,
-    SiteSettings,
-)
-from anabranch.tree.model import Node, Role
+from anabranch.site.agent import Reporting
+from anabranch.site.rules import TreeRules
+from anabranch.site.settings import DEFAULT_NODES
+from anabranch.tree import placement, policies
+from anabranch.tree.metrics import THRESHOLDS, Threshold, Weighting
+from anabranch.tree.model import Role
+from anabranch.tree.policies import Marks
+from anabranch.tree.trouble import Sensitivity
 
 CONFIG_NAME = "anabranch.yaml"
 ROOT_RUN = Path("/run/anabranch")
 """Where root's sites have their run directories and locks."""
-_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "RUN")
-_MAX_SOCKET_PATH = 107
+_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "JOIN_TOKEN", "RUN")
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -66,6 +63,14 @@ def _check_span(text: str) -> str:
     return text
 
 
+def check_address(text: str, such_as: str) -> str:
+    """Return ``text`` if it is an address and a port; raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"listen is ADDRESS:PORT, such as {such_as}")
+    return text
+
+
 PortRange = Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$"), AfterValidator(_check_span)]
 
 
@@ -74,11 +79,20 @@ class _Part(BaseModel):
 
 
 class NodeConfig(_Part):
-    """A node of the tree."""
+    """A node of the tree; one that is ``idle`` is not started with the site."""
 
     name: str
     role: Role
     parent: str | None = None
+    rate_mbit: float = 100.0
+    idle: bool = False
+    capacity: Annotated[int, Field(ge=1)] | None = None
+
+
+class LinkConfig(_Part):
+    """A link that could be part of the tree."""
+
+    between: tuple[str, str]
     rate_mbit: float = 100.0
 
 
@@ -142,6 +156,7 @@ class AddressesConfig(_Part):
     overlay: IPv4Network = IPv4Network("10.98.0.0/24")
     access: IPv4Network = IPv4Network("10.97.0.0/24")
     groups: IPv4Network = IPv4Network("239.192.0.0/16")
+    tunnels: IPv4Network = IPv4Network("10.96.0.0/24")
 
 
 class RedundancyConfig(_Part):
@@ -158,6 +173,64 @@ class FabricConfig(_Part):
     bfd_ms: Annotated[int, Field(ge=0, le=10_000)] = 0
     controllers: Annotated[int, Field(ge=0, le=2)] = 0
     dhcp: bool = False
+
+
+class ThresholdConfig(_Part):
+    """From where on a figure is bad."""
+
+    warning: float
+    danger: float
+
+
+class TreeConfig(_Part):
+    """How the tree looks after itself; see docs/tree.md."""
+
+    act: bool = True
+    interval_s: Annotated[float, Field(ge=0.2, le=60)] = 2.0
+    weight: Weighting = Weighting.VIEWERS
+    policy: str = policies.DEFAULT
+    thresholds: dict[str, ThresholdConfig] = {
+        name: ThresholdConfig(warning=each.warning, danger=each.danger)
+        for name, each in THRESHOLDS.items()
+    }
+    sensitivity: Sensitivity = Sensitivity()
+    marks: Marks = Marks()
+    fan_out: dict[Literal["root", "relay"], Annotated[int, Field(ge=1)]] = {}
+    pause_s: Annotated[float, Field(ge=0)] = TreeRules().pause_s
+
+    @property
+    def rules(self) -> TreeRules:
+        """What this means. Raises UsageError if values do not fit together."""
+        given = {
+            name: Threshold(each.warning, each.danger) for name, each in self.thresholds.items()
+        }
+        return TreeRules(
+            self.act,
+            Reporting(self.interval_s, self.weight, {**THRESHOLDS, **given}),
+            self.sensitivity,
+            self.policy,
+            self.marks,
+            {Role(role): most for role, most in self.fan_out.items()},
+            self.pause_s,
+        )
+
+
+class PlacementConfig(_Part):
+    """Where viewers are sent."""
+
+    policy: str = placement.DEFAULT
+    prefixes: dict[IPv4Network | IPv6Network, tuple[str, ...]] = {}
+
+
+class RemoteConfig(_Part):
+    """Nodes on other machines; without ``listen`` none are let in."""
+
+    listen: str | None = None
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str | None) -> str | None:
+        return value and check_address(value, "0.0.0.0:7443")
 
 
 class TlsConfig(_Part):
@@ -192,14 +265,15 @@ class Config(BaseSettings):
     database: str | None = None
     test_channels: Annotated[int, Field(ge=0, le=16)] = 2
     keyframe_on_join: bool = True
-    nodes: tuple[NodeConfig, ...] = tuple(
-        NodeConfig(name=n.name, role=n.role, parent=n.parent, rate_mbit=n.rate_mbit)
-        for n in DEFAULT_NODES
-    )
+    nodes: tuple[NodeConfig, ...] = tuple(NodeConfig(**asdict(node)) for node in DEFAULT_NODES)
+    links: tuple[LinkConfig, ...] = ()
     addresses: AddressesConfig = AddressesConfig()
     ports: PortsConfig = PortsConfig()
     fabric: FabricConfig = FabricConfig()
+    tree: TreeConfig = TreeConfig()
+    placement: PlacementConfig = PlacementConfig()
     video: VideoConfig = VideoConfig()
+    remote: RemoteConfig = RemoteConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 
@@ -214,10 +288,7 @@ class Config(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError("listen is ADDRESS:PORT, such as 0.0.0.0:8080")
-        return value
+        return check_address(value, "0.0.0.0:8080")
 
     @field_validator("database")
     @classmethod
@@ -279,7 +350,7 @@ class Config(BaseSettings):
             return self.run_dir.expanduser().resolve()
         if os.geteuid() == 0:
             return ROOT_RUN / self.site
-        base = os.environ.get("XDG_RUNTIME_DIR") or _own_tmp()
+        base = os.environ.get("XDG_RUNTIME_DIR") or own_tmp()
         return Path(base) / "anabranch" / self.site
 
     @property
@@ -323,7 +394,8 @@ class _WithoutFile(Config):
         return init_settings, env_settings
 
 
-def _own_tmp() -> Path:
+def own_tmp() -> Path:
+    """Return where a user without a runtime directory has his run directories."""
     return Path(f"/tmp/anabranch-{os.geteuid()}")  # noqa: S108
 
 
@@ -412,107 +484,3 @@ def _check_mapping(file: Path | None) -> None:
     content = yaml.safe_load(file.read_text()) if file is not None else None
     if not isinstance(content, dict | None) or not all(isinstance(k, str) for k in content or ()):
         raise ValueError(f"{file} is not of the form NAME: VALUE")
-
-
-def check_run_dir(config: Config, *, make: bool = False) -> None:
-    """See that no other user has a hand in the run directory; it need not be there.
-
-    Args:
-        config: names the run directory.
-        make: make the directory of ours in /tmp, if the run directory is in that.
-
-    Raises:
-        UsageError: it is another user's, or others may write to it.
-    """
-    places = [config.run]
-    if _own_tmp() in config.run.parents:
-        places.insert(0, _own_tmp())
-        if make:
-            try:
-                _own_tmp().mkdir(mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"cannot make {_own_tmp()}: {error.strerror}") from error
-    for path in places:
-        try:
-            status = path.lstat()
-        except OSError:
-            continue  # not there; or it cannot be had, which making it will tell
-        if status.st_uid != os.geteuid():
-            remedy = "use sudo" if status.st_uid == 0 else "set run_dir"
-            raise UsageError(f"{path} belongs to another user: {remedy}")
-        if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:
-            raise UsageError(
-                f"{path} must be a directory that nobody else may write to:"
-                f" chmod go-w {path}, or set run_dir"
-            )
-    if (
-        make
-        and config.run.is_dir()
-        and any(config.run.iterdir())
-        and not any(Journal(config.run).entries())
-    ):
-        # It is removed when the site ends: so it must have been made by one.
-        raise UsageError(
-            f"{config.run} is not empty, and no site's: set run_dir to a new directory"
-        )
-
-
-def _check_socket_paths(config: Config) -> None:
-    paths = [config.run / "channels" / "1000" / "feed.sock"]
-    if config.switches:
-        paths += [config.run / node.name / "ovs" / "overlay.controller" for node in config.nodes]
-    longest = max(len(os.fsencode(path)) for path in paths)
-    if longest > _MAX_SOCKET_PATH:
-        raise UsageError(
-            f"the run directory {config.run} is {longest - _MAX_SOCKET_PATH} bytes too long for"
-            " the sockets in it: set run_dir to a shorter one"
-        )
-
-
-def site_settings(config: Config) -> SiteSettings:
-    """Turn the configuration into a site's settings.
-
-    Raises:
-        UsageError: values do not fit together.
-    """
-    public = config.public_addresses()
-    for address in public:
-        try:
-            IPv4Address(address)
-        except ValueError as error:
-            raise UsageError(f"public_address: {address} is not an IPv4 address") from error
-    _check_socket_paths(config)
-    ports = config.ports
-    return SiteSettings(
-        name=config.site,
-        run_id=new_id(),
-        run_dir=config.run,
-        database_url=config.database or f"sqlite+aiosqlite:///{config.state / 'store.db'}",
-        switches=config.switches,
-        nodes=tuple(
-            Node(node.name, node.role, node.parent, node.rate_mbit) for node in config.nodes
-        ),
-        addresses=Addresses(
-            config.addresses.overlay, config.addresses.access, config.addresses.groups
-        ),
-        ports=Ports(
-            media=span(ports.media),
-            inlets=span(ports.inlets),
-            rtmp=ports.rtmp,
-            srt=span(ports.srt),
-            rtp=span(ports.rtp),
-        ),
-        fabric=FabricSettings(
-            redundancy=tuple(
-                RedundancyLink(*link.between, link.rate_mbit) for link in config.fabric.redundancy
-            ),
-            bfd_ms=config.fabric.bfd_ms,
-            controllers=config.fabric.controllers,
-            dhcp=config.fabric.dhcp,
-        ),
-        format=config.video.form,
-        ladder=config.video.renditions,
-        public_addresses=public,
-        test_channels=config.test_channels,
-        keyframe_on_join=config.keyframe_on_join,
-    )

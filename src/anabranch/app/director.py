@@ -10,8 +10,9 @@ from typing import Any
 
 import structlog
 
-from anabranch.app.config import Config, check_run_dir, site_settings
+from anabranch.app.config import Config
 from anabranch.app.serving import listen, operator_token, raise_file_limit, serve
+from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks

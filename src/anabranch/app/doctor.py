@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import psutil
 
-from anabranch.app.config import Config, site_settings
+from anabranch.app.config import Config
+from anabranch.app.settings import site_settings
 from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.host.journal import Journal, holder
 from anabranch.host.network import local_addresses, outward_address
@@ -31,11 +32,15 @@ _PROGRAMS = (
     ("ovsdb-tool", "openvswitch-common", "fails", "no switches"),
     ("dnsmasq", "dnsmasq-base", "lacks", "no addresses for virtual machines (fabric.dhcp)"),
     ("nft", "nftables", "fails", "leaves cannot be reached from other computers"),
+    ("wg", "wireguard-tools", "lacks", "no nodes on other machines"),
+    ("wireguard-go", "wireguard-go", "lacks", "no nodes on other machines, with this kernel"),
     ("ethtool", "ethtool", "fails", "packets would leave with wrong checksums"),
     ("nsenter", "util-linux", "fails", "no namespaces"),
     ("nginx", "nginx-light", "lacks", "no RTMP publishers"),
 )
-_ROOT_ONLY = {"ovs-vswitchd", "ovsdb-tool", "dnsmasq", "nft", "ethtool", "nsenter"}
+_ROOT_ONLY = {
+    *("ovs-vswitchd", "ovsdb-tool", "dnsmasq", "nft", "wg", "wireguard-go", "ethtool", "nsenter")
+}
 _ELEMENTS = (
     "x264enc",
     "opusenc",

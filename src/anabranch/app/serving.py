@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from anabranch.core.errors import ConflictError, UsageError
+from anabranch.core.files import write_private
 
 
 def raise_file_limit() -> None:
@@ -116,9 +117,7 @@ def operator_token(path: Path) -> str:
             return kept
         token = secrets.token_urlsafe(32)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(token + "\n")
+        write_private(path, f"{token}\n".encode())
     except (OSError, UnicodeError) as error:
         raise UsageError(f"the operator's token cannot be kept in {path}: {error}") from error
     return token

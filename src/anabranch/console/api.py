@@ -9,12 +9,22 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 import anabranch
-from anabranch.console import fabric_api, models, pages, problems, whep
+from anabranch.console import (
+    fabric_api,
+    models,
+    nodes_api,
+    pages,
+    problems,
+    statistics_api,
+    whep,
+)
 from anabranch.console.fabric_proxy import make_proxy
+from anabranch.console.invitations import make_invitations
 from anabranch.console.limits import LimitBody
 from anabranch.console.metrics import render_metrics
 from anabranch.console.operator_token import operators_only
-from anabranch.site.control import SeparateControl
+from anabranch.site.control import InsideControl
+from anabranch.site.separate import SeparateControl
 from anabranch.site.site import Site
 
 
@@ -40,18 +50,21 @@ def make_app(site: Site, *, token: str) -> FastAPI:
     )
     app.state.site = site
     control = site.underlay.control
-    elsewhere = None
+    elsewhere = wishes = None
     if isinstance(control, SeparateControl):
         app.state.fabric = control.announcements
         elsewhere = make_proxy(control)
-    elif control is not None:
-        app.state.fabric = control.fabric
+    elif isinstance(control, InsideControl):
+        app.state.fabric, wishes = control.fabric, control.wishes
     problems.install(app)
     app.add_middleware(LimitBody, limit=128 * 1024)
     app.add_middleware(whep.OpenToOthers)
     app.include_router(_public())
     app.include_router(_operator(token))
-    app.include_router(fabric_api.make_router(token, elsewhere=elsewhere))
+    app.include_router(fabric_api.make_router(token, wishes=wishes, elsewhere=elsewhere))
+    app.include_router(nodes_api.make_router(token))
+    app.include_router(make_invitations(token))
+    app.include_router(statistics_api.make_router(token))
     app.include_router(whep.router)
     app.include_router(_metrics())
     pages.install(app)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from anabranch.console.fabric_metrics import fabric_metrics
+from anabranch.console.statistics_api import tree_metrics
 from anabranch.site.site import Site
 
 
@@ -24,6 +25,8 @@ class _Collected:
 async def render_metrics(site: Site) -> Response:
     """Return the present figures of a site."""
     metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
+    metrics += await _nodes(site)
+    metrics += tree_metrics(site)
     metrics += _process(site)
     control = site.underlay.control
     if control is not None and control.fabric is not None:
@@ -67,6 +70,24 @@ def _leaves(site: Site) -> Iterator[Metric]:
     for name, report in site.children().items():
         restarts.add_metric([name], report["restarts"])
     yield restarts
+
+
+async def _nodes(site: Site) -> list[Metric]:
+    up = GaugeMetricFamily(
+        "anabranch_node_up", "1 if the node is up, 0 if it is dead", labels=["node", "role"]
+    )
+    draining = GaugeMetricFamily(
+        "anabranch_node_draining", "1 if the leaf takes nobody new", labels=["node"]
+    )
+    idle = GaugeMetricFamily("anabranch_nodes_idle", "Nodes in the pool")
+    report = await site.nodes.report()
+    for node in report:
+        if node["state"] not in {"idle", "starting"}:
+            up.add_metric([node["name"], node["role"]], float(node["state"] != "down"))
+        if node["role"] == "leaf":
+            draining.add_metric([node["name"]], float(node["state"] == "draining"))
+    idle.add_metric([], sum(node["state"] == "idle" for node in report))
+    return [up, draining, idle]
 
 
 async def _ports(site: Site) -> list[Metric]:

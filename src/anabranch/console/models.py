@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from anabranch.console.nodes_models import NodeOut
+
 
 class RenditionOut(BaseModel):
     """One encoding of a channel."""
@@ -54,17 +56,6 @@ class ChannelDetailOut(ChannelOut):
     once: bool
     key: str | None = Field(description="the publisher's secret, where its protocol has one")
     publish: dict[str, str] = Field(description="what to enter at the producer's side, by name")
-
-
-class NodeOut(BaseModel):
-    """A node of the tree."""
-
-    name: str
-    role: str
-    parent: str | None
-    connected: bool
-    viewers: int | None
-    address: str | None
 
 
 class SiteOut(BaseModel):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from anabranch.console.hints import bandwidth_of, device_of
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import MAX_SDP
 from anabranch.site.site import Site
@@ -83,7 +84,14 @@ async def watch(
     except UnicodeDecodeError as error:
         raise OfferError("the offer is not UTF-8 text") from error
     client = request.client.host if request.client is not None else ""
-    seat, answer = await _site(request).watch(channel, rendition, offer, client=client)
+    seat, answer = await _site(request).watch(
+        channel,
+        rendition,
+        offer,
+        client=client,
+        device=device_of(request.headers),
+        bandwidth_kbps=bandwidth_of(request.headers),
+    )
     headers = {
         "Location": f"/whep/{channel}/{seat.id}",
         "ETag": f'"{seat.id[:8]}"',

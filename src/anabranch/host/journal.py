@@ -17,6 +17,7 @@ from typing import Literal, TextIO
 import structlog
 
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
+from anabranch.core.files import write_private
 from anabranch.host import network
 from anabranch.host.process import end_marked
 
@@ -51,6 +52,12 @@ class Journal:
             file.write(json.dumps(asdict(Entry(kind, name))) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def forget(self, kind: Kind, name: str) -> None:
+        """Strike an entry out, once the thing is removed."""
+        gone = Entry(kind, name)
+        lines = [json.dumps(asdict(entry)) + "\n" for entry in self.entries() if entry != gone]
+        write_private(self._path, "".join(lines).encode())
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, oldest first; a half-written last line is passed over."""

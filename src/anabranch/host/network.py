@@ -23,6 +23,9 @@ from anabranch.host.process import run_command
 
 _NETNS = Path("/run/netns")
 _HEARD = "anabranch_heard"
+_GUARD = "anabranch_guard"
+VXLAN_PORT = 4789
+"""RFC 7348, section 8."""
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -55,15 +58,10 @@ def make_namespace(name: str) -> None:
         netns.create(name)
     except OSError as error:
         raise NetworkError(f"cannot make the namespace {name}: {error.strerror}") from error
-    netns.pushns(name)
-    try:
+    with _entered(name), suppress(OSError):  # a kernel without IPv6
         # The kernel's own neighbour discovery would put packets on links where nothing flows.
         for scope in ("all", "default"):
             Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
-    except OSError:
-        pass  # a kernel without IPv6
-    finally:
-        netns.popns()
     with _inside(name) as inside:
         inside.link("set", index=1, state="up")
 
@@ -91,7 +89,7 @@ def remove_namespace(name: str) -> None:
 def make_link(one: Port, other: Port) -> None:
     """Make a veth pair with an end at each port, addressed, shaped and up."""
     arguments: dict[str, object] = {"kind": "veth", **_end(one), "peer": _end(other)}
-    descriptors = [v for v in _descriptors(arguments) if isinstance(v, int)]
+    descriptors = list(_descriptors(arguments))
     try:
         with closing(IPRoute()) as host:
             host.link("add", **arguments)
@@ -104,6 +102,134 @@ def make_link(one: Port, other: Port) -> None:
         _bring_up(port)
 
 
+def make_vxlan(
+    port: Port, *, underlay: str | None, local: IPv4Address, remote: IPv4Address, key: int, mtu: int
+) -> None:
+    """Make one end of a VXLAN link (RFC 7348) between two machines, shaped and up.
+
+    The device is at ``port``; what it carries goes by the namespace ``underlay``, for as long as
+    it lives. It does not depend on the device there: that may go and come again.
+
+    Args:
+        port: where it is plugged in; its address is not set.
+        underlay: the namespace that has the address ``local``; None: this machine's own.
+        local, remote: outer addresses of this and the far end.
+        key: VXLAN network identifier (24 bits), the same at both ends.
+        mtu: of what is carried; the outer packets may be fragmented on their way.
+
+    Raises:
+        NetworkError: the kernel refused it, or has no VXLAN.
+    """
+    end = _end(port)
+    try:
+        with _inside(underlay) as inside:
+            inside.link(
+                "add",
+                kind="vxlan",
+                **end,
+                mtu=mtu,
+                vxlan_id=key,
+                vxlan_local=str(local),
+                vxlan_group=str(remote),
+                vxlan_port=VXLAN_PORT,
+                vxlan_learning=0,
+            )
+    finally:
+        for descriptor in _descriptors(end):
+            os.close(descriptor)
+    _bring_up(port)
+
+
+def has_device(device: str, namespace: str | None = None) -> bool:
+    """Say whether there is a device; in this machine's own namespace unless another is named."""
+    with _inside(namespace) as inside:
+        return bool(inside.link_lookup(ifname=device))
+
+
+def place_device(
+    device: str, namespace: str, address: IPv4Interface, *, mtu: int, forward: bool = False
+) -> None:
+    """Move a device of this machine's own namespace into another; have it addressed and up there.
+
+    Args:
+        forward: pass on what comes in by it and is for somebody else.
+
+    Raises:
+        NetworkError: there is no such device or namespace, or the kernel refused it.
+    """
+    with _inside(None) as outside, _open_namespace(namespace) as descriptor:
+        found = outside.link_lookup(ifname=device)
+        if not found:
+            raise NetworkError(f"there is no device {device}")
+        outside.link("set", index=found[0], net_ns_fd=descriptor)
+    with _inside(namespace) as inside:
+        index = inside.link_lookup(ifname=device)[0]
+        inside.link("set", index=index, mtu=mtu, state="up")
+        inside.addr(
+            "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
+        )
+    if forward:
+        with _entered(namespace):
+            Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text("1")
+
+
+def socket_inside(namespace: str) -> socket.socket:
+    """Return a TCP socket of a namespace, not yet bound or connected; it does not block.
+
+    Raises:
+        NetworkError: there is no such namespace.
+    """
+    with _entered(namespace):
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made.setblocking(False)
+    return made
+
+
+def guard_tunnel(
+    namespace: str, device: str, *, tcp_port: int, from_address: IPv4Address | None
+) -> None:
+    """Let only a site's own traffic in by the tunnel of a namespace: VXLAN, one TCP port, answers.
+
+    Args:
+        device: the tunnel's.
+        tcp_port: where this end listens.
+        from_address: who may connect to it; None: whoever is at the far ends.
+    """
+    who = "" if from_address is None else f"ip saddr {from_address} "
+    _run("nft", "-f", "-", namespace=namespace, stdin=f"""
+table ip {_GUARD}
+delete table ip {_GUARD}
+table ip {_GUARD} {{
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname != "{device}" udp dport {VXLAN_PORT} drop
+    iifname != "{device}" accept
+    ct state established accept
+    udp dport {VXLAN_PORT} accept
+    {who}tcp dport {tcp_port} accept
+    icmp type echo-request accept
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority 0; policy drop;
+    iifname "{device}" oifname "{device}" udp dport {VXLAN_PORT} accept
+  }}
+}}
+""")  # fmt: skip
+
+
+@contextmanager
+def _open_namespace(namespace: str) -> Iterator[int]:
+    try:
+        descriptor = os.open(_NETNS / namespace, os.O_RDONLY)
+    except OSError as error:
+        raise NetworkError(f"there is no namespace {namespace}: {error.strerror}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _end(port: Port) -> dict[str, object]:
     end: dict[str, object] = {"ifname": port.device}
     if port.mac is not None:
@@ -113,9 +239,9 @@ def _end(port: Port) -> dict[str, object]:
     return end
 
 
-def _descriptors(arguments: Mapping[str, object]) -> Iterator[object]:
+def _descriptors(arguments: Mapping[str, object]) -> Iterator[int]:
     for key, value in arguments.items():
-        if key == "net_ns_fd":
+        if key == "net_ns_fd" and isinstance(value, int):
             yield value
         elif isinstance(value, dict):
             yield from _descriptors(value)
@@ -182,12 +308,14 @@ def set_address(
     _run("ethtool", "-K", device, "tx", "off", namespace=namespace)  # see _bring_up
 
 
-def remove_link(device: str) -> None:
-    """Remove a link of the host's namespace; absent is fine."""
-    with closing(IPRoute()) as host:
-        for index in host.link_lookup(ifname=device):
+def remove_link(device: str, namespace: str | None = None) -> None:
+    """Remove a link that has an end in a namespace (None: the host's own); absent is fine."""
+    if namespace is not None and not (_NETNS / namespace).exists():
+        return
+    with _inside(namespace) as inside:
+        for index in inside.link_lookup(ifname=device):
             with suppress(NetlinkError):
-                host.link("del", index=index)
+                inside.link("del", index=index)
 
 
 def forward_ports(table: str, forwards: Mapping[IPv4Address, tuple[int, int]]) -> None:
@@ -301,13 +429,7 @@ def _inside(namespace: str | None) -> Iterator[IPRoute]:
     # Not pyroute2's NetNS: it forks a helper, which shares our signal wake-up descriptor, so that
     # the SIGTERM which ends the helper would end the director. This thread steps inside instead,
     # just to open the socket, which stays there.
-    if namespace is not None:
-        netns.pushns(namespace)
-        try:
-            handle = IPRoute()
-        finally:
-            netns.popns()
-    else:
+    with _entered(namespace):
         handle = IPRoute()
     try:
         yield handle
@@ -315,6 +437,26 @@ def _inside(namespace: str | None) -> Iterator[IPRoute]:
         raise NetworkError(f"in namespace {namespace or 'host'}: {error}") from error
     finally:
         handle.close()
+
+
+@contextmanager
+def _entered(namespace: str | None) -> Iterator[None]:
+    """Have this thread be in a namespace for a moment: the sockets that it makes stay there."""
+    if namespace is None:
+        yield
+        return
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        try:
+            netns.setns(namespace, flags=0)  # without O_CREAT: one that is gone is not made anew
+        except OSError as error:
+            raise NetworkError(f"there is no namespace {namespace}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            netns.setns(own)
+    finally:
+        os.close(own)
 
 
 def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> list[str]:

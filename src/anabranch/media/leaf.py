@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+from anabranch.host.process import Child
 
 
 class LeafError(AnabranchError):
@@ -59,6 +60,7 @@ class ViewerStatistics:
     """
 
     bytes_sent: int
+    packets_sent: int
     packets_lost: int
     nacks: int
     jitter_ms: float | None
@@ -74,6 +76,10 @@ class LeafServer(Protocol):
     name: str
     on_viewing: Callable[[str, ViewingState], None]
     on_inlets: Callable[[], None]
+
+    @property
+    def child(self) -> Child | None:
+        """Its process, if it is this process's child."""
 
     @property
     def ready(self) -> bool:

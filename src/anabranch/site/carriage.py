@@ -15,7 +15,8 @@ from anabranch.fabric.intents import Egress, Flow, Intents
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
 from anabranch.media.leaf import Inlet
-from anabranch.site.plan import HOST_PORT, SitePlan
+from anabranch.site.layout import HOST_PORT
+from anabranch.site.plan import SitePlan
 
 STREAM_PORT = 5004
 AUDIO = "audio"
@@ -109,7 +110,7 @@ def intents_of(plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId
                     ipv4_dst=groups[stream],
                     udp_dst=STREAM_PORT,
                 ),
-                PortRef(plan.tree.root.name, HOST_PORT),
+                PortRef(plan.root.name, HOST_PORT),
                 frozenset(egress),
             )
             for stream, egress in sorted(ports.items())

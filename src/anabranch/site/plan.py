@@ -1,27 +1,38 @@
-"""The plan of a site on one machine: every name, address and port, before any is made.
+"""The plan of a site on one machine: every name, address and number, before anything is made.
 
-Pure: the same settings give the same plan, so a restarted director finds what it left.
+Pure: the same settings give the same plan, so a restarted director finds what it left. What a node
+is given is its own for the life of the site, whether it is up or in the pool.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from anabranch.core.errors import UsageError
-from anabranch.fabric.model import Link, LinkInfo, PortRef
+from anabranch.fabric.model import PortRef
 from anabranch.host.journal import TABLE_PREFIX
 from anabranch.host.network import Port
+from anabranch.site.guests import Guest, guest_address, hub_address
+from anabranch.site.layout import (
+    FIRST_NODE_PORT,
+    HOST_PORT,
+    MAX_NODES,
+    Cable,
+    CableEnd,
+    Layout,
+    check_redundancy,
+    first_tree,
+    lay_out,
+)
 from anabranch.site.settings import RedundancyLink, SiteSettings
-from anabranch.tree.model import Role, Tree
+from anabranch.tree.model import Role
+from anabranch.tree.planning import Plan
 
 BRIDGE = "overlay"
 HOST_DEVICE = "host0"
 ACCESS_DEVICE = "access0"
-HOST_PORT = 1
-UP_PORT = 2
-_FIRST_CHILD_PORT = 10
-_FIRST_RESERVE_PORT = 1000
+SWITCH_DEVICE = "sw-host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +40,28 @@ class NodePlan:
     """One node: a namespace with a switch, and a host behind port 1 of the switch.
 
     Attributes:
+        index: its place among the site's nodes, 0 for the root.
         dpid: OpenFlow datapath identifier.
         host: the host's end of the link to its switch.
-        ports: OpenFlow port number of each device of the switch.
-        child_ports: port number towards each child.
         access: the leaf's end of its access link, or None.
         gateway: this machine's end of the access link, or None.
         media_ports: first and last UDP port of the leaf's viewers.
+        capacity: viewers of a leaf at most; None: as many as come.
+        tunnel: where a guest's tunnel ends; None: the node is on this machine.
     """
 
     name: str
     role: Role
+    index: int
     namespace: str
     dpid: int
     host: Port
     switch_end: Port
-    ports: Mapping[str, int]
-    child_ports: Mapping[str, int]
     access: Port | None = None
     gateway: Port | None = None
     media_ports: tuple[int, int] = (0, 0)
+    capacity: int | None = None
+    tunnel: IPv4Address | None = None
 
     @property
     def overlay_address(self) -> IPv4Address:
@@ -56,144 +69,147 @@ class NodePlan:
         return self.host.address.ip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SitePlan:
-    """All nodes, root first, and the veth pairs that join them.
+    """All nodes, root first, and the tree with which the site starts.
 
-    ``fabric_links`` are the same pairs as the fabric knows them, each in both directions.
+    Attributes:
+        tree: the site's first; idle nodes are pruned from it.
+        table: the nft table of the site.
+        hub: namespace where the tunnels to other machines end, at the address ``hub_address``.
     """
 
-    tree: Tree
-    nodes: Mapping[str, NodePlan]
-    links: tuple[tuple[Port, Port], ...]
-    fabric_links: Mapping[Link, LinkInfo]
+    nodes: dict[str, NodePlan]
+    tree: Plan
+    redundancy: tuple[RedundancyLink, ...]
     table: str
+    hub: str
+    hub_address: IPv4Address
+
+    def admit(self, node: NodePlan) -> None:
+        """Have a guest among the nodes, in place of an earlier one of its name."""
+        self.nodes[node.name] = node
+
+    def dismiss(self, name: str) -> None:
+        """Have a guest among the nodes no longer."""
+        del self.nodes[name]
+
+    @property
+    def root(self) -> NodePlan:
+        return self.nodes[self.tree.description.root]
 
     @property
     def edge(self) -> frozenset[PortRef]:
-        """The ports behind which hosts are."""
+        """The ports behind which hosts are, or will be."""
         return frozenset(PortRef(name, HOST_PORT) for name in self.nodes)
 
     @property
     def dhcp_port(self) -> PortRef:
         """The one port behind which the overlay's DHCP server may be."""
-        return PortRef(self.tree.root.name, HOST_PORT)
-
-    @property
-    def link_devices(self) -> Mapping[str, tuple[str, ...]]:
-        """By node, the devices that lead to other switches."""
-        return {
-            node.name: tuple(device for device, port in node.ports.items() if port != HOST_PORT)
-            for node in self.nodes.values()
-        }
+        return PortRef(self.root.name, HOST_PORT)
 
     @property
     def leaves(self) -> tuple[NodePlan, ...]:
         return tuple(node for node in self.nodes.values() if node.role is Role.LEAF)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What is there at the start."""
+        candidates = self.tree.description.nodes
+        return self.lay_out(self.tree, frozenset(n.name for n in candidates if n.available))
+
+    def lay_out(self, tree: Plan, up: frozenset[str]) -> Layout:
+        """Return the layout for a tree and the nodes that are up."""
+        indices = {node.name: node.index for node in self.nodes.values()}
+        return lay_out(tree, up, indices, self.redundancy)
+
+    def port_towards(self, node: str) -> int:
+        """Return the port by which any switch reaches its neighbour ``node``."""
+        return FIRST_NODE_PORT + self.nodes[node].index
+
+    def ends_of(self, cable: Cable) -> tuple[Port, Port]:
+        """Return a cable as the veth pair that it is."""
+        return self._port(cable, cable.one), self._port(cable, cable.other)
+
+    def _port(self, cable: Cable, end: CableEnd) -> Port:
+        return Port(end.device, self.nodes[end.node].namespace, rate_mbit=cable.rate_mbit)
 
 
 def make_plan(settings: SiteSettings) -> SitePlan:
     """Compute the plan.
 
     Raises:
-        TreeError: the nodes are no tree.
+        TreeError: the nodes that are not idle cannot be joined to a tree.
         UsageError: an address or port range is too small for the nodes, or a redundancy link does
             not join two of them.
     """
-    tree = Tree(settings.nodes)
-    reserves = _reserve_ports(tree, settings.fabric.redundancy)
-    names = [node.name for node in tree]
+    given = sorted(settings.nodes, key=lambda node: node.role is not Role.ROOT)
+    names = [node.name for node in given]
+    check_redundancy(settings.fabric.redundancy, names)
+    tree = first_tree(settings)
+    leaves = [node for node in given if node.role is Role.LEAF]
     overlay, access = settings.addresses.overlay, settings.addresses.access
     if overlay.num_addresses - 2 < len(names):
         raise UsageError(f"the overlay {overlay} has no room for {len(names)} nodes")
     if settings.fabric.dhcp and overlay.num_addresses // 2 - 1 < len(names):
         raise UsageError(f"the lower half of the overlay {overlay} has no room for the nodes")
-    if access.num_addresses // 4 < len(tree.leaves):
-        raise UsageError(f"the access network {access} has no room for {len(tree.leaves)} leaves")
-    nodes: dict[str, NodePlan] = {}
-    links: list[tuple[Port, Port]] = []
-    fabric_links: dict[Link, LinkInfo] = {}
-    shares = share_ports(settings.ports.media, len(tree.leaves))
+    if access.num_addresses // 4 < len(leaves):
+        raise UsageError(f"the access network {access} has no room for {len(leaves)} leaves")
+    if len(names) > MAX_NODES:
+        raise UsageError(f"a site on one machine has at most {MAX_NODES} nodes")
+    shares = share_ports(settings.ports.media, len(leaves))
     subnets = access.subnets(new_prefix=30)
-    # Two sites on one machine differ in the tag of their devices and MAC addresses.
-    tag = zlib.crc32(settings.name.encode()) & 0xFFFF
-    for index, node in enumerate(tree):
-        namespace = namespace_of(settings.name, node.name)
-        child_ports = {
-            child: _FIRST_CHILD_PORT + n for n, child in enumerate(tree.children(node.name))
-        }
-        ports = {"sw-host": HOST_PORT}
-        if node.parent is not None:
-            ports["up0"] = UP_PORT
-        ports |= {f"down{port - _FIRST_CHILD_PORT}": port for port in child_ports.values()}
-        ports |= {_reserve_device(port): port for port in reserves[node.name]}
-        leaf = node.role is Role.LEAF
-        leaf_link = _access_link(namespace, index, tag, next(subnets)) if leaf else (None, None)
-        nodes[node.name] = NodePlan(
-            name=node.name,
-            role=node.role,
-            namespace=namespace,
-            dpid=0xAB << 40 | tag << 16 | index + 1,
-            host=Port(
-                HOST_DEVICE,
-                namespace,
-                mac=_mac(tag, index),
-                address=IPv4Interface(f"{overlay[index + 1]}/{overlay.prefixlen}"),
-            ),
-            switch_end=Port("sw-host", namespace),
-            ports=ports,
-            child_ports=child_ports,
-            access=leaf_link[0],
-            gateway=leaf_link[1],
-            media_ports=shares.pop(0) if leaf else (0, 0),
-        )
-        if node.parent is not None:
-            parent = nodes[node.parent]
-            device = f"down{parent.child_ports[node.name] - _FIRST_CHILD_PORT}"
-            links.append(
-                (
-                    Port(device, parent.namespace, rate_mbit=node.rate_mbit),
-                    Port("up0", namespace, rate_mbit=node.rate_mbit),
-                )
-            )
-            link = Link(
-                PortRef(node.parent, parent.child_ports[node.name]), PortRef(node.name, UP_PORT)
-            )
-            info = LinkInfo(capacity_mbit=node.rate_mbit)
-            fabric_links |= {link: info, link.reverse: info}
-    for number, reserve in enumerate(settings.fabric.redundancy, _FIRST_RESERVE_PORT):
-        one, other = nodes[reserve.one], nodes[reserve.other]
-        device = _reserve_device(number)
-        links.append(
-            (
-                Port(device, one.namespace, rate_mbit=reserve.rate_mbit),
-                Port(device, other.namespace, rate_mbit=reserve.rate_mbit),
-            )
-        )
-        link = Link(PortRef(one.name, number), PortRef(other.name, number))
-        info = LinkInfo(capacity_mbit=reserve.rate_mbit, redundant=True)
-        fabric_links |= {link: info, link.reverse: info}
+    tag = tag_of(settings.name)
+    nodes: dict[str, NodePlan] = {}
+    for index, node in enumerate(given):
+        made = _node_plan(settings, node.name, node.role, index, node.capacity)
+        if node.role is Role.LEAF:
+            inner, outer = _access_link(made.namespace, index, tag, next(subnets))
+            made = replace(made, access=inner, gateway=outer, media_ports=shares.pop(0))
+        nodes[node.name] = made
     table = TABLE_PREFIX + settings.name.replace("-", "_")
-    return SitePlan(tree, nodes, tuple(links), fabric_links, table)
+    hub = hub_address(settings.addresses.tunnels).ip
+    # No node can be called that: names have no dot.
+    namespace = namespace_of(settings.name, ".hub")
+    return SitePlan(nodes, tree, tuple(settings.fabric.redundancy), table, namespace, hub)
 
 
-def _reserve_ports(tree: Tree, redundancy: Sequence[RedundancyLink]) -> dict[str, list[int]]:
-    """Return the port numbers of every node's redundancy links: one number for both ends."""
-    ports: dict[str, list[int]] = {node.name: [] for node in tree}
-    for number, link in enumerate(redundancy, _FIRST_RESERVE_PORT):
-        for name in (link.one, link.other):
-            if name not in ports:
-                raise UsageError(f"a redundancy link ends at {name}, which is no node")
-            ports[name].append(number)
-        if link.one == link.other:
-            raise UsageError(f"a redundancy link joins {link.one} with itself")
-        if link.rate_mbit <= 0:
-            raise UsageError(f"the redundancy link {link.one}-{link.other} has no rate")
-    return ports
+def guest_plan(settings: SiteSettings, guest: Guest) -> NodePlan:
+    """Return what a node on another machine is given."""
+    made = _node_plan(settings, guest.name, guest.role, guest.index, guest.capacity)
+    return replace(made, tunnel=guest_address(settings.addresses.tunnels, guest.index).ip)
 
 
-def _reserve_device(number: int) -> str:
-    return f"reserve{number - _FIRST_RESERVE_PORT}"
+def _node_plan(
+    settings: SiteSettings, name: str, role: Role, index: int, capacity: int | None
+) -> NodePlan:
+    overlay, tag = settings.addresses.overlay, _tag(settings)
+    namespace = namespace_of(settings.name, name)
+    return NodePlan(
+        name=name,
+        role=role,
+        index=index,
+        namespace=namespace,
+        dpid=0xAB << 40 | tag << 16 | index + 1,
+        host=Port(
+            HOST_DEVICE,
+            namespace,
+            mac=_mac(tag, index),
+            address=IPv4Interface(f"{overlay[index + 1]}/{overlay.prefixlen}"),
+        ),
+        switch_end=Port(SWITCH_DEVICE, namespace),
+        capacity=capacity,
+    )
+
+
+def _tag(settings: SiteSettings) -> int:
+    """Return by what two sites on one machine differ: in their devices and MAC addresses."""
+    return zlib.crc32(settings.name.encode()) & 0xFFFF
+
+
+def tag_of(site: str) -> int:
+    """Return the 16 bits in which the devices and MAC addresses of two sites differ."""
+    return zlib.crc32(site.encode()) & 0xFFFF
 
 
 def namespace_of(site: str, node: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anabranch
 from anabranch.channels.seats import Seat
 from anabranch.host.process import Child
-from anabranch.media.janus import JanusLeaf
+from anabranch.media.leaf import LeafServer
 
 if TYPE_CHECKING:
     from anabranch.site.site import Site
@@ -17,23 +17,13 @@ if TYPE_CHECKING:
 
 async def overview(site: "Site") -> dict[str, Any]:
     """Return the whole site's state, its channels excepted."""
-    viewers = site.seats.per_leaf()
-    ready = {leaf.name: leaf.ready for leaf in site.leaves}
-    nodes = [
-        {
-            **node,
-            "connected": node["connected"] and ready.get(node["name"], True),
-            "viewers": viewers[node["name"]] if node["role"] == "leaf" else None,
-        }
-        for node in await site.underlay.nodes()
-    ]
     return {
         "name": site.settings.name,
         "version": anabranch.__version__,
         "carriage": "switches" if site.settings.switches else "direct",
         "uptime_s": time.time() - site.started,
         "pid": os.getpid(),
-        "nodes": nodes,
+        "nodes": await site.nodes.report(),
         "seats": len(site.seats),
         "children": children(site),
         "controller": site.underlay.controller,
@@ -59,12 +49,13 @@ def children(site: "Site") -> dict[str, dict[str, Any]]:
 
 
 async def seat_reports(
-    seats: Iterable[Seat], leaves: Mapping[str, JanusLeaf]
+    seats: Iterable[Seat], leaves: Mapping[str, LeafServer]
 ) -> list[dict[str, Any]]:
     """Return every seat with its viewer's figures, without its identifier."""
 
     async def report(seat: Seat) -> dict[str, Any]:
-        figures = await leaves[seat.leaf].statistics(seat.viewing)
+        leaf = leaves.get(seat.leaf)
+        figures = await leaf.statistics(seat.viewing) if leaf is not None else None
         return {
             "channel": seat.channel,
             "rendition": seat.rendition,

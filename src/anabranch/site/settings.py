@@ -6,19 +6,42 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition
-from anabranch.tree.model import Node, Role
+from anabranch.site.rules import PlacementRules, TreeRules
+from anabranch.tree.description import CandidateLink
+from anabranch.tree.model import Role
+
+
+@dataclass(frozen=True, slots=True)
+class SiteNode:
+    """A node that the site has, or may start.
+
+    Attributes:
+        parent: from which it hangs as a rule; None: the links tell from which it may hang.
+        rate_mbit: of the link to the parent, both ways.
+        idle: belongs to the pool: not started with the site.
+        capacity: viewers that a leaf takes at most; None: as many as come.
+    """
+
+    name: str
+    role: Role
+    parent: str | None = None
+    rate_mbit: float = 100.0
+    idle: bool = False
+    capacity: int | None = None
+
 
 DEFAULT_NODES = (
-    Node("root", Role.ROOT),
-    Node("relay", Role.RELAY, "root"),
-    Node("leaf1", Role.LEAF, "relay"),
-    Node("leaf2", Role.LEAF, "relay"),
+    SiteNode("root", Role.ROOT),
+    SiteNode("relay", Role.RELAY, "root"),
+    SiteNode("leaf1", Role.LEAF, "relay"),
+    SiteNode("leaf2", Role.LEAF, "relay"),
 )
 
 
 _OVERLAY = IPv4Network("10.98.0.0/24")
 _ACCESS = IPv4Network("10.97.0.0/24")
 _GROUPS = IPv4Network("239.192.0.0/16")
+_TUNNELS = IPv4Network("10.96.0.0/24")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +52,13 @@ class Addresses:
         overlay: hosts of the nodes, behind their switches.
         access: the links by which viewers reach the leaves; four addresses a leaf.
         groups: multicast range of the streams (RFC 2365: organisation-local scope).
+        tunnels: ends of the tunnels to nodes on other machines.
     """
 
     overlay: IPv4Network = _OVERLAY
     access: IPv4Network = _ACCESS
     groups: IPv4Network = _GROUPS
+    tunnels: IPv4Network = _TUNNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +105,27 @@ class FabricSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteSettings:
+    """How nodes on other machines come in.
+
+    Attributes:
+        listen: address and port: TCP for SOLEIL, and UDP of the same number for WireGuard.
+        state: directory of the site's authority and its books.
+    """
+
+    listen: tuple[str, int]
+    state: Path
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
     ``switches`` False sends the channels straight to a single leaf server: no namespaces, no
     Open vSwitch, no root needed. ``public_addresses`` are what other computers reach the
     leaves by. ``callback_port`` of 127.0.0.1 is where the RTMP server asks whether a
-    publisher is allowed.
+    publisher is allowed. ``links`` could be part of the tree, beside those to the nodes' parents.
+    ``remote`` None: there are no nodes on other machines.
     """
 
     name: str
@@ -94,7 +133,8 @@ class SiteSettings:
     run_dir: Path
     database_url: str
     switches: bool = True
-    nodes: Sequence[Node] = DEFAULT_NODES
+    nodes: Sequence[SiteNode] = DEFAULT_NODES
+    links: Sequence[CandidateLink] = ()
     addresses: Addresses = field(default_factory=Addresses)
     ports: Ports = field(default_factory=Ports)
     fabric: FabricSettings = field(default_factory=FabricSettings)
@@ -104,3 +144,6 @@ class SiteSettings:
     test_channels: int = 2
     keyframe_on_join: bool = True
     callback_port: int = 0
+    tree: TreeRules = field(default_factory=TreeRules)
+    placement: PlacementRules = field(default_factory=PlacementRules)
+    remote: RemoteSettings | None = None

@@ -7,9 +7,8 @@ computes what every leaf wants and has the carriage make that true.
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing, suppress
-from random import Random
 from typing import Any
 
 import structlog
@@ -27,16 +26,18 @@ from anabranch.core.errors import (
 from anabranch.core.events import Event, EventBus
 from anabranch.host.journal import Journal
 from anabranch.media.encoder import EncoderConfig
-from anabranch.media.janus import JanusLeaf
-from anabranch.media.leaf import Feed, LeafUnavailableError, ViewingState
+from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, ViewingState
 from anabranch.media.rendition import AUDIO
 from anabranch.media.source_text import parse_source
 from anabranch.site import reports
 from anabranch.site.carriage import StreamId, Target, group_address, wants_of
-from anabranch.site.placement import least_loaded
+from anabranch.site.nodes import Nodes
 from anabranch.site.publishers import Publishers
+from anabranch.site.remote import Remote
 from anabranch.site.settings import SiteSettings
-from anabranch.site.underlay import DirectUnderlay, SwitchedUnderlay, Underlay
+from anabranch.site.steward import Steward
+from anabranch.site.switched import SwitchedUnderlay
+from anabranch.site.underlay import DirectUnderlay
 from anabranch.store.database import Database, StoreError
 
 _log = structlog.get_logger("anabranch.site")
@@ -56,7 +57,6 @@ class Site:
         self.seats = Seats()
         self.notes: list[str] = []
         self.started = time.time()
-        self._random = Random()  # noqa: S311  # chooses among equal leaves
         self._database = Database(settings.database_url)
         self._definitions = Definitions(self._database)
         self._channels: dict[str, Channel] = {}
@@ -65,12 +65,19 @@ class Site:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
-        self.underlay: Underlay = (
+        self.underlay: SwitchedUnderlay | DirectUnderlay = (
             SwitchedUnderlay(settings, journal, self._happened, self._database)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
         )
-        self.leaves: list[JanusLeaf] = []
+        self.nodes = Nodes(self.underlay, self, self._happened)
+        switched = self.underlay if isinstance(self.underlay, SwitchedUnderlay) else None
+        self.remote: Remote | None = None
+        if settings.remote is not None and switched is not None:
+            self.remote = Remote(settings, settings.remote, switched, journal, self._happened)
+        self.steward = Steward(settings, self, switched, self._happened, self.remote)
+        if self.remote is not None:
+            self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
 
     # --- life ---------------------------------------------------------------------------------
@@ -85,11 +92,11 @@ class Site:
         await self._database.open()
         await self.underlay.start(progress)
         progress("leaf servers")
-        for leaf in self.underlay.leaves():
-            leaf.on_inlets = self._stale.set
-            leaf.on_viewing = self._viewing_handler(leaf.name)
-            self.leaves.append(leaf)
-        await asyncio.gather(*(leaf.start() for leaf in self.leaves))
+        await self.nodes.start()
+        await self.steward.start()
+        if self.remote is not None:
+            progress("nodes on other machines")
+            await self.remote.start()
         if note := await self.publishers.start():
             self.notes.append(note)
         progress("channels")
@@ -114,11 +121,16 @@ class Site:
         """Keep everything in step with what is wanted, for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.underlay.run(), name="underlay")
+            group.create_task(self.nodes.run(), name="nodes")
+            group.create_task(self.steward.run(), name="steward")
+            if self.remote is not None:
+                group.create_task(self.remote.run(), name="remote")
             group.create_task(self._carry(), name="carriage")
 
     async def _carry(self) -> None:
         """Keep carriage in step with wishes, for ever."""
         failure: str | None = None
+        self._stale.set()  # an operator's wishes are carried without a viewer, too
         while True:
             await self._stale.wait()
             self._stale.clear()
@@ -159,12 +171,15 @@ class Site:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.steward.stop()
         await self.publishers.stop()
         await asyncio.gather(
             *(channel.stop() for channel in self._channels.values()),
-            *(leaf.stop() for leaf in self.leaves),
+            self.nodes.stop(),
             return_exceptions=True,
         )
+        if self.remote is not None:
+            await self.remote.stop()
         await self.underlay.stop()
         await self._flush_log()
         await self._database.close()
@@ -230,7 +245,7 @@ class Site:
             await self._definitions.remove(name)
             # One that could not be put on the air is defined all the same.
             channel = self._channels.pop(name, None)
-            await asyncio.gather(*(self._end(s) for s in self.seats if s.channel == name))
+            await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
             if channel is not None:
                 await channel.stop()
             self._stale.set()
@@ -304,12 +319,20 @@ class Site:
     # --- viewers ------------------------------------------------------------------------------
 
     async def watch(
-        self, channel_name: str, rendition: str | None, offer: str, *, client: str = ""
+        self,
+        channel_name: str,
+        rendition: str | None,
+        offer: str,
+        *,
+        client: str = "",
+        device: str | None = None,
+        bandwidth_kbps: float | None = None,
     ) -> tuple[Seat, str]:
         """Give a viewer a seat at a leaf; return it and the SDP answer.
 
         ``client`` is the address that asks: offers that never connect hold ports for a while, so
-        one client has a limited number of them.
+        one client has a limited number of them. ``device`` and ``bandwidth_kbps`` tell what it can
+        show and receive, if that is known.
 
         Raises:
             TooManyError: that many of the client's seats are still connecting.
@@ -318,32 +341,54 @@ class Site:
             UnavailableError: no leaf is ready.
         """
         self.channel(channel_name)
-        names = [r.name for r in self.settings.ladder]
-        if rendition is not None and rendition not in names:
-            raise NotFoundError(
-                f"there is no rendition {rendition!r}; there are {', '.join(names)}"
-            )
+        if rendition is not None:
+            self._check_rendition(rendition)
         if self.seats.connecting(client) >= _MAX_CONNECTING:
             raise TooManyError("too many connections of yours are being made; wait a moment")
-        feed = Feed(channel_name, rendition or names[0])
-        counts = self.seats.per_leaf()
-        loads = {leaf.name: counts[leaf.name] for leaf in self.leaves if leaf.ready}
+        request = self.steward.request(channel_name, rendition, client, device, bandwidth_kbps)
+        failed: list[str] = []
         while True:
-            leaf = self._leaf(least_loaded(loads, self._random))
+            leaf_name, asked = self.steward.place(request, but=failed)
+            feed = Feed(channel_name, self.steward.shown(leaf_name, channel_name, asked))
             try:
-                viewing = await leaf.watch(feed, offer)
+                with self.steward.coming(leaf_name):
+                    leaf, viewing = await self.nodes.watch(leaf_name, feed, offer)
                 break
             except LeafUnavailableError:
-                del loads[leaf.name]
-                if not loads:
-                    raise
+                failed.append(leaf_name)
         if channel_name not in self._channels:  # removed meanwhile
             await leaf.close(viewing.id)
             self.channel(channel_name)
         seat = Seat(feed.channel, feed.rendition, leaf.name, viewing.id, client)
         self.seats.add(seat)
+        self.steward.seated(seat, asked)
         self._happened(Event("seat.taken", channel_name, {"leaf": leaf.name}))
         return seat, viewing.answer
+
+    def _check_rendition(self, name: str) -> None:
+        names = [rendition.name for rendition in self.settings.ladder]
+        if name not in names:
+            raise NotFoundError(f"there is no rendition {name!r}; there are {', '.join(names)}")
+
+    async def change_rendition(self, seat: Seat, rendition: str) -> None:
+        """Show a viewer another rendition over the connection it has.
+
+        Raises:
+            NotFoundError: there is no such rendition.
+            LeafUnavailableError: the seat has ended, or it cannot be done.
+        """
+        self._check_rendition(rendition)
+        feed = Feed(seat.channel, rendition)
+        leaf = self.nodes.leaf(seat.leaf)
+        if leaf is None:
+            raise LeafUnavailableError(f"the leaf {seat.leaf} is not up")
+        await leaf.change(seat.viewing, feed)
+        before, seat.rendition = seat.rendition, feed.rendition
+        channel = self._channels.get(seat.channel)
+        if channel is not None:  # nothing can be shown before the next key frame
+            channel.encoder.request_keyframe(feed.rendition)
+        data = {"leaf": seat.leaf, "from": before, "to": feed.rendition}
+        self._happened(Event("seat.changed", seat.channel, data))
 
     async def leave(self, seat_id: str) -> None:
         """Free a seat at once.
@@ -351,18 +396,32 @@ class Site:
         Raises:
             NotFoundError: there is none, or no longer.
         """
-        await self._end(self.seats.get(seat_id))
+        await self.end(self.seats.get(seat_id))
 
-    async def _end(self, seat: Seat) -> None:
-        await self._leaf(seat.leaf).close(seat.viewing)
+    async def end(self, seat: Seat) -> None:
+        """End a seat: its viewer's connection closes."""
+        leaf = self.nodes.leaf(seat.leaf)
+        if leaf is not None:
+            await leaf.close(seat.viewing)
         self._free(seat)
 
     def _free(self, seat: Seat) -> None:
         if self.seats.free(seat):
             self._happened(Event("seat.freed", seat.channel, {"leaf": seat.leaf}))
 
-    def _leaf(self, name: str) -> JanusLeaf:
-        return next(leaf for leaf in self.leaves if leaf.name == name)
+    @property
+    def leaves(self) -> list[LeafServer]:
+        """The leaf servers that are up."""
+        return self.nodes.leaves
+
+    def adopt(self, leaf: LeafServer) -> None:
+        """Hear what a leaf server has to say from now on."""
+        leaf.on_inlets = self._stale.set
+        leaf.on_viewing = self._viewing_handler(leaf.name)
+
+    def happenings(self) -> AsyncGenerator[Event, None]:
+        """Yield every event of the site from now on."""
+        return self.events.subscribe()
 
     def _viewing_handler(self, leaf: str) -> Callable[[str, ViewingState], None]:
         def changed(viewing: str, state: ViewingState) -> None:

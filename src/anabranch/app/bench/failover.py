@@ -93,7 +93,7 @@ def link_down(site: SiteProcess) -> Iterator[None]:
 def black_hole(site: SiteProcess) -> Iterator[None]:
     """Let the leaf's link to its relay swallow everything in both directions, unnoticed by it."""
     namespace, device = _relay_port(site)
-    ends = [(namespace, device), (namespace_of(site.name, leaf_of(site)), "up0")]
+    ends = [(namespace, device), (namespace_of(site.name, leaf_of(site)), "to1")]
     try:
         for end, port in ends:
             hook = f"type filter hook egress device {port} priority 0; drop;"
@@ -107,7 +107,7 @@ def black_hole(site: SiteProcess) -> Iterator[None]:
 
 
 def _relay_port(site: SiteProcess) -> tuple[str, str]:
-    devices = {"leaf1": "down0", "leaf2": "down1"}
+    devices = {"leaf1": "to2", "leaf2": "to3"}
     return namespace_of(site.name, "relay"), devices[leaf_of(site)]
 
 

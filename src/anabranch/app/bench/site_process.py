@@ -138,6 +138,10 @@ class SiteProcess:
         headers = {"Authorization": f"Bearer {token}"}
         return httpx.request(method, self.url + path, headers=headers, timeout=20.0, **options)
 
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        """Send what anybody may send."""
+        return httpx.post(self.url + path, timeout=20.0, **options)
+
     def remove(self) -> None:
         """End it and remove everything, whatever state it is in."""
         self.stop()

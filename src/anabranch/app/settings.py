@@ -1,0 +1,161 @@
+"""What the configuration means for a site: its settings, and where it may run."""
+
+import os
+import stat
+from ipaddress import IPv4Address
+
+from anabranch.app.config import Config, own_tmp, span
+from anabranch.core.errors import UsageError
+from anabranch.core.names import new_id
+from anabranch.host.journal import Journal
+from anabranch.site.rules import PlacementRules, TreeRules
+from anabranch.site.settings import (
+    Addresses,
+    FabricSettings,
+    Ports,
+    RedundancyLink,
+    RemoteSettings,
+    SiteNode,
+    SiteSettings,
+)
+from anabranch.tree.description import CandidateLink
+from anabranch.tree.model import Role
+
+_MAX_SOCKET_PATH = 107
+
+
+def check_run_dir(config: Config, *, make: bool = False) -> None:
+    """See that no other user has a hand in the run directory; it need not be there.
+
+    Args:
+        config: names the run directory.
+        make: make the directory of ours in /tmp, if the run directory is in that.
+
+    Raises:
+        UsageError: it is another user's, or others may write to it.
+    """
+    places = [config.run]
+    if own_tmp() in config.run.parents:
+        places.insert(0, own_tmp())
+        if make:
+            try:
+                own_tmp().mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make {own_tmp()}: {error.strerror}") from error
+    for path in places:
+        try:
+            status = path.lstat()
+        except OSError:
+            continue  # not there; or it cannot be had, which making it will tell
+        if status.st_uid != os.geteuid():
+            remedy = "use sudo" if status.st_uid == 0 else "set run_dir"
+            raise UsageError(f"{path} belongs to another user: {remedy}")
+        if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:
+            raise UsageError(
+                f"{path} must be a directory that nobody else may write to:"
+                f" chmod go-w {path}, or set run_dir"
+            )
+    if (
+        make
+        and config.run.is_dir()
+        and any(config.run.iterdir())
+        and not any(Journal(config.run).entries())
+    ):
+        # It is removed when the site ends: so it must have been made by one.
+        raise UsageError(
+            f"{config.run} is not empty, and no site's: set run_dir to a new directory"
+        )
+
+
+def _check_socket_paths(config: Config) -> None:
+    paths = [config.run / "channels" / "1000" / "feed.sock"]
+    if config.switches:
+        paths += [config.run / node.name / "ovs" / "overlay.controller" for node in config.nodes]
+    longest = max(len(os.fsencode(path)) for path in paths)
+    if longest > _MAX_SOCKET_PATH:
+        raise UsageError(
+            f"the run directory {config.run} is {longest - _MAX_SOCKET_PATH} bytes too long for"
+            " the sockets in it: set run_dir to a shorter one"
+        )
+
+
+def site_settings(config: Config) -> SiteSettings:
+    """Turn the configuration into a site's settings.
+
+    Raises:
+        UsageError: values do not fit together.
+    """
+    public = config.public_addresses()
+    for address in public:
+        try:
+            IPv4Address(address)
+        except ValueError as error:
+            raise UsageError(f"public_address: {address} is not an IPv4 address") from error
+    _check_socket_paths(config)
+    ports = config.ports
+    return SiteSettings(
+        name=config.site,
+        run_id=new_id(),
+        run_dir=config.run,
+        database_url=config.database or f"sqlite+aiosqlite:///{config.state / 'store.db'}",
+        switches=config.switches,
+        nodes=tuple(SiteNode(**node.model_dump()) for node in config.nodes),
+        links=tuple(CandidateLink(*link.between, link.rate_mbit) for link in config.links),
+        addresses=Addresses(
+            config.addresses.overlay,
+            config.addresses.access,
+            config.addresses.groups,
+            config.addresses.tunnels,
+        ),
+        ports=Ports(
+            media=span(ports.media),
+            inlets=span(ports.inlets),
+            rtmp=ports.rtmp,
+            srt=span(ports.srt),
+            rtp=span(ports.rtp),
+        ),
+        fabric=FabricSettings(
+            redundancy=tuple(
+                RedundancyLink(*link.between, link.rate_mbit) for link in config.fabric.redundancy
+            ),
+            bfd_ms=config.fabric.bfd_ms,
+            controllers=config.fabric.controllers,
+            dhcp=config.fabric.dhcp,
+        ),
+        format=config.video.form,
+        ladder=config.video.renditions,
+        public_addresses=public,
+        test_channels=config.test_channels,
+        keyframe_on_join=config.keyframe_on_join,
+        tree=_tree_rules(config),
+        placement=_placement_rules(config),
+        remote=_remote(config),
+    )
+
+
+def _remote(config: Config) -> RemoteSettings | None:
+    if config.remote.listen is None:
+        return None
+    if not config.switches:
+        raise UsageError("remote: nodes on other machines need switches")
+    if config.fabric.controllers:
+        raise UsageError("remote: not yet together with fabric.controllers")
+    host, _, port = config.remote.listen.rpartition(":")
+    return RemoteSettings((host.strip("[]"), int(port)), config.state / "nodes")
+
+
+def _tree_rules(config: Config) -> TreeRules:
+    rules = config.tree.rules
+    rules.make_policy()  # raises if there is none of that name
+    return rules
+
+
+def _placement_rules(config: Config) -> PlacementRules:
+    leaves = {node.name for node in config.nodes if node.role is Role.LEAF}
+    for network, names in config.placement.prefixes.items():
+        for name in names:
+            if name not in leaves:
+                raise UsageError(f"placement: {network} names {name}, which is no leaf")
+    rules = PlacementRules(config.placement.policy, config.placement.prefixes)
+    rules.make_placement()  # raises if there is none of that name
+    return rules

@@ -1,0 +1,91 @@
+"""What the agent of a guest answers to the root: its leaf server, over HTTP.
+
+Nobody is asked who they are here: only the root gets to the socket (:mod:`anabranch.site.splice`).
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from anabranch.console import problems
+from anabranch.console.limits import LimitBody
+from anabranch.core.errors import NotFoundError
+from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError
+from anabranch.site.leaf_news import LeafNews
+
+_MAX_BODY = 128 * 1024
+
+
+class FeedIn(BaseModel):
+    """What a viewer is to see."""
+
+    channel: str
+    rendition: str
+
+    @property
+    def feed(self) -> Feed:
+        return Feed(self.channel, self.rendition)
+
+
+class OfferIn(FeedIn):
+    """A viewer's offer."""
+
+    offer: str
+
+
+class ViewingOut(BaseModel):
+    """The answer to it."""
+
+    id: str
+    answer: str
+
+
+def make_leaf_api(news: LeafNews) -> FastAPI:
+    """Return the application over the leaf server that ``news`` follows."""
+    app = FastAPI(title="A leaf of Anabranch", openapi_url=None)
+    app.add_middleware(LimitBody, limit=_MAX_BODY)
+    problems.install(app)
+
+    def leaf() -> LeafServer:
+        if news.leaf is None:
+            raise LeafUnavailableError("there is no leaf server yet")
+        return news.leaf
+
+    @app.post("/viewings", status_code=201)
+    async def watch(wanted: OfferIn) -> ViewingOut:
+        viewing = await leaf().watch(wanted.feed, wanted.offer)
+        news.seated(viewing)
+        return ViewingOut(id=viewing.id, answer=viewing.answer)
+
+    @app.put("/viewings/{viewing}", status_code=204)
+    async def change(viewing: str, wanted: FeedIn) -> None:
+        await leaf().change(viewing, wanted.feed)
+        news.changed(viewing, wanted.feed)
+
+    @app.get("/viewings/{viewing}")
+    async def statistics(viewing: str) -> dict[str, Any]:
+        found = await leaf().statistics(viewing)
+        if found is None:
+            raise NotFoundError("there is no such viewing")
+        return asdict(found)
+
+    @app.delete("/viewings/{viewing}", status_code=204)
+    async def close(viewing: str) -> None:
+        await leaf().close(viewing)
+
+    @app.get("/news")
+    async def tell() -> StreamingResponse:
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def lines() -> AsyncIterator[bytes]:
+        async with aclosing(news.listen()) as happening:
+            async for each in happening:
+                yield json.dumps(each).encode() + b"\n"
+
+    return app

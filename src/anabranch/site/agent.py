@@ -1,0 +1,127 @@
+"""A node's agent: its place in the SOLEIL tree, and what it reports of itself and those below."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from anabranch.core.errors import AnabranchError, UnavailableError
+from anabranch.tree.events import Deliver, NodeEvent
+from anabranch.tree.member import Member
+from anabranch.tree.metrics import LARGEST, THRESHOLDS, Threshold, Weighting
+from anabranch.tree.reporter import Readings, Reporter
+from anabranch.tree.runtime import TreeNode
+from anabranch.tree.soleil.messages import FullStats, Message, ReqFullStats, Stats
+from anabranch.tree.statistics import StatisticsError, messages_of
+
+_log = structlog.get_logger("anabranch.tree")
+
+
+class Gauge(Protocol):
+    """Reads what a node knows of itself, where it runs."""
+
+    async def read(self) -> Readings:
+        """Return the present counts.
+
+        Raises:
+            AnabranchError: they cannot be had just now; there is no report in this interval.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """How nodes report; the same in the whole tree.
+
+    Attributes:
+        interval_s: seconds between two reports.
+        thresholds: by figure, for counting who is in trouble.
+    """
+
+    interval_s: float = 2.0
+    weighting: Weighting = Weighting.VIEWERS
+    thresholds: Mapping[str, Threshold] = field(default_factory=lambda: THRESHOLDS)
+
+
+class Agent:
+    """One node at work: measures, reports to its parent, answers the root.
+
+    Args:
+        member: the node's decisions.
+        gauge: reads what it knows of itself.
+        reporting: how.
+        on_event: told what else concerns the node; must not block.
+        heaviest: the weight that a child can have at most.
+        connection: further arguments of :class:`TreeNode`.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        gauge: Gauge,
+        reporting: Reporting,
+        *,
+        on_event: Callable[[NodeEvent], None] = lambda _: None,
+        heaviest: Callable[[str], float] = lambda _: LARGEST,
+        **connection: Any,
+    ) -> None:
+        self.member = member
+        self.node = TreeNode(member, self._happened, **connection)
+        self.reporter = Reporter(
+            member.name,
+            time.time(),
+            weighting=reporting.weighting,
+            thresholds=reporting.thresholds,
+        )
+        self._gauge = gauge
+        self._interval = reporting.interval_s
+        self._on_event = on_event
+        self._heaviest = heaviest
+
+    async def run(self) -> None:
+        """Report at every interval, for ever."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self._interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+            try:
+                readings = await self._gauge.read()
+            except AnabranchError as error:
+                _log.warning("node.unread", node=self.member.name, error=str(error))
+                continue
+            stats = self.reporter.measure(readings, self.member.children, time.time())
+            self._report(stats)
+
+    def _report(self, stats: Stats) -> None:
+        with suppress(UnavailableError):  # for want of a parent nobody is told of this interval
+            for part in messages_of(stats):
+                self.node.send(part)
+
+    def _happened(self, event: NodeEvent) -> None:
+        match event:
+            case Deliver(Message(Stats() as stats, sender=child), neighbour) if child == neighbour:
+                self._take(neighbour, stats)
+            case Deliver(Message(ReqFullStats(stream)) as request):
+                self._answer(request, stream)
+            case _:
+                self._on_event(event)
+
+    def _take(self, child: str, stats: Stats) -> None:
+        if child not in self.member.children:
+            return
+        try:
+            self.reporter.take(child, stats, heaviest=self._heaviest(child))
+        except StatisticsError as error:
+            _log.warning("report refused", node=child, reason=str(error))
+
+    def _answer(self, request: Message, stream: str | None) -> None:
+        containers = self.reporter.details(stream)
+        end = max((each.end for each in containers), default=None)
+        answer = FullStats(containers, stream, end)
+        with suppress(UnavailableError):  # the root asks again
+            self.node.send(answer, request.sender, time_ms=request.time_ms)

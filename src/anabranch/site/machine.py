@@ -1,0 +1,137 @@
+"""What the nodes of a site are made of on this machine: namespaces, veth pairs, the way in.
+
+Every function blocks for milliseconds: call it in a thread. What is made is in the journal first.
+"""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from anabranch.host import network
+from anabranch.host.journal import Journal
+from anabranch.site.guests import MTU, key_of
+from anabranch.site.layout import Cable
+from anabranch.site.plan import HOST_DEVICE, NodePlan, SitePlan
+from anabranch.site.settings import SiteSettings
+
+_FORWARDING_KEEPER = Path("/run/anabranch.ip_forward")
+_FORGET_AFTER_S = 8
+
+
+class Machine:
+    """Makes and removes. All methods that make raise ``NetworkError``."""
+
+    def __init__(self, settings: SiteSettings, plan: SitePlan, journal: Journal) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._journal = journal
+
+    def make_node(self, node: NodePlan) -> None:
+        """Make a node as :func:`make_node` does; a guest's own machine does that for it."""
+        if node.tunnel is not None:
+            return
+        make_node(node, self._journal)
+        if node is self._plan.root:
+            groups = str(self._settings.addresses.groups)
+            network.add_route(node.namespace, groups, device=HOST_DEVICE)
+
+    def remove_node(self, node: NodePlan) -> None:
+        """Remove what :meth:`make_node` made, as far as it came, and the node's files."""
+        if node.tunnel is None:
+            remove_node(node, self._journal)
+        shutil.rmtree(self._settings.run_dir / node.name, ignore_errors=True)
+
+    def make_cables(self, cables: Collection[Cable]) -> None:
+        """Make all of these, or none."""
+        try:
+            for cable in cables:
+                self._make_cable(cable)
+        except BaseException:
+            self.remove_cables(cables)
+            raise
+
+    def _make_cable(self, cable: Cable) -> None:
+        """Make a veth pair, or this machine's end of a link to a guest."""
+        nodes = [self._plan.nodes[name] for name in cable.nodes]
+        if all(node.tunnel is None for node in nodes):
+            network.make_link(*self._plan.ends_of(cable))
+            return
+        ports = self._plan.ends_of(cable)
+        for node, far, port in zip(nodes, reversed(nodes), ports, strict=True):
+            if node.tunnel is None and far.tunnel is not None:
+                network.make_vxlan(
+                    port,
+                    underlay=self._plan.hub,
+                    local=self._plan.hub_address,
+                    remote=far.tunnel,
+                    key=key_of(node.index, far.index),
+                    mtu=MTU,
+                )
+
+    def remove_cables(self, cables: Collection[Cable]) -> None:
+        """Remove these; absent is fine."""
+        for cable in cables:
+            for name, end in zip(cable.nodes, self._plan.ends_of(cable), strict=True):
+                if self._plan.nodes[name].tunnel is None:
+                    network.remove_link(end.device, end.namespace)
+
+    def open(self) -> None:
+        """Have this machine forward what comes for the leaves, if others can reach it."""
+        if not self._settings.public_addresses:
+            return
+        open_machine(self._plan.table, self._journal)
+
+    def forward(self, up: Collection[str]) -> None:
+        """Forward the media ports of exactly the leaves that are up; what flows is not cut."""
+        if not self._settings.public_addresses:
+            return
+        forwards = {
+            leaf.access.address.ip: leaf.media_ports
+            for leaf in self._plan.leaves
+            if leaf.name in up and leaf.access is not None and leaf.access.address is not None
+        }
+        network.forward_ports(self._plan.table, forwards)
+
+
+def make_node(node: NodePlan, journal: Journal) -> None:
+    """Make a node's namespace with its host, and a leaf's link to this machine.
+
+    Raises:
+        NetworkError: the kernel refused something.
+    """
+    journal.record("netns", node.namespace)
+    network.make_namespace(node.namespace)
+    network.make_link(node.host, node.switch_end)
+    if node.access is not None and node.gateway is not None:
+        assert node.gateway.address is not None
+        journal.record("link", node.gateway.device)
+        network.make_link(node.gateway, node.access)
+        network.add_route(
+            node.namespace,
+            "default",
+            device=node.access.device,
+            via=str(node.gateway.address.ip),
+        )
+        network.watch_ports(
+            node.namespace,
+            node.access.device,
+            node.media_ports,
+            forget_after_s=_FORGET_AFTER_S,
+        )
+
+
+def remove_node(node: NodePlan, journal: Journal) -> None:
+    """Remove what :func:`make_node` made, as far as it came."""
+    network.remove_namespace(node.namespace)
+    journal.forget("netns", node.namespace)
+    if node.gateway is not None:
+        network.remove_link(node.gateway.device)
+        journal.forget("link", node.gateway.device)
+
+
+def open_machine(table: str, journal: Journal) -> None:
+    """Have this machine forward; ``table`` is the nft table that needs it."""
+    # Recorded first, and so undone last: once that table is gone.
+    journal.record("forwarding", str(_FORWARDING_KEEPER))
+    journal.record("nft", table)
+    network.enable_forwarding(_FORWARDING_KEEPER)

@@ -1,0 +1,485 @@
+"""A site's switches on this machine: nodes and cables come and go while streams flow."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from anabranch.core.errors import ConflictError, NotFoundError, UnavailableError
+from anabranch.core.events import Event
+from anabranch.fabric.bridges import Bfd, Bridge, ControllerTarget, Device
+from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
+from anabranch.fabric.errors import FabricError
+from anabranch.fabric.openvswitch import OpenVSwitch
+from anabranch.host import network
+from anabranch.host.journal import Journal
+from anabranch.host.process import Child
+from anabranch.media.janus import JanusLeaf
+from anabranch.media.janus_config import JanusSettings
+from anabranch.media.leaf import LeafServer
+from anabranch.site.carriage import Carriage, SwitchCarriage
+from anabranch.site.control import Control, InsideControl, switch_directory
+from anabranch.site.layout import HOST_PORT, Cable, Layout
+from anabranch.site.machine import Machine
+from anabranch.site.plan import BRIDGE, HOST_DEVICE, SWITCH_DEVICE, NodePlan, make_plan
+from anabranch.site.separate import SeparateControl
+from anabranch.site.settings import SiteSettings
+from anabranch.store.database import Database
+from anabranch.tree.description import CandidateLink, ends
+from anabranch.tree.planning import Plan, moves
+
+_PUNCTUAL_MS = 100
+_CONNECT_S = 10.0
+_UP_S = 2.0
+_LINGER_S = 0.1
+"""Seconds that an old way stays after the new one is taken: what is queued on it arrives."""
+_log = structlog.get_logger("anabranch.site")
+
+
+class NodeSwitch(Protocol):
+    """A node's switch, on this machine or another; see :class:`OpenVSwitch`."""
+
+    @property
+    def running(self) -> bool: ...
+
+    @property
+    def children(self) -> tuple[Child, ...]: ...
+
+    async def start(self) -> None: ...
+
+    async def apply(self, bridges: Sequence[Bridge]) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Abroad(Protocol):
+    """Reaches nodes on other machines."""
+
+    def switch(self, node: NodePlan) -> NodeSwitch:
+        """Return a node's switch."""
+
+    def leaf(self, node: NodePlan) -> LeafServer:
+        """Return a node's leaf server, to be started."""
+
+
+class SwitchedUnderlay:
+    """Namespaces, cables, switches, and the controller that programs them.
+
+    All that changes is idempotent, and done one after the other.
+
+    Attributes:
+        plan: what every node is given, whether it is up or not.
+        tree: how the nodes are meant to hang; a node that is up need not be in it.
+        abroad: who reaches nodes on other machines, if there are any.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        journal: Journal,
+        on_event: Callable[[Event], None],
+        database: Database,
+    ) -> None:
+        self.plan = make_plan(settings)
+        self.tree = self.plan.tree
+        kind = SeparateControl if settings.fabric.controllers else InsideControl
+        self._control: Control = kind(settings, self.plan, on_event, database)
+        self.carriage: Carriage = SwitchCarriage(self.plan, self._control.put)
+        self.encoder_namespace: str | None = self.plan.root.namespace
+        self.encoder_interface: str | None = HOST_DEVICE
+        self.abroad: Abroad | None = None
+        self._settings = settings
+        self._on_event = on_event
+        self._machine = Machine(settings, self.plan, journal)
+        self._layout = Layout(frozenset(), {})
+        self._switches: dict[str, NodeSwitch] = {}
+        self._stale: set[str] = set()
+        self._changing = asyncio.Lock()
+        self._dhcp = self._dhcp_server(on_event) if settings.fabric.dhcp else None
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start(self, progress: Callable[[str], None]) -> None:
+        layout = self.plan.layout
+        nodes = [node for node in self.plan.nodes.values() if node.name in layout.up]
+        progress("namespaces and links")
+        await asyncio.to_thread(self._make_network, nodes, layout)
+        self._layout = layout
+        progress("switches")
+        if isinstance(self._control, InsideControl):
+            await self._control.start()
+        await asyncio.gather(*(self._start_switch(node) for node in nodes))
+        if isinstance(self._control, SeparateControl):
+            await self._control.start()  # they dial the switches, which must be there
+        await self._until_connected(layout.up)
+        if self._dhcp is not None:
+            await self._dhcp.start()
+
+    def _make_network(self, nodes: Collection[NodePlan], layout: Layout) -> None:
+        for node in nodes:
+            self._machine.make_node(node)
+        self._machine.make_cables(layout.cables)
+        self._machine.open()
+        self._machine.forward(layout.up)
+
+    def _dhcp_server(self, on_event: Callable[[Event], None]) -> DhcpServer:
+        root = self.plan.root
+        overlay = self._settings.addresses.overlay
+        assert root.host.address is not None
+        return DhcpServer(
+            DhcpSettings(
+                HOST_DEVICE,
+                root.host.address,
+                first=overlay[overlay.num_addresses // 2],
+                last=overlay[-2],
+            ),
+            root.namespace,
+            self._settings.run_dir / root.name / "dhcp",
+            self._settings.run_id,
+            on_event,
+        )
+
+    @property
+    def control(self) -> Control:
+        return self._control
+
+    @property
+    def controller(self) -> str | None:
+        return self._control.active
+
+    async def run(self) -> None:
+        await self._control.run()
+
+    async def stop(self) -> None:
+        if self._dhcp is not None:
+            await self._dhcp.stop()
+        await asyncio.gather(
+            *(switch.stop() for switch in self._switches.values()), return_exceptions=True
+        )
+        await self._control.stop()
+
+    # --- nodes --------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> frozenset[str]:
+        """The nodes that are there, in the tree or not."""
+        return self._layout.up
+
+    @property
+    def layout(self) -> Layout:
+        """The nodes and cables that are there."""
+        return self._layout
+
+    def running(self, name: str) -> bool:
+        """Say whether a node forwards packets, as far as its processes tell."""
+        return name in self._switches and self._switches[name].running
+
+    async def start_node(self, name: str) -> None:
+        """Bring a node of the pool up, joined to its neighbours by reserve links.
+
+        Raises:
+            NotFoundError: the site has no such node.
+            AnabranchError: it cannot be; nothing is left of it.
+        """
+        node = self._node(name)
+        async with self._changing:
+            if name in self.up:
+                return
+            alone = replace(self._layout, up=self.up | {name})
+            try:
+                await asyncio.to_thread(self._machine.make_node, node)
+                self._layout = alone
+                await self._control.expect(alone)
+                await self._start_switch(node)
+                await self._until_connected({name})
+                await asyncio.to_thread(self._machine.forward, self.up)
+                await self._lay(self.plan.lay_out(self.tree, self.up))
+            except BaseException:
+                await self._remove(node)
+                raise
+        self._on_event(Event("node.up", name, {"role": str(node.role)}))
+
+    async def stop_node(self, name: str) -> None:
+        """Take a node down that is in no tree any more; it is in the pool again.
+
+        Raises:
+            NotFoundError: the site has no such node.
+            ConflictError: something hangs from it, or it from something.
+        """
+        node = self._node(name)
+        async with self._changing:
+            if name not in self.up:
+                return
+            if node is self.plan.root or name in self.tree.parents:
+                raise ConflictError(f"{name} is part of the tree")
+            await self._remove(node)
+        self._on_event(Event("node.down", name, {"role": str(node.role)}))
+
+    async def _remove(self, node: NodePlan) -> None:
+        wanted = self.plan.lay_out(self.tree, self.up - {node.name})
+        with suppress(FabricError):  # the rest is removed all the same
+            await self._lay(wanted)
+        await self._control.expect(wanted)
+        self._layout = wanted
+        await self._stop_switches({node.name})
+        self._stale.discard(node.name)
+        await asyncio.to_thread(self._machine.forward, self.up)
+        await asyncio.to_thread(self._machine.remove_node, node)
+
+    def _node(self, name: str) -> NodePlan:
+        node = self.plan.nodes.get(name)
+        if node is None:
+            raise NotFoundError(f"there is no node named {name[:60]!r}")
+        return node
+
+    # --- links --------------------------------------------------------------------------------
+
+    async def retree(self, tree: Plan) -> None:
+        """Have the nodes hang as ``tree`` says. See :meth:`regrow`."""
+        await self.regrow(lambda _: tree)
+
+    async def regrow(self, change: Callable[[Plan], Plan]) -> Plan:
+        """Have the nodes hang as ``change`` says of the present tree, and return the new one.
+
+        New ways are made before old ones go.
+
+        Raises:
+            ConflictError: a node of the tree is not up.
+            AnabranchError: it cannot be made, or what ``change`` raises.
+        """
+        async with self._changing:
+            tree = change(self.tree)
+            if missing := ({tree.description.root} | tree.parents.keys()) - self.up:
+                raise ConflictError(f"{min(missing)} is not up")
+            await self._lay(self.plan.lay_out(tree, self.up))
+            before, self.tree = self.tree, tree
+        for move in moves(before, tree):
+            if move.new is None:
+                self._on_event(Event("node.unlinked", move.name, {"from": move.old}))
+            else:
+                self._on_event(Event("node.linked", move.name, {"to": move.new, "from": move.old}))
+        return tree
+
+    async def link(self, one: str, other: str, rate_mbit: float = 100.0) -> None:
+        """Join two nodes by a reserve link; if one is not up, as soon as it is.
+
+        Raises:
+            TreeError: that can be no link.
+        """
+        link = CandidateLink(one, other, rate_mbit)
+        await self.regrow(lambda tree: _redrawn(tree, link.ends, link))
+
+    async def unlink(self, one: str, other: str) -> None:
+        """Remove the link between two nodes, but for the administrator's redundancy links.
+
+        Raises:
+            TreeError: it is part of the tree.
+        """
+        await self.regrow(lambda tree: _redrawn(tree, ends(one, other), None))
+
+    async def refresh(self, name: str) -> None:
+        """Tell a switch that has been away what it has missed."""
+        async with self._changing:
+            if name in self._stale and self.running(name):
+                await self._apply([name])
+
+    async def _lay(self, wanted: Layout) -> None:
+        """Make the network what is wanted. Call it with the lock held.
+
+        New cables are there and carry before old ones go; until then these are reserves.
+        """
+        before = self._layout
+        new = wanted.cables.keys() - before.cables.keys()
+        old = before.cables.keys() - wanted.cables.keys()
+        both = Layout(before.up, {**dict.fromkeys(old, True), **wanted.cables})
+        if new:
+            await asyncio.to_thread(self._machine.make_cables, new)
+            self._layout = both
+            try:
+                await self._apply({name for cable in new for name in cable.nodes})
+            except BaseException:
+                self._layout = before
+                await asyncio.to_thread(self._machine.remove_cables, new)
+                raise
+        self._layout = both
+        await self._control.expect(both)
+        await self._until_carrying(new)
+        if old:
+            await self._control.expect(wanted)
+            await self._settled()
+            await asyncio.sleep(_LINGER_S)
+            self._layout = wanted
+            await self._stop_switches(before.up - wanted.up)
+            try:
+                await self._apply({name for cable in old for name in cable.nodes} & wanted.up)
+            finally:
+                await asyncio.to_thread(self._machine.remove_cables, old)
+        self._layout = wanted
+
+    async def _until_carrying(self, new: Collection[Cable]) -> None:
+        """Wait until new links are up, and what is wanted goes by them."""
+        coming = {
+            cable.link for cable in new if all(self.running(name) for name in cable.nodes)
+        }  # fmt: skip
+        for _ in range(round(_UP_S / 0.01) if coming else 0):
+            with suppress(FabricError):
+                links = await self._control.links()
+                if all(links.get(link) for link in coming):
+                    break
+            await asyncio.sleep(0.01)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        try:
+            await self._control.settled()
+        except FabricError as error:  # it is tried again, whatever we do
+            _log.warning("carriage.late", error=str(error))
+
+    # --- switches -----------------------------------------------------------------------------
+
+    async def _start_switch(self, node: NodePlan) -> None:
+        switch = self._switches[node.name] = self._switch(node)
+        await switch.start()
+        await switch.apply([self._bridge(node)])
+
+    def _switch(self, node: NodePlan) -> NodeSwitch:
+        if node.tunnel is not None:
+            assert self.abroad is not None
+            return self.abroad.switch(node)
+        return OpenVSwitch(
+            node.name,
+            node.namespace,
+            switch_directory(self._settings, node.name),
+            self._settings.run_id,
+            self._on_event,
+            # A switch that is late with its assurances looks dead to its neighbours.
+            realtime=0 < self._settings.fabric.bfd_ms < _PUNCTUAL_MS,
+        )
+
+    async def _stop_switches(self, names: Set[str]) -> None:
+        for name in names & self._switches.keys():
+            await self._switches.pop(name).stop()
+
+    async def _apply(self, names: Collection[str]) -> None:
+        """Give switches the cables of the present layout; one that is away gets them later."""
+        self._stale |= {name for name in names if not self.running(name)}
+        there = [name for name in names if self.running(name)]
+        await asyncio.gather(
+            *(self._switches[name].apply([self._bridge(self.plan.nodes[name])]) for name in there)
+        )
+        self._stale -= set(there)
+
+    def _bridge(self, node: NodePlan) -> Bridge:
+        interval = self._settings.fabric.bfd_ms
+        bfd = Bfd(interval, interval) if interval else None
+        target = self._control.target(node.name)
+        return Bridge(
+            BRIDGE,
+            (
+                Device(name=SWITCH_DEVICE, ofport=HOST_PORT),
+                *(
+                    Device(name=end.device, ofport=end.port_no, bfd=bfd)
+                    for _, end in self._layout.at(node.name)
+                ),
+            ),
+            node.dpid,
+            controllers=(ControllerTarget(target),) if target is not None else (),
+        )
+
+    async def _until_connected(self, names: Collection[str]) -> None:
+        missing = set(names)
+        for _ in range(round(_CONNECT_S / 0.02)):
+            missing = set(names) - await self._control.connected()
+            if not missing:
+                return
+            await asyncio.sleep(0.02)
+        raise UnavailableError(f"these switches do not connect: {', '.join(sorted(missing))}")
+
+    # --- what is there ------------------------------------------------------------------------
+
+    def leaves(self) -> list[LeafServer]:
+        return [self.leaf(leaf.name) for leaf in self.plan.leaves if leaf.name in self.up]
+
+    def leaf(self, name: str) -> LeafServer:
+        """Return the leaf server of a node, to be started."""
+        leaf = self.plan.nodes[name]
+        if leaf.tunnel is not None:
+            assert self.abroad is not None
+            return self.abroad.leaf(leaf)
+        assert leaf.access is not None
+        assert leaf.access.address is not None
+        settings = JanusSettings(
+            name=leaf.name,
+            directory=self._settings.run_dir / leaf.name / "janus",
+            run_id=self._settings.run_id,
+            netns=leaf.namespace,
+            media_addresses=(str(leaf.access.address.ip),),
+            public_addresses=self._settings.public_addresses,
+            media_ports=leaf.media_ports,
+            inlet_interface=str(leaf.overlay_address),
+            inlet_ports=self._settings.ports.inlets,
+        )
+        return JanusLeaf(settings, heard=partial(network.heard_ports, leaf.namespace))
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        connected = await self._control.connected()
+        return [
+            {
+                "name": node.name,
+                "role": str(node.role),
+                "parent": self.tree.parents.get(node.name),
+                "connected": node.name in connected,
+                "address": str(node.overlay_address),
+            }
+            for node in self.plan.nodes.values()
+        ]
+
+    def children(self) -> Mapping[str, Child]:
+        found = {
+            child.spec.name: child
+            for switch in self._switches.values()
+            for child in switch.children
+        }
+        if self._dhcp is not None:
+            found[self._dhcp.child.spec.name] = self._dhcp.child
+        return found | dict(self._control.children())
+
+    async def port_counters(self) -> list[dict[str, Any]]:
+        async def read(name: str) -> list[dict[str, Any]]:
+            devices = {end.port_no: end.device for _, end in self._layout.at(name)}
+            devices[HOST_PORT] = SWITCH_DEVICE
+            try:
+                stats = await self._control.port_stats(name)
+            except FabricError:
+                return []
+            return [
+                {
+                    "node": name,
+                    "port": port.port_no,
+                    "device": devices[port.port_no],
+                    "rx_packets": port.rx_packets,
+                    "tx_packets": port.tx_packets,
+                    "rx_bytes": port.rx_bytes,
+                    "tx_bytes": port.tx_bytes,
+                }
+                for port in stats
+                if port.port_no in devices
+            ]
+
+        names = [name for name in self.plan.nodes if name in self.up]
+        parts = await asyncio.gather(*map(read, names))
+        return [counter for part in parts for counter in part]
+
+
+def _redrawn(tree: Plan, pair: tuple[str, str], link: CandidateLink | None) -> Plan:
+    """Return a tree with this link between two nodes; redundancy links stay."""
+    present = tree.description.links
+    if link is not None and any(each.ends == pair for each in present):
+        return tree
+    rest = tuple(each for each in present if each.ends != pair or each.redundant)
+    drawn = rest if link is None else (*rest, link)
+    return Plan(replace(tree.description, links=drawn), tree.parents, tree.pruned)
