@@ -211,12 +211,15 @@ class SeparateControl:
             await asyncio.sleep(_AGAIN_S)
 
     async def _begin(self, controller: _Separate) -> None:
-        """Tell of the network, and of everything as soon as the site has said what it wants."""
+        """Tell of the network, and of everything as soon as the site has said what it wants.
+
+        Once: to be told everything again would undo what it was asked for meanwhile.
+        """
         await self._tell_network(controller)
-        if self._site is None:
-            return
         try:
-            await self._tell_all(controller)
+            async with controller.telling:
+                if self._site is not None and not controller.told:
+                    await self._tell_all(controller)
         except DisconnectedError:
             raise
         except FabricError as error:  # it has been told, and tries again by itself
@@ -327,14 +330,15 @@ class SeparateControl:
         finally:
             for controller in self._controllers.values():
                 if controller is not asked:  # one that is away is told when it comes
+                    controller.told = False
                     with suppress(FabricError):
                         await self._begin(controller)
 
     async def _tell(self, controller: _Separate) -> frozenset[str]:
         """Tell what the site wants. Raises as :meth:`_put`."""
-        if not controller.told:
-            return await self._tell_all(controller)
         async with controller.telling:
+            if not controller.told:
+                return await self._tell_all(controller)
             assert self._site is not None
             body = intents_json.dumps(self._site)
             return frozenset((await self._put(controller, f"intents/{SITE}", body))["pending"])
@@ -342,22 +346,21 @@ class SeparateControl:
     async def _tell_all(self, controller: _Separate) -> frozenset[str]:
         """Tell everything in one step: what is not wanted yet would be removed until then.
 
-        Raises as :meth:`_put`.
+        Call it with ``telling`` held. Raises as :meth:`_put`.
         """
-        async with controller.telling:
-            assert self._site is not None
-            kept = self._wishes.kept
-            wanted = Wanted({SITE: self._site, **kept.intents}, kept.paths, kept.links)
-            try:
-                said = await self._put(controller, "wanted", intents_json.dump_wanted(wanted))
-            except (DisconnectedError, MisuseError):
-                raise
-            except FabricError:
-                controller.told = controller.listening
-                raise
+        assert self._site is not None
+        kept = self._wishes.kept
+        wanted = Wanted({SITE: self._site, **kept.intents}, kept.paths, kept.links)
+        try:
+            said = await self._put(controller, "wanted", intents_json.dump_wanted(wanted))
+        except (DisconnectedError, MisuseError):
+            raise
+        except FabricError:
             controller.told = controller.listening
-            self._wishes.refuse(said["refused"])
-            return frozenset(said["pending"])
+            raise
+        controller.told = controller.listening
+        self._wishes.refuse(said["refused"])
+        return frozenset(said["pending"])
 
     async def _put(self, controller: _Separate, what: str, body: bytes) -> dict[str, Any]:
         """Tell a controller something, and return what it says.
