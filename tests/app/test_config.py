@@ -263,3 +263,12 @@ def test_a_run_directory_of_another_user_is_refused(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(UsageError, match=f"run belongs to another user: {remedy}"):
         check_run_dir(found)
+
+
+def test_a_bus_is_beside_a_listener() -> None:
+    bus = "bus: 'tls://192.0.2.1:4222'"
+    with pytest.raises(UsageError, match=r"set remote\.listen"):
+        site_settings(config(f"remote: {{{bus}}}"))
+    made = site_settings(config(f"carriage: switches\nremote: {{listen: '0.0.0.0:1', {bus}}}"))
+    assert made.remote is not None
+    assert made.remote.bus == "tls://192.0.2.1:4222"

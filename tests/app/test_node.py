@@ -1,12 +1,15 @@
 """``anabranch node``: what its arguments mean."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from anabranch.app.cli import app
-from anabranch.app.node import name_of, read_token, root_endpoint
+from anabranch.app.node import Place, name_of, read_token, root_endpoint, root_place
 from anabranch.core.errors import UsageError
 from anabranch.tree.soleil.messages import Endpoint
 from anabranch.tree.tokens import new_token
@@ -31,6 +34,37 @@ def test_where_the_root_is(text: str, endpoint: Endpoint) -> None:
 def test_what_is_no_place_of_a_root(text: str) -> None:
     with pytest.raises(UsageError, match="no place of a root"):
         root_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("root.example", Place("root.example", (Endpoint("root.example", 7443),))),
+        ("https://root.example", Place("root.example", (), "https://root.example/soleil")),
+        ("http://[2001:db8::1]:80/", Place("2001:db8::1", (), "http://[2001:db8::1]:80/soleil")),
+        ("https://a.example/tv/", Place("a.example", (), "https://a.example/tv/soleil")),
+    ],
+)
+def test_the_root_may_be_reached_by_http_alone(text: str, place: Place) -> None:
+    assert root_place(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("http://", "ftp://root", "://root", "https://[x", "https://a:b@root"),
+        *("https://root:x", "https://root:0", "https://root/?a", "https://root/#a"),
+    ],
+)
+def test_what_is_no_url_of_a_root(text: str) -> None:
+    with pytest.raises(UsageError, match="the URL of a root"):
+        root_place(text)
+
+
+@given(st.text(max_size=40) | st.text(max_size=40).map("https://".__add__))
+def test_anything_is_a_place_or_refused(text: str) -> None:
+    with suppress(UsageError):
+        assert root_place(text).host
 
 
 def test_a_token_may_be_in_a_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ See machines.py for the picture.
 """
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.lab.machines import HOME_ADDRESS, ROOT_ADDRESS, Machines, machines
+from tests.tree.nats_server import nats_server
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
 
@@ -49,9 +51,11 @@ class NodeProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = directory / "log"
 
-    def start(self, token: str | None) -> None:
+    def start(self, token: str | None, *ways: str) -> None:
+        """Start it; ``ways`` to the root, in place of TCP."""
+        tcp = f"{ROOT_ADDRESS}:{self.site.settings['REMOTE_PORT']}"
         arguments = [
-            *("node", "join", f"{ROOT_ADDRESS}:{self.site.settings['REMOTE_PORT']}"),
+            *("node", "join", *(ways or (tcp,))),
             *("--name", self.name, "--media", "24000-24099"),
             *("--state-dir", str(self.directory / "state")),
             *("--run-dir", str(self.directory / "run")),
@@ -97,7 +101,7 @@ def invite(site: SiteProcess, name: str = NODE, *options: str) -> str:
 
 
 def node_state(site: SiteProcess, name: str = NODE) -> str:
-    guests = site.api("GET", "/api/nodes/invitations").json()
+    guests = json.loads(site.command("node", "list", "--json").stdout)
     return str(next((guest["state"] for guest in guests if guest["name"] == name), "unknown"))
 
 
@@ -129,7 +133,7 @@ def _removed(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def worlds() -> Iterator[tuple[Machines, SiteProcess, NodeProcess]]:
+def worlds(**settings: str) -> Iterator[tuple[Machines, SiteProcess, NodeProcess]]:
     directory = Path(tempfile.mkdtemp(prefix="abn", dir="/tmp"))
     port = 30000 + secrets.randbelow(2000)
     third = secrets.randbelow(200) + 20
@@ -137,7 +141,9 @@ def worlds() -> Iterator[tuple[Machines, SiteProcess, NodeProcess]]:
         machines() as world,
         _removed(directory),
         running_site(
-            REMOTE__LISTEN=f"{ROOT_ADDRESS}:{port}", ADDRESSES__TUNNELS=f"10.96.{third}.0/24"
+            REMOTE__LISTEN=f"{ROOT_ADDRESS}:{port}",
+            ADDRESSES__TUNNELS=f"10.96.{third}.0/24",
+            **settings,
         ) as site,
     ):
         site.settings["REMOTE_PORT"] = str(port)
@@ -228,15 +234,26 @@ def is_encrypted(frame: bytes, tls: set[int]) -> bool:
     """Say whether a frame is WireGuard, TCP of a port in ``tls``, ARP or ICMP."""
     if frame[12:14] != b"\x08\x00":
         return True  # ARP
-    segment = frame[14 + 4 * (frame[14] & 15) :]
     match frame[23]:
         case 17:
-            return segment[8:12] in WIREGUARD_TYPES
+            return segment_in(frame)[8:12] in WIREGUARD_TYPES
         case 6:
-            ports = {int.from_bytes(segment[at : at + 2], "big") for at in (0, 2)}
-            return not ports.isdisjoint(tls)
+            return not tcp_ports(frame).isdisjoint(tls)
         case protocol:
             return protocol == 1  # ICMP
+
+
+def segment_in(frame: bytes) -> bytes:
+    """Return what a frame's IPv4 packet carries."""
+    return frame[14 + 4 * (frame[14] & 15) :]
+
+
+def tcp_ports(frame: bytes) -> set[int]:
+    """Return both ports of a frame of TCP over IPv4; none of another frame."""
+    if frame[12:14] != b"\x08\x00" or frame[23] != 6:
+        return set()
+    segment = segment_in(frame)
+    return {int.from_bytes(segment[at : at + 2], "big") for at in (0, 2)}
 
 
 def test_a_forged_token_is_refused_and_leaves_nothing() -> None:
@@ -254,6 +271,59 @@ def test_a_forged_token_is_refused_and_leaves_nothing() -> None:
         assert node_state(site) == "invited"
         assert left_of(world) == []
         assert HOME_ADDRESS not in site.log.read_text()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_machine_that_has_nothing_but_http(scheme: str) -> None:
+    """What media needs is WireGuard's UDP; the tree, joining included, goes by the pages' port."""
+    with worlds(TLS__ENABLED=str(scheme == "https").lower()) as (world, site, node):
+        url = f"{scheme}://{ROOT_ADDRESS}:{site.port}"
+        token = invite(site)
+        with world.overheard() as heard:
+            node.start(token, url)
+            until(lambda: node_state(site) == "up")
+        port = int(site.settings["REMOTE_PORT"])
+        assert not any(port in tcp_ports(frame) for frame in heard)
+        assert any(site.port in tcp_ports(frame) for frame in heard)
+        assert not any(token.split(".")[2].encode() in frame for frame in heard)
+        node.kill()
+        node.start(None, url)
+        until(lambda: node.words().count("part of the tree") == 2)
+        until(lambda: node_state(site) == "up")
+        assert node.stop() == 0
+        until(lambda: node_state(site) == "invited")
+        assert left_of(world) == []
+
+
+def test_a_machine_that_comes_by_the_bus() -> None:
+    """It joins over TCP, as it needs a certificate for the bus; then there is the bus alone."""
+    bus_port = 32000 + secrets.randbelow(700)
+    bus = f"tls://{ROOT_ADDRESS}:{bus_port}"
+    with (
+        worlds(REMOTE__BUS=bus) as (world, site, node),
+        nats_server(node.directory, ROOT_ADDRESS) as server,
+    ):
+        server.port = bus_port
+        server.configuration = Path(site.command("node", "bus-config").stdout.strip())
+        assert server.configuration.stat().st_mode & 0o777 == 0o600
+        server.start()
+        node.start(invite(site))
+        until(lambda: node_state(site) == "up")
+        assert node.stop() == 0
+        until(lambda: node_state(site) == "invited")
+
+        server.reload()  # the server is told of the guest
+        by_bus = (f"{ROOT_ADDRESS}:1", "--bus", bus, "--site", site.name)
+        node.start(None, *by_bus)
+        until(lambda: node_state(site) == "up")
+        only_leaf_is_away(site)
+        assert watch_at_home(world, site) == "640x360"
+        assert site.command("node", "remove", NODE).returncode == 0
+        assert node.process is not None
+        assert node.process.wait(60) == 0
+        assert "ended by the root" in node.words()
+        assert NODE not in server.configuration.read_text()
+        assert left_of(world) == []
 
 
 def test_a_viewer_plays_on_after_the_network_was_away() -> None:

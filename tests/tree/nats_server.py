@@ -15,11 +15,12 @@ import pytest
 class NatsServer:
     """A server with the configuration ``directory/nats.conf``; it can be restarted."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.configuration = directory / "nats.conf"
         self._log = directory / "nats.log"
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        with socket.create_server((host, 0)) as free:
             self.port: int = free.getsockname()[1]
 
     def start(self) -> None:
@@ -45,12 +46,12 @@ class NatsServer:
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self._host, self.port)) == 0
 
 
 @contextmanager
-def nats_server(directory: Path) -> Iterator[NatsServer]:
-    server = NatsServer(directory)
+def nats_server(directory: Path, host: str = "127.0.0.1") -> Iterator[NatsServer]:
+    server = NatsServer(directory, host)
     try:
         yield server
     finally:

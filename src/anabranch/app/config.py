@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +13,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -45,9 +46,10 @@ from anabranch.tree.trouble import Sensitivity
 CONFIG_NAME = "anabranch.yaml"
 ROOT_RUN = Path("/run/anabranch")
 """Where root's sites have their run directories and locks."""
-_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "JOIN_TOKEN", "RUN")
+_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "JOIN_TOKEN", "JOIN_BUS", "RUN")
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+RateMbit = Annotated[float, Field(ge=0.1, le=100_000)]
 
 
 def span(text: str) -> tuple[int, int]:
@@ -71,6 +73,14 @@ def check_address(text: str, such_as: str) -> str:
     return text
 
 
+def _network(text: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(text))
+    except ValueError as error:
+        raise ValueError(f"a network is such as 10.1.0.0/16: {error}") from None
+
+
+Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 PortRange = Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$"), AfterValidator(_check_span)]
 
 
@@ -84,7 +94,7 @@ class NodeConfig(_Part):
     name: str
     role: Role
     parent: str | None = None
-    rate_mbit: float = 100.0
+    rate_mbit: RateMbit = 100.0
     idle: bool = False
     capacity: Annotated[int, Field(ge=1)] | None = None
 
@@ -93,7 +103,7 @@ class LinkConfig(_Part):
     """A link that could be part of the tree."""
 
     between: tuple[str, str]
-    rate_mbit: float = 100.0
+    rate_mbit: RateMbit = 100.0
 
 
 class RenditionConfig(_Part):
@@ -163,7 +173,7 @@ class RedundancyConfig(_Part):
     """A link beside the tree."""
 
     between: tuple[str, str]
-    rate_mbit: float = 100.0
+    rate_mbit: RateMbit = 100.0
 
 
 class FabricConfig(_Part):
@@ -180,6 +190,13 @@ class ThresholdConfig(_Part):
 
     warning: float
     danger: float
+
+    def threshold(self, figure: str) -> Threshold:
+        """What this means for ``figure``. Raises UsageError if the values do not fit together."""
+        try:
+            return Threshold(self.warning, self.danger)
+        except UsageError as error:
+            raise UsageError(f"tree.thresholds.{figure}: {error}") from None
 
 
 class TreeConfig(_Part):
@@ -201,9 +218,7 @@ class TreeConfig(_Part):
     @property
     def rules(self) -> TreeRules:
         """What this means. Raises UsageError if values do not fit together."""
-        given = {
-            name: Threshold(each.warning, each.danger) for name, each in self.thresholds.items()
-        }
+        given = {name: each.threshold(name) for name, each in self.thresholds.items()}
         return TreeRules(
             self.act,
             Reporting(self.interval_s, self.weight, {**THRESHOLDS, **given}),
@@ -219,13 +234,14 @@ class PlacementConfig(_Part):
     """Where viewers are sent."""
 
     policy: str = placement.DEFAULT
-    prefixes: dict[IPv4Network | IPv6Network, tuple[str, ...]] = {}
+    prefixes: dict[Prefix, tuple[str, ...]] = {}
 
 
 class RemoteConfig(_Part):
     """Nodes on other machines; without ``listen`` none are let in."""
 
     listen: str | None = None
+    bus: str | None = None
 
     @field_validator("listen")
     @classmethod
@@ -438,7 +454,9 @@ def load_config(*, with_file: bool = True, **overrides: object) -> Config:
 
 
 def _fault(kind: str, place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, place))
+    where = ".".join(str(part) for part in place if part != "[key]")
+    if kind == "unexpected_keyword_argument":  # of a dataclass
+        return f"{where}: there is no such setting"
     if kind != "extra_forbidden":
         return f"{where}: {message.removeprefix('Value error, ')}"
     model: type[BaseModel] = Config

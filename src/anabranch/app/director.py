@@ -18,8 +18,10 @@ from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
 from anabranch.core.errors import UsageError
 from anabranch.host.journal import Journal, hold
-from anabranch.site.settings import SiteSettings
+from anabranch.site.settings import RemoteSettings, SiteSettings
 from anabranch.site.site import Site
+from anabranch.tree.soleil.messages import Endpoint
+from anabranch.tree.transport.tunnels import Tunnels
 
 _log = structlog.get_logger("anabranch.director")
 
@@ -71,20 +73,31 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
             _make_directories(config, settings)
             journal.record("run", settings.run_id)
             site = Site(settings, journal)
+            tunnels = None if settings.remote is None else Tunnels(_door(settings.remote))
             try:
                 await site.start(progress)
                 token = operator_token(config.token_file)
                 yield (
                     site,
                     {
-                        "console": serve(make_app(site, token=token), console, pair),
+                        "console": serve(
+                            make_app(site, token=token, tunnels=tunnels), console, pair
+                        ),
                         "rtmp-callbacks": serve(make_callbacks(site), callbacks, None),
                     },
                 )
             finally:
                 progress("removing processes, namespaces and links")
+                if tunnels is not None:
+                    await tunnels.close()
                 await site.stop()
                 await asyncio.to_thread(journal.undo)
+
+
+def _door(remote: RemoteSettings) -> Endpoint:
+    """Return where this machine itself reaches its listener for nodes."""
+    host, port = remote.listen
+    return Endpoint({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
 
 
 def _make_directories(config: Config, settings: SiteSettings) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -20,6 +21,7 @@ from anabranch.host.journal import Journal, hold
 from anabranch.host.process import Child
 from anabranch.host.wireguard import private_key, public_key
 from anabranch.site.agent import Agent, Reporting
+from anabranch.site.bus import make_bus
 from anabranch.site.guests import FAREWELL, HOLDING, WIREGUARD, Terms, digest_of, read_features
 from anabranch.site.leaf_news import LeafNews
 from anabranch.site.outpost import Outpost, OutpostSettings
@@ -31,6 +33,7 @@ from anabranch.tree.joining import join
 from anabranch.tree.peering import Identity
 from anabranch.tree.soleil.messages import ROOT, Endpoint
 from anabranch.tree.tokens import JoinToken, parse_token
+from anabranch.tree.transport.http import Portal
 
 DEFAULT_PORT = 7443
 STATE = Path("/var/lib/anabranch/nodes")
@@ -40,17 +43,34 @@ _log = structlog.get_logger("anabranch.node")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where the root takes nodes in.
+
+    Attributes:
+        host: where its end of the tunnel is, too.
+        at: over TCP; none: it is reached by HTTP alone.
+        portal: the URL for that.
+    """
+
+    host: str
+    at: tuple[Endpoint, ...] = ()
+    portal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeOptions:
     """What the command line says.
 
     Attributes:
-        root: where the root takes nodes in.
+        bus: URL of the site's bus, tried before ``root``; ``site`` is the site's name there.
         token: None: this machine has joined before.
         state: directory for the key and certificate; they stay.
     """
 
     name: str
-    root: Endpoint
+    root: Place
+    bus: str | None
+    site: str
     token: JoinToken | None
     state: Path
     run_dir: Path
@@ -72,6 +92,25 @@ def root_endpoint(text: str) -> Endpoint:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{text!r} is no place of a root: HOST or HOST:PORT")
     return Endpoint(host, int(port))
+
+
+def root_place(text: str) -> Place:
+    """Read what :func:`root_endpoint` does, or the URL of the root's pages.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if "://" not in text:
+        endpoint = root_endpoint(text)
+        return Place(endpoint.host, (endpoint,))
+    try:
+        url = urlsplit(text)
+        usable = url.port != 0 and not url.query and not url.fragment and url.username is None
+    except ValueError:
+        url, usable = urlsplit(""), False
+    if not usable or url.hostname is None or url.scheme not in ("http", "https"):
+        raise UsageError("the URL of a root is http://HOST[:PORT] or https://HOST[:PORT]")
+    return Place(url.hostname, portal=f"{text.rstrip('/')}/soleil")
 
 
 def name_of(name: str | None, token: JoinToken | None) -> str:
@@ -126,14 +165,19 @@ async def run_node(options: NodeOptions, say: Callable[[str], None]) -> None:
             say("removing what an earlier run left")
             await asyncio.to_thread(journal.undo)
         credentials = Credentials(options.state)
-        identity = await _certified(options, credentials, stop, say)
+        # Without a look at the outer certificate: that of the TLS inside counts.
+        url = options.root.portal
+        portal = None if url is None else Portal(url, verify=False)
+        identity = await _certified(options, credentials, portal, stop, say)
         if identity is None:
             return
         options.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         run_id = new_id()
         journal.record("run", run_id)
         try:
-            await _NodeProcess(options, identity, credentials, journal, run_id, stop, say).run()
+            await _NodeProcess(
+                options, identity, credentials, portal, journal, run_id, stop, say
+            ).run()
         finally:
             say("removing processes, namespaces and links")
             await asyncio.to_thread(journal.undo)
@@ -142,6 +186,7 @@ async def run_node(options: NodeOptions, say: Callable[[str], None]) -> None:
 async def _certified(
     options: NodeOptions,
     credentials: Credentials,
+    portal: Portal | None,
     stop: asyncio.Event,
     say: Callable[[str], None],
 ) -> Identity | None:
@@ -149,7 +194,8 @@ async def _certified(
     while not stop.is_set():
         try:
             if options.token is not None:
-                return await join((options.root,), options.token, credentials)
+                ways = () if portal is None else (portal,)
+                return await join(options.root.at, options.token, credentials, ways)
             return credentials.identity()
         except CertificateError as error:
             if options.token is None:
@@ -180,6 +226,7 @@ class _NodeProcess:
         options: NodeOptions,
         identity: Identity,
         credentials: Credentials,
+        portal: Portal | None,
         journal: Journal,
         run_id: str,
         stop: asyncio.Event,
@@ -188,6 +235,10 @@ class _NodeProcess:
         self._options = options
         self._identity = identity
         self._credentials = credentials
+        self._portal = portal
+        self._bus = (
+            make_bus(options.bus, options.site, identity, credentials) if options.bus else None
+        )
         self._journal = journal
         self._run_id = run_id
         self._stop = stop
@@ -198,7 +249,7 @@ class _NodeProcess:
         self._outpost: Outpost | None = None
         self._wanted: Terms | None = None
         self._stale = asyncio.Event()
-        self._member = BranchMember(identity.name, identity.role, (options.root,))
+        self._member = BranchMember(identity.name, identity.role, options.root.at)
         self._member.features = {WIREGUARD: public_key(self._private)}
         self._agent = Agent(
             self._member,
@@ -206,6 +257,7 @@ class _NodeProcess:
             Reporting(),
             on_event=self._happened,
             credentials=credentials,
+            ways=[way for way in (self._bus, portal) if way is not None],
         )
 
     async def run(self) -> None:
@@ -215,6 +267,8 @@ class _NodeProcess:
                 asyncio.create_task(self._obey(), name="obey the root"),
                 asyncio.create_task(self._agent.run(), name="report"),
             ]
+            if self._bus is not None:
+                self._bus.start()
             self._agent.node.start()
             try:
                 stopping = asyncio.create_task(self._stop.wait(), name="stop")
@@ -226,6 +280,9 @@ class _NodeProcess:
                     task.result()
             finally:
                 await self._agent.node.stop(FAREWELL)
+                for way in (self._bus, self._portal):
+                    if way is not None:
+                        await way.close()
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)

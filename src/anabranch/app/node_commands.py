@@ -13,9 +13,12 @@ from rich.table import Table
 
 from anabranch.app.client import Client
 from anabranch.app.config import load_config, span
+from anabranch.app.settings import nodes_directory
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.core.errors import UsageError
+from anabranch.core.names import check_name
 from anabranch.host.network import local_addresses, outward_address
+from anabranch.site.bus import CONFIGURATION
 from anabranch.tree.model import Role
 
 node_app = typer.Typer(no_args_is_help=True, help="Nodes on other machines.")
@@ -24,7 +27,10 @@ node_app = typer.Typer(no_args_is_help=True, help="Nodes on other machines.")
 @node_app.command("join")
 @command
 def join_node(
-    root: Annotated[str, typer.Argument(help="Where the root takes nodes in: HOST[:PORT].")],
+    root: Annotated[
+        str,
+        typer.Argument(help="Where the root takes nodes in: HOST[:PORT], or the URL of its pages."),
+    ],
     token: Annotated[
         str | None,
         typer.Option(
@@ -35,6 +41,13 @@ def join_node(
     name: Annotated[
         str | None, typer.Option(help="Which node, if this machine has joined as several.")
     ] = None,
+    bus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ANABRANCH_JOIN_BUS", help="The site's NATS server: tls://HOST[:PORT]."
+        ),
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="The site's name on the bus.")] = None,
     media: Annotated[
         str, typer.Option(help="UDP ports of this machine for viewers.")
     ] = "20000-20999",
@@ -55,10 +68,11 @@ def join_node(
         NodeOptions,
         name_of,
         read_token,
-        root_endpoint,
+        root_place,
         run_node,
     )
 
+    config = load_config()
     given = read_token(token)
     who = name_of(name, given)
     try:
@@ -69,7 +83,9 @@ def join_node(
         raise UsageError(f"--access is a network of four addresses, such as {access}")
     options = NodeOptions(
         name=who,
-        root=root_endpoint(root),
+        root=root_place(root),
+        bus=bus,
+        site=check_name(site or config.site),
         token=given,
         state=state_dir or STATE / who,
         run_dir=run_dir or RUN / f"node-{who}",
@@ -77,7 +93,7 @@ def join_node(
         public_addresses=_public(public_address),
         access=network,
     )
-    set_up_logs(load_config().log)
+    set_up_logs(config.log)
     asyncio.run(run_node(options, lambda text: err.print(f"  {escape(text)}", soft_wrap=True)))
     err.print("This machine is no node any more; nothing is left.")
 
@@ -144,6 +160,16 @@ def remove_node(name: Annotated[str, typer.Argument(help="Which node.")]) -> Non
     """End a node on another machine and bar it; its viewers go elsewhere."""
     Client(load_config()).request("DELETE", f"/api/nodes/invitations/{name}")
     out.print(f"{name} is removed.")
+
+
+@node_app.command("bus-config")
+@command
+def show_bus_configuration() -> None:
+    """Print where the configuration is with which to run the bus: nats-server -c FILE."""
+    path = nodes_directory(load_config()) / CONFIGURATION
+    if not path.is_file():
+        raise UsageError(f"there is no {path}: set remote.bus to tls://HOST[:PORT], and start")
+    out.print(str(path), soft_wrap=True)
 
 
 def _public(text: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import os
 import stat
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from anabranch.app.config import Config, own_tmp, span
 from anabranch.core.errors import UsageError
@@ -133,15 +134,22 @@ def site_settings(config: Config) -> SiteSettings:
     )
 
 
+def nodes_directory(config: Config) -> Path:
+    """Return where the site keeps what it knows of nodes on other machines."""
+    return config.state / "nodes"
+
+
 def _remote(config: Config) -> RemoteSettings | None:
     if config.remote.listen is None:
+        if config.remote.bus is not None:
+            raise UsageError("remote.bus: set remote.listen, too: nodes join there")
         return None
     if not config.switches:
         raise UsageError("remote: nodes on other machines need switches")
     if config.fabric.controllers:
         raise UsageError("remote: not yet together with fabric.controllers")
     host, _, port = config.remote.listen.rpartition(":")
-    return RemoteSettings((host.strip("[]"), int(port)), config.state / "nodes")
+    return RemoteSettings((host.strip("[]"), int(port)), nodes_directory(config), config.remote.bus)
 
 
 def _tree_rules(config: Config) -> TreeRules:

@@ -15,6 +15,7 @@ from anabranch.console import (
     nodes_api,
     pages,
     problems,
+    soleil,
     statistics_api,
     whep,
 )
@@ -26,14 +27,16 @@ from anabranch.console.operator_token import operators_only
 from anabranch.site.control import InsideControl
 from anabranch.site.separate import SeparateControl
 from anabranch.site.site import Site
+from anabranch.tree.transport.tunnels import Tunnels
 
 
-def make_app(site: Site, *, token: str) -> FastAPI:
+def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastAPI:
     """Make the web application.
 
     Args:
         site: what it serves.
         token: the operator's secret; whoever sends it as a bearer may change the site.
+        tunnels: for nodes that have nothing but HTTP; None: there are no such nodes.
 
     Raises:
         ValueError: the token is empty: everybody would know it.
@@ -67,6 +70,8 @@ def make_app(site: Site, *, token: str) -> FastAPI:
     app.include_router(statistics_api.make_router(token))
     app.include_router(whep.router)
     app.include_router(_metrics())
+    if tunnels is not None:
+        app.include_router(soleil.make_router(tunnels))
     pages.install(app)
     return app
 

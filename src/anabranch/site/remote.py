@@ -21,6 +21,7 @@ from anabranch.fabric.errors import FabricError
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child
 from anabranch.host.wireguard import check_key
+from anabranch.site.bus import CONFIGURATION, make_bus, write_configuration
 from anabranch.site.control import switch_directory
 from anabranch.site.guests import (
     FAREWELL,
@@ -144,6 +145,12 @@ class Remote:
         self._book = GuestBook(state / "guests.json", room)
         self._settings = settings
         self._listen = remote.listen
+        self._bus_url = remote.bus
+        self._bus_file = state / CONFIGURATION
+        root = Identity(plan.root.name, Role.ROOT)
+        self._bus = (
+            make_bus(remote.bus, settings.name, root, self._credentials) if remote.bus else None
+        )
         self._underlay = underlay
         self._on_event = on_event
         self._nodes: Nodes | None = None
@@ -165,6 +172,7 @@ class Remote:
         for guest in self._book:
             plan.admit(guest_plan(settings, guest))
         underlay.abroad = self
+        self._tell_bus()
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -184,6 +192,8 @@ class Remote:
             ProcessError, NetworkError: as :meth:`Hub.start`.
         """
         await self._hub.start()
+        if self._bus is not None:
+            self._bus.start()
         self.listen()
 
     def listen(self) -> None:
@@ -197,6 +207,8 @@ class Remote:
             self._tree_node.listen(host, port)
         except OSError as error:
             raise ConflictError(f"cannot listen for nodes at {host}:{port}: {error}") from error
+        if self._bus is not None:
+            self._bus.listen(self._tree_node.arriving)
 
     async def run(self) -> None:
         """Make guests part of the site that have come, and tell them what they missed, for ever."""
@@ -214,6 +226,8 @@ class Remote:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._bus is not None:
+            await self._bus.close()
         await self._hub.stop()
 
     @property
@@ -253,6 +267,7 @@ class Remote:
         guest = self._book.invite(
             name, role, parents=parents, rate_mbit=rate_mbit, capacity=capacity
         )
+        self._tell_bus()
         plan.admit(guest_plan(self._settings, guest))
         token = self.admission.issue(name, role, lifetime_s)
         self._on_event(Event("node.invited", name, {"role": str(role)}))
@@ -275,6 +290,7 @@ class Remote:
                 self.admission.remove(name)
             self._present.pop(name, None)
             self._book.remove(name)
+            self._tell_bus()
             self._underlay.plan.dismiss(name)
             await self._set_tunnels()
         self._on_event(Event("node.removed", name))
@@ -436,6 +452,17 @@ class Remote:
 
     def _address(self, guest: Guest) -> IPv4Address:
         return guest_address(self._settings.addresses.tunnels, guest.index).ip
+
+    def _tell_bus(self) -> None:
+        """Write for the bus's server who may use it. Raises OSError."""
+        if self._bus_url is not None:
+            nodes = {
+                self._underlay.plan.root.name: Role.ROOT,
+                **{g.name: g.role for g in self._book},
+            }
+            write_configuration(
+                self._bus_file, self._bus_url, self._settings.name, nodes, self._credentials
+            )
 
     async def _set_tunnels(self) -> None:
         await self._hub.set_guests(

@@ -111,10 +111,12 @@ class RemoteSettings:
     Attributes:
         listen: address and port: TCP for SOLEIL, and UDP of the same number for WireGuard.
         state: directory of the site's authority and its books.
+        bus: URL of a NATS server by which nodes may come, too; None: there is none.
     """
 
     listen: tuple[str, int]
     state: Path
+    bus: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
