@@ -1,8 +1,9 @@
 """Problems: every error of ours has its status, and its words are for a person."""
 
 import pytest
+from fastapi import FastAPI, Request
 
-from anabranch.console.problems import problem, status_of
+from anabranch.console.problems import install, problem, status_of
 from anabranch.core.errors import (
     AnabranchError,
     ConflictError,
@@ -47,3 +48,27 @@ def test_a_problem_is_what_rfc_9457_says() -> None:
         b'{"type":"about:blank","title":"Not found","status":404,'
         b'"detail":"there is no channel named \'x\'"}'
     )
+
+
+async def test_a_client_that_breaks_off_is_nothing_to_tell(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = FastAPI()
+    install(app)
+
+    @app.post("/")
+    async def read(request: Request) -> None:
+        await request.body()
+
+    async def breaks_off() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    answered: list[int] = []
+
+    async def send(message: dict[str, int]) -> None:
+        answered.append(message.get("status", 0))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "query_string": b""}
+    await app(scope, breaks_off, send)  # type: ignore[arg-type]
+    assert answered[0] == 400
+    assert "request.failed" not in capsys.readouterr().out

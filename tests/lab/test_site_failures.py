@@ -84,7 +84,7 @@ def own_site() -> Iterator[SiteProcess]:
 def nothing_left(site: SiteProcess, links_before: set[str]) -> None:
     assert namespaces(site.name) == []
     assert marked(site) == []
-    assert links() == links_before
+    assert links() <= links_before  # others may end theirs
     assert f"anabranch_{site.name}" not in tables()
     assert not site.run_dir.exists()
 

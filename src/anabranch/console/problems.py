@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from anabranch.core.errors import (
     AnabranchError,
@@ -88,6 +89,9 @@ def install(app: FastAPI) -> None:
         where = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "body")
         return problem(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
+    async def of_absence(_request: Request, _error: Exception) -> JSONResponse:
+        return problem(400, "the request ends before its body does")  # nobody reads this
+
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("request.failed", path=request.url.path, exc_info=error)
         # Answered outside of all middleware; the fixed text may be read from anywhere.
@@ -99,6 +103,7 @@ def install(app: FastAPI) -> None:
         AnabranchError: ours,
         HTTPException: of_http,
         RequestValidationError: of_validation,
+        ClientDisconnect: of_absence,
         Exception: unexpected,
     }
     for kind, function in handlers.items():
