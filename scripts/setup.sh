@@ -107,7 +107,7 @@ node_path() {
              process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)'; then
     return
   fi
-  if [ ! -x .cache/node/bin/python ]; then
+  if [ ! -x .cache/node/bin/npm ]; then
     step "Node, to build the pages" bash -c '/usr/bin/python3 -m venv --clear .cache/node &&
       .cache/node/bin/python -m pip install --disable-pip-version-check --progress-bar off \
         --no-deps --require-hashes -r requirements-node.lock'
