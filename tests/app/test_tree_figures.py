@@ -79,4 +79,4 @@ def test_figures_troubles_and_that_nothing_is_done() -> None:
 def test_why_a_node_was_started() -> None:
     text = run("explain", "leaf3").output
     assert "leaf-added leaf3: the load is 90% of the leaves' capacity (done) parent=relay" in text
-    assert "Nothing was done with a/[b]." in run("explain", "a/[b]").output
+    assert "Nothing was done with a/[b] but by operators." in run("explain", "a/[b]").output

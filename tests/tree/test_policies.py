@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from math import inf, nan
 from random import Random
 
 import pytest
@@ -216,6 +217,14 @@ def test_policies_are_found_by_name() -> None:
         find("other")
     with pytest.raises(UsageError, match="low < high"):
         Marks(low=0.8, high=0.8)
+    for name, value in (
+        ("cpu_high", 0.0),
+        ("least_leaves", -1),
+        ("quiet_s", nan),
+        ("lower_s", inf),
+    ):
+        with pytest.raises(UsageError, match=name):
+            Marks(**{name: value})
 
 
 class World:

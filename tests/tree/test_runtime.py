@@ -2,8 +2,10 @@
 
 import asyncio
 import datetime
+import gc
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -307,6 +309,34 @@ async def test_lies_and_commands_of_a_stolen_relay_are_contained(site: Realm) ->
         wire.say(Kill(), "leaf", ROOT)
     await wire.end()  # too many: dropped
     await until(lambda: not root.node.member.registry.is_present("relay"))
+
+
+async def test_a_node_begins_anew_by_a_new_connection_only(site: Realm) -> None:
+    root = await site.root()
+    wire = await Wire.open(site, site.certify("leaf", Role.LEAF))
+    for boot in ("b0", "b0", "b1"):
+        wire.say(Hello("leaf", Role.LEAF, boot=boot), ROOT)
+    assert await wire.hear_error() is Fault.CONFLICT
+    assert len(root.told(Joined)) == len(root.told(Introduced)) == 1
+    for number in range(20):
+        wire.say(Hello("leaf", Role.LEAF, boot=f"c{number}"), ROOT)
+    await wire.end()  # too many: dropped
+    assert len(root.told(Joined)) == len(root.told(Introduced)) == 1
+
+
+async def test_a_handshake_that_fails_holds_no_memory(site: Realm) -> None:
+    await site.root()
+    gc.collect()
+    gc.disable()  # counts what goes without it
+    try:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(site.root_at.host, site.root_at.port)
+            writer.write(b"no handshake")
+            await asyncio.sleep(0)
+            writer.close()
+        await until(lambda: not any(isinstance(each, SSLProtocol) for each in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_replays_are_handled_once(site: Realm) -> None:

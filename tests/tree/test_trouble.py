@@ -215,6 +215,23 @@ def test_thresholds_that_cannot_be() -> None:
             Threshold(warning, danger, ease)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"notice": 0.0},
+        {"notice": 1.5},
+        {"most": float("nan")},
+        {"rounds": 0},
+        {"widest": 0},
+        {"calm_s": -1.0},
+        {"review_s": float("inf")},
+    ],
+)
+def test_a_sensitivity_that_cannot_be(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Sensitivity(**wrong)
+
+
 @given(st.data())
 def test_in_any_tree_only_the_way_to_the_trouble_is_asked(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 12))

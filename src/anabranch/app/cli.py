@@ -21,6 +21,7 @@ from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, load_config
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.node_commands import node_app
+from anabranch.app.pipeline_commands import pipeline_app
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
@@ -40,6 +41,7 @@ app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
+app.add_typer(pipeline_app, name="pipeline")
 tree_app.command("stats")(tree_figures.show_statistics)
 tree_app.command("explain")(tree_figures.explain)
 
@@ -238,6 +240,8 @@ def log(
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
         data = " ".join(f"{k}={v}" for k, v in event["data"].items() if v is not None)
         line = f"{when}  {event['kind']:<20} {event['subject']:<12} {data}"
+        # One line an event, also where another machine's node wrote the reason.
+        line = "".join(each if each.isprintable() else " " for each in line)
         out.print(escape(line), soft_wrap=True)
 
 

@@ -73,14 +73,7 @@ def check_address(text: str, such_as: str) -> str:
     return text
 
 
-def _network(text: object) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(str(text))
-    except ValueError as error:
-        raise ValueError(f"a network is such as 10.1.0.0/16: {error}") from None
-
-
-Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(lambda text: ip_network(str(text)))]
 PortRange = Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$"), AfterValidator(_check_span)]
 
 
@@ -213,7 +206,7 @@ class TreeConfig(_Part):
     sensitivity: Sensitivity = Sensitivity()
     marks: Marks = Marks()
     fan_out: dict[Literal["root", "relay"], Annotated[int, Field(ge=1)]] = {}
-    pause_s: Annotated[float, Field(ge=0)] = TreeRules().pause_s
+    pause_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = TreeRules().pause_s
 
     @property
     def rules(self) -> TreeRules:

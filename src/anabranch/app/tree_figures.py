@@ -64,7 +64,7 @@ def explain(
         line = f"{when}  {deed['action']} {deed['node']}: {reason} ({deed['outcome']}) {details}"
         out.print(escape(line.rstrip()), soft_wrap=True)
     if not deeds:
-        out.print(f"Nothing was done with {escape(node)}.")
+        out.print(f"Nothing was done with {escape(node)} but by operators.")
 
 
 def _drawn(found: dict[str, Any]) -> RenderableType:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from anabranch.core.errors import UsageError
 from anabranch.fabric.model import Link, LinkInfo, PortRef
-from anabranch.site.settings import RedundancyLink, SiteSettings
+from anabranch.site.settings import RedundancyLink, SiteNode, SiteSettings
 from anabranch.tree.description import Candidate, CandidateLink, Description, ends
 from anabranch.tree.model import Role, TreeError
 from anabranch.tree.planning import Plan, plan
@@ -96,15 +96,11 @@ def describe(settings: SiteSettings) -> Description:
     nodes = tuple(
         Candidate(node.name, node.role, available=not node.idle) for node in settings.nodes
     )
-    names = {node.name for node in nodes}
+    _check_nodes(settings.nodes)
     links = list(settings.links)
     for node in settings.nodes:
         if node.parent is None:
             continue
-        if node.role is Role.ROOT:
-            raise TreeError(f"the root {node.name} has a parent")
-        if node.parent not in names:
-            raise TreeError(f"the parent of node {node.name} is unknown: {node.parent}")
         links.append(CandidateLink(node.name, node.parent, node.rate_mbit))
     drawn = {link.ends for link in links}
     for reserve in settings.fabric.redundancy:
@@ -115,6 +111,26 @@ def describe(settings: SiteSettings) -> Description:
                 CandidateLink(reserve.one, reserve.other, reserve.rate_mbit, redundant=True)
             )
     return Description(nodes, tuple(links), settings.tree.fan_out)
+
+
+def _check_nodes(nodes: Sequence[SiteNode]) -> None:
+    for node in nodes:
+        if node.capacity is not None and node.role is not Role.LEAF:
+            raise TreeError(f"the {node.role} {node.name} has a capacity, which is a leaf's")
+    roles = {node.name: node.role for node in nodes}
+    parents = {node.name: node.parent for node in nodes if node.parent is not None}
+    for name, parent in parents.items():
+        if roles[name] is Role.ROOT:
+            raise TreeError(f"the root {name} has a parent")
+        if parent not in roles:
+            raise TreeError(f"the parent of node {name} is unknown: {parent}")
+        if roles[parent] is Role.LEAF:
+            raise TreeError(f"the parent of node {name} is a leaf: {parent}")
+        above = [name]
+        while (parent := parents.get(above[-1], "")) and parent not in above:
+            above.append(parent)
+        if parent == name:
+            raise TreeError(f"the parents of nodes go round in a circle: {', '.join(above)}")
 
 
 def first_tree(settings: SiteSettings) -> Plan:

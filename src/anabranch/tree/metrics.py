@@ -89,7 +89,10 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not 0 < self.warning <= self.danger <= LARGEST or not 0 < self.ease <= 1:
-            raise UsageError(f"thresholds need 0 < warning <= danger and 0 < ease <= 1: {self}")
+            raise UsageError(
+                f"thresholds need 0 < warning <= danger and 0 < ease <= 1, not"
+                f" {self.warning:g}, {self.danger:g} and {self.ease:g}"
+            )
 
     def severity(self, level: float, ease: float = 1.0) -> Severity:
         """Return how bad ``level`` is, with both thresholds multiplied by ``ease``."""

@@ -10,7 +10,7 @@ since the node came, and time without anybody; what brings nodes wants the load 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Protocol, runtime_checkable
 
 from anabranch.core.errors import UsageError
@@ -34,6 +34,9 @@ from anabranch.tree.trouble import Diagnosis, Scope
 
 GROUP = "anabranch.tree_policy"
 DEFAULT = "standard"
+
+
+_SECONDS = ("quiet_s", "cool_down_s", "settle_s", "start_s", "lower_s", "most_lower_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,15 @@ class Marks:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high <= 1:
-            raise UsageError(f"the marks of load need 0 < low < high <= 1: {self.low}, {self.high}")
+            raise UsageError(
+                f"the marks of load need 0 < low < high <= 1, not {self.low:g} and {self.high:g}"
+            )
+        for name in ("cpu_high", "egress_high"):
+            if not 0 < getattr(self, name) < inf:
+                raise UsageError(f"the mark {name} needs to be above 0")
+        for name in ("least_leaves", "least_relays", *_SECONDS):
+            if not 0 <= getattr(self, name) < inf:
+                raise UsageError(f"the mark {name} needs to be 0 or more")
 
 
 @runtime_checkable

@@ -185,6 +185,10 @@ class RootMember(Member):
     def _presented(self, message: Message, hello: Hello, now: float) -> None:
         if hello.name != message.sender:
             raise RefusedError(Fault.FORBIDDEN, f"{message.sender} says it is {hello.name}")
+        if hello.name in self._subtree.children:
+            place = self.registry.nodes[hello.name]
+            if place.hello is not None and place.hello.boot != hello.boot:
+                raise RefusedError(Fault.CONFLICT, f"{hello.name} has not connected anew")
         self._report(self.registry.introduce(bare(hello), now))
         if hello.request is not None and self._gate is not None:
             chain = self._gate.renew(hello.name, hello.request)

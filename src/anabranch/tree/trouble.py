@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 
+from anabranch.core.errors import UsageError
 from anabranch.tree.metrics import (
     MACHINES,
     THRESHOLDS,
@@ -77,6 +78,9 @@ class Sensitivity:
         patience_s: seconds after which a node that has not answered is asked again.
         review_s: seconds after which a diagnosis is made anew while the trouble lasts.
         widest: bad children of one node that are asked at a time, the worst first.
+
+    Raises:
+        UsageError: a share is not within 0 to 1, a number too small.
     """
 
     notice: float = 0.1
@@ -86,6 +90,17 @@ class Sensitivity:
     patience_s: float = 5.0
     review_s: float = 30.0
     widest: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("notice", "most"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(f"the sensitivity {name} is a share, above 0 and at most 1")
+        for name in ("rounds", "widest"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"the sensitivity {name} needs to be 1 or more")
+        for name in ("calm_s", "patience_s", "review_s"):
+            if not 0 <= getattr(self, name) < inf:
+                raise UsageError(f"the sensitivity {name} needs to be 0 or more")
 
 
 def severity_of(

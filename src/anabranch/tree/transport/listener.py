@@ -5,9 +5,9 @@ import os
 import socket
 import ssl
 import struct
+import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from anabranch.tree.transport.channel import Channel
@@ -123,18 +123,20 @@ class Listener:
         loop = asyncio.get_running_loop()
         channel = self._channel()
         try:
-            with suppress(OSError, ssl.SSLError, TimeoutError):
-                if self._context is None:
-                    await loop.connect_accepted_socket(lambda: channel, connection)
-                else:
-                    await loop.connect_accepted_socket(
-                        lambda: channel,
-                        connection,
-                        ssl=self._context,
-                        ssl_handshake_timeout=_HANDSHAKE_S,
-                        ssl_shutdown_timeout=1.0,
-                    )
-                await asyncio.shield(channel.closed)
+            if self._context is None:
+                await loop.connect_accepted_socket(lambda: channel, connection)
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: channel,
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=_HANDSHAKE_S,
+                    ssl_shutdown_timeout=1.0,
+                )
+            await asyncio.shield(channel.closed)
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            # The error and asyncio's frames hold each other, and the 256 KiB that TLS reads into.
+            traceback.clear_frames(error.__traceback__)
         finally:
             self._open -= 1
             self._open_from[address] -= 1
