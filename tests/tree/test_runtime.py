@@ -52,6 +52,7 @@ from anabranch.tree.soleil.messages import (
     Stats,
 )
 from anabranch.tree.tokens import parse_token
+from anabranch.tree.transport import listener
 from anabranch.tree.transport.dialler import Nearby
 
 QUICK = {"greeting": 0.5, "silence": 0.1, "lost_after": 0.4}
@@ -337,6 +338,31 @@ async def test_a_handshake_that_fails_holds_no_memory(site: Realm) -> None:
         await until(lambda: not any(isinstance(each, SSLProtocol) for each in gc.get_objects()))
     finally:
         gc.enable()
+
+
+async def test_half_open_connections_of_one_address_take_little_memory(
+    site: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "_HANDSHAKES", 5)
+    await site.root()
+    gc.collect()
+    writers = []
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(site.root_at.host, site.root_at.port)
+        writers.append(writer)
+
+    def handshakes() -> int:
+        return sum(isinstance(each, SSLProtocol) for each in gc.get_objects())
+
+    await until(lambda: handshakes() == 5)
+    for writer in writers[:10]:
+        writer.close()
+    await until(lambda: handshakes() == 5)  # those that waited have their turn
+    for writer in writers:
+        writer.close()
+    wire = await Wire.open(site, site.certify("leaf", Role.LEAF))
+    wire.say(Hello("leaf", Role.LEAF), ROOT)
+    assert isinstance((await wire.hear()).body, Hello)
 
 
 async def test_replays_are_handled_once(site: Realm) -> None:

@@ -14,6 +14,8 @@ from anabranch.tree.transport.channel import Channel
 
 _BACKLOG = 4096
 _HANDSHAKE_S = 10.0
+_HANDSHAKES = 250
+"""TLS handshakes of one address at a time: each takes about 300 KiB, the others wait their turn."""
 _RETRY_S = 0.1
 _UCRED = struct.Struct("3i")
 
@@ -47,6 +49,7 @@ class Listener:
         self._on_refused = on_refused
         self._open = 0
         self._open_from: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
@@ -126,13 +129,14 @@ class Listener:
             if self._context is None:
                 await loop.connect_accepted_socket(lambda: channel, connection)
             else:
-                await loop.connect_accepted_socket(
-                    lambda: channel,
-                    connection,
-                    ssl=self._context,
-                    ssl_handshake_timeout=_HANDSHAKE_S,
-                    ssl_shutdown_timeout=1.0,
-                )
+                async with self._turns.setdefault(address, asyncio.Semaphore(_HANDSHAKES)):
+                    await loop.connect_accepted_socket(
+                        lambda: channel,
+                        connection,
+                        ssl=self._context,
+                        ssl_handshake_timeout=_HANDSHAKE_S,
+                        ssl_shutdown_timeout=1.0,
+                    )
             await asyncio.shield(channel.closed)
         except (OSError, ssl.SSLError, TimeoutError) as error:
             # The error and asyncio's frames hold each other, and the 256 KiB that TLS reads into.
@@ -142,6 +146,7 @@ class Listener:
             self._open_from[address] -= 1
             if not self._open_from[address]:
                 del self._open_from[address]
+                self._turns.pop(address, None)
 
 
 def _user_of(connection: socket.socket) -> int:
