@@ -1,8 +1,10 @@
 """The Janus leaf with a foreign viewer, in a namespace of its own."""
 
 import asyncio
+import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -206,3 +208,14 @@ async def test_a_leaf_left_alone_stays(leaf: JanusLeaf) -> None:
     await asyncio.sleep(10)
     assert leaf.ready
     assert leaf.child.pid == pid
+
+
+async def test_one_that_hangs_at_its_start_is_replaced(leaf: JanusLeaf) -> None:
+    assert leaf.child is not None
+    first = leaf.child.pid
+    leaf.child.kill()
+    await until(lambda: leaf.child is not None and leaf.child.pid not in (first, None))
+    hanging = leaf.child.pid
+    assert hanging is not None
+    os.kill(hanging, signal.SIGSTOP)
+    await until(lambda: leaf.ready and leaf.child is not None and leaf.child.pid != hanging, 30.0)

@@ -35,6 +35,8 @@ from anabranch.media.leaf import (
 _PLUGIN = "janus.plugin.streaming"
 _HOLD = 3.0
 """Seconds that a mountpoint outlives its last viewer."""
+_HANGS_AFTER = 5.0
+"""Seconds in which a Janus that was just started must answer: now and then one hangs then."""
 _SETUP_LIMIT = 15.0
 """Seconds in which a viewer must have connected, or its seat is given up."""
 _START_LIMIT = 20.0
@@ -400,10 +402,11 @@ class JanusLeaf:
         self._connector = asyncio.create_task(self._connect(), name=f"janus-connect:{self.name}")
 
     async def _connect(self) -> None:
-        """Connect to a Janus that has just been started, however long it takes to listen."""
+        """Connect to a Janus that has just been started; end one that does not come to listen."""
         directory = self._settings.directory
         self._lost()
-        while True:
+        deadline = time.monotonic() + _HANGS_AFTER
+        while time.monotonic() < deadline:
             client = JanusClient(
                 directory / "api.sock", on_event=self._event, on_lost=self._client_lost
             )
@@ -422,6 +425,9 @@ class JanusLeaf:
             self._client, self._admin = client, admin
             self._ready.set()
             return
+        _log.warning("leaf.hangs", leaf=self.name)
+        assert self._child is not None
+        self._child.kill()  # supervision starts a fresh one
 
     def _client_lost(self) -> None:
         _log.warning("leaf.lost", leaf=self.name)
