@@ -14,6 +14,10 @@ from anabranch.site.site import Site
         ("GET", "/api/nodes"),
         ("GET", "/api/tree"),
         *(("POST", f"/api/nodes/leaf1/{what}") for what in ("start", "drain", "undrain", "stop")),
+        ("GET", "/api/nodes/leaf1/pipelines"),
+        *(("POST", f"/api/nodes/leaf1/pipelines/x/{what}") for what in ("play", "stop")),
+        *(("PUT", f"/api/nodes/leaf1/pipelines/{what}") for what in ("x", "x/outlets/y")),
+        ("DELETE", "/api/nodes/leaf1/pipelines/x"),
     ],
 )
 async def test_only_the_operator_sees_and_changes_nodes(

@@ -12,6 +12,8 @@ from tests.site.conftest import Make
 from anabranch.core.errors import UsageError
 from anabranch.fabric import frames
 from anabranch.fabric.compiler import Compiler
+from anabranch.fabric.errors import MisuseError
+from anabranch.fabric.intents import Intents
 from anabranch.fabric.model import Network, PortInfo, PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP
 from anabranch.fabric.softswitch.network import SoftNetwork
@@ -21,9 +23,12 @@ from anabranch.media.leaf import Feed, Inlet
 from anabranch.site.carriage import (
     STREAM_PORT,
     DirectCarriage,
+    Route,
     StreamId,
+    SwitchCarriage,
     Target,
     Want,
+    flows_of,
     group_address,
     intents_of,
     wants_of,
@@ -163,18 +168,52 @@ async def test_direct_carriage_tells_only_what_changed() -> None:
     carriage = DirectCarriage("127.0.0.1", lambda stream, targets: told.append((stream, targets)))
     assert carriage.targets(HIGH, "unused") == []
 
-    await carriage.carry(frozenset({Want(HIGH, "leaf1", 1), Want(SOUND, "leaf1", 2)}), GROUPS)
+    await carriage.carry(
+        frozenset({Want(HIGH, "leaf1", 1), Want(SOUND, "leaf1", 2)}), GROUPS, frozenset()
+    )
     assert dict(told) == {HIGH: [("127.0.0.1", 1)], SOUND: [("127.0.0.1", 2)]}
     told.clear()
     wants = frozenset({Want(HIGH, "leaf1", 3), Want(HIGH, "leaf1", 1), Want(SOUND, "leaf1", 2)})
-    await carriage.carry(wants, GROUPS)
+    await carriage.carry(wants, GROUPS, frozenset())
     assert told == [(HIGH, [("127.0.0.1", 1), ("127.0.0.1", 3)])]
     assert carriage.targets(HIGH, "unused") == [("127.0.0.1", 1), ("127.0.0.1", 3)]
     told.clear()
-    await carriage.carry(wants, GROUPS)
+    await carriage.carry(wants, GROUPS, frozenset())
     assert told == []
-    await carriage.carry(frozenset({Want(StreamId("gone", "x"), "leaf1", 9)}), GROUPS)
+    await carriage.carry(frozenset({Want(StreamId("gone", "x"), "leaf1", 9)}), GROUPS, frozenset())
     assert dict(told) == {HIGH: [], SOUND: []}
+
+
+def test_pipelines_routes_are_flows_to_the_hosts_of_other_nodes(plan: SitePlan) -> None:
+    relay, leaf = (str(plan.nodes[name].overlay_address) for name in ("relay", "leaf1"))
+    routes = [
+        Route("relay", (leaf, 5004)),
+        Route("relay", (relay, 5004)),  # stays within the node
+        Route("relay", ("10.98.0.200", 5004)),  # no node's
+        Route("gone", (leaf, 5004)),
+    ]
+    (flow,) = flows_of(plan, routes)
+    assert (flow.ingress.switch, flow.match.ipv4_src, flow.match.udp_dst) == ("relay", relay, 5004)
+    (egress,) = flow.egress
+    assert (egress.at.switch, egress.eth_dst) == ("leaf1", plan.nodes["leaf1"].host.mac)
+
+
+async def test_a_route_that_contradicts_something_keeps_no_viewer_from_a_stream(
+    plan: SitePlan,
+) -> None:
+    put: list[Intents] = []
+
+    async def refuse_pipelines(intents: Intents) -> frozenset[str]:
+        put.append(intents)
+        if any(name.startswith("pipelines/") for name in intents.names):
+            raise MisuseError("an operator's path has the same match")
+        return frozenset()
+
+    carriage = SwitchCarriage(plan, refuse_pipelines)
+    route = Route("relay", (str(plan.nodes["leaf1"].overlay_address), 5004))
+    with pytest.raises(MisuseError):
+        await carriage.carry(frozenset({Want(HIGH, "leaf1", 1)}), GROUPS, frozenset({route}))
+    assert put[-1].names == {"news/high"}
 
 
 @pytest.mark.parametrize("prefix", [16, 24, 28])

@@ -256,6 +256,7 @@ class _NodeProcess:
             OutpostGauge(self._news, self._children),
             Reporting(),
             on_event=self._happened,
+            run_id=run_id,
             credentials=credentials,
             ways=[way for way in (self._bus, portal) if way is not None],
         )
@@ -279,7 +280,7 @@ class _NodeProcess:
                 for task in done - {stopping}:
                     task.result()
             finally:
-                await self._agent.node.stop(FAREWELL)
+                await self._agent.stop(FAREWELL)
                 for way in (self._bus, self._portal):
                     if way is not None:
                         await way.close()
@@ -318,7 +319,11 @@ class _NodeProcess:
                 continue
             try:
                 first = self._outpost is None
-                await (await self._made()).take(terms)
+                outpost = await self._made()
+                if not outpost.keeps(terms):
+                    await self._agent.processing.move(None)
+                await outpost.take(terms)
+                await self._agent.processing.move(outpost.overlay)
             except (AnabranchError, OSError) as error:
                 _log.error("terms.failed", error=str(error))
                 asyncio.get_running_loop().call_later(_AGAIN_S, self._stale.set)

@@ -14,6 +14,7 @@ from anabranch.console import (
     models,
     nodes_api,
     pages,
+    pipelines_api,
     problems,
     soleil,
     statistics_api,
@@ -66,6 +67,7 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
     app.include_router(_operator(token))
     app.include_router(fabric_api.make_router(token, wishes=wishes, elsewhere=elsewhere))
     app.include_router(nodes_api.make_router(token))
+    app.include_router(pipelines_api.make_router(token))
     app.include_router(make_invitations(token))
     app.include_router(statistics_api.make_router(token))
     app.include_router(whep.router)

@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import structlog
 
 from anabranch.core.errors import AnabranchError, UnavailableError
-from anabranch.tree.events import Deliver, NodeEvent
+from anabranch.site.processing import Processing
+from anabranch.tree.events import Attached, Deliver, NodeEvent, Stopped
 from anabranch.tree.member import Member
 from anabranch.tree.metrics import LARGEST, THRESHOLDS, Threshold, Weighting
+from anabranch.tree.pipelines.handler import Command
+from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.reporter import Readings, Reporter
 from anabranch.tree.runtime import TreeNode
 from anabranch.tree.soleil.messages import FullStats, Message, ReqFullStats, Stats
@@ -56,7 +59,12 @@ class Agent:
         reporting: how.
         on_event: told what else concerns the node; must not block.
         heaviest: the weight that a child can have at most.
+        run_id: mark of the processes of pipelines.
+        overlay: where pipelines may receive and send; None: there can be none.
         connection: further arguments of :class:`TreeNode`.
+
+    Attributes:
+        processing: has the node's pipelines.
     """
 
     def __init__(
@@ -67,10 +75,13 @@ class Agent:
         *,
         on_event: Callable[[NodeEvent], None] = lambda _: None,
         heaviest: Callable[[str], float] = lambda _: LARGEST,
+        run_id: str = "",
+        overlay: Overlay | None = None,
         **connection: Any,
     ) -> None:
         self.member = member
         self.node = TreeNode(member, self._happened, **connection)
+        self.processing = Processing(self.node, run_id, overlay)
         self.reporter = Reporter(
             member.name,
             time.time(),
@@ -97,6 +108,11 @@ class Agent:
             stats = self.reporter.measure(readings, self.member.children, time.time())
             self._report(stats)
 
+    async def stop(self, reason: str) -> None:
+        """End the node's pipelines, say goodbye and end every connection."""
+        await self.processing.stop()
+        await self.node.stop(reason)
+
     def _report(self, stats: Stats) -> None:
         with suppress(UnavailableError):  # for want of a parent nobody is told of this interval
             for part in messages_of(stats):
@@ -108,7 +124,13 @@ class Agent:
                 self._take(neighbour, stats)
             case Deliver(Message(ReqFullStats(stream)) as request):
                 self._answer(request, stream)
+            case Deliver(Message(body) as command) if isinstance(body, Command):
+                self.processing.command(command)
             case _:
+                if isinstance(event, Attached):
+                    self.processing.tell()
+                elif isinstance(event, Stopped):
+                    self.processing.end()
                 self._on_event(event)
 
     def _take(self, child: str, stats: Stats) -> None:

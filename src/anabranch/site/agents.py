@@ -18,6 +18,7 @@ from anabranch.tree.branch import BranchMember
 from anabranch.tree.events import NodeEvent
 from anabranch.tree.metrics import LARGEST
 from anabranch.tree.model import Role
+from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.registry import Registry
 from anabranch.tree.root import RootMember
 from anabranch.tree.soleil.messages import Hello
@@ -35,6 +36,8 @@ class Agents:
         gauge: makes a node's.
         on_event: told what concerns the root and the tree; must not block.
         heaviest: the weight that a child can have at most.
+        run_id: mark of the processes of pipelines.
+        overlay: where a node's pipelines are; None: there can be none.
         connection: further arguments of the root's :class:`TreeNode`.
 
     Attributes:
@@ -50,6 +53,8 @@ class Agents:
         *,
         on_event: Callable[[NodeEvent], None],
         heaviest: Callable[[str], float] = lambda _: LARGEST,
+        run_id: str = "",
+        overlay: Callable[[str], Overlay | None] = lambda _: None,
         **connection: Any,
     ) -> None:
         self._root_name = root
@@ -58,6 +63,8 @@ class Agents:
         self._gauge = gauge
         self._on_event = on_event
         self._heaviest = heaviest
+        self._run_id = run_id
+        self._overlay = overlay
         self._connection = connection
         self._parents: Mapping[str, str] = {}
         self._agents: dict[str, Agent] = {}
@@ -95,6 +102,8 @@ class Agents:
                 self._reporting,
                 on_event=self._on_event,
                 heaviest=self._heaviest,
+                run_id=self._run_id,
+                overlay=self._overlay(self._root_name),
                 nearby=self._nearby,
                 **self._connection,
             )
@@ -112,7 +121,7 @@ class Agents:
             task = self._tasks.pop(self._root_name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await self.root.node.stop("restarted")
+            await self.root.stop("restarted")
             await self.start()
 
     async def follow(self, parents: Mapping[str, str], up: Mapping[str, Role]) -> None:
@@ -131,6 +140,8 @@ class Agents:
                             BranchMember(name, role, ()),
                             self._gauge(name),
                             self._reporting,
+                            run_id=self._run_id,
+                            overlay=self._overlay(name),
                             nearby=self._nearby,
                         )
                     )
@@ -166,4 +177,4 @@ class Agents:
         task = self._tasks.pop(name)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await self._agents.pop(name).node.stop(reason)
+        await self._agents.pop(name).stop(reason)

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 from typing import Protocol
 
 from anabranch.core.errors import UsageError
+from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Egress, Flow, Intents
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
@@ -39,6 +40,14 @@ class Want:
     stream: StreamId
     leaf: str
     port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Route:
+    """Pipelines of a node send UDP to a place on the overlay."""
+
+    node: str
+    to: Target
 
 
 def wants_of(leaf: str, inlets: Collection[Inlet]) -> frozenset[Want]:
@@ -70,8 +79,13 @@ class Carriage(Protocol):
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         """Return where the encoder must send a stream now."""
 
-    async def carry(self, wants: frozenset[Want], groups: Mapping[StreamId, str]) -> None:
-        """Make exactly ``wants`` true. ``groups`` has the overlay address of every stream."""
+    async def carry(
+        self, wants: frozenset[Want], groups: Mapping[StreamId, str], routes: frozenset[Route]
+    ) -> None:
+        """Make exactly ``wants`` and ``routes`` true.
+
+        ``groups`` has the overlay address of every stream.
+        """
 
 
 class SwitchCarriage:
@@ -84,8 +98,43 @@ class SwitchCarriage:
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         return [(group, STREAM_PORT)]
 
-    async def carry(self, wants: frozenset[Want], groups: Mapping[StreamId, str]) -> None:
-        await self._put(intents_of(self._plan, wants, groups))
+    async def carry(
+        self, wants: frozenset[Want], groups: Mapping[StreamId, str], routes: frozenset[Route]
+    ) -> None:
+        viewers = intents_of(self._plan, wants, groups)
+        flows = flows_of(self._plan, routes)
+        try:
+            await self._put(Intents(viewers.flows + flows))
+        except MisuseError:
+            if flows:  # what contradicts an operator's path must not keep viewers from theirs
+                await self._put(viewers)
+            raise
+
+
+def flows_of(plan: SitePlan, routes: Collection[Route]) -> tuple[Flow, ...]:
+    """Return one flow for every route to the host of another node; the rest is left out."""
+    nodes = {str(node.overlay_address): node for node in plan.nodes.values()}
+    flows = []
+    for route in sorted(routes):
+        address, port = route.to
+        source, there = plan.nodes.get(route.node), nodes.get(address)
+        if source is None or there is None or there is source:
+            continue
+        flows.append(
+            Flow(
+                f"pipelines/{route.node}/{address}:{port}",
+                Match(
+                    eth_type=ETH_IPV4,
+                    ip_proto=IP_UDP,
+                    ipv4_src=str(source.overlay_address),
+                    ipv4_dst=address,
+                    udp_dst=port,
+                ),
+                PortRef(route.node, HOST_PORT),
+                frozenset({Egress(PortRef(there.name, HOST_PORT), there.host.mac)}),
+            )
+        )
+    return tuple(flows)
 
 
 def intents_of(plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId, str]) -> Intents:
@@ -129,7 +178,9 @@ class DirectCarriage:
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         return self._targets.get(stream, [])
 
-    async def carry(self, wants: frozenset[Want], groups: Mapping[StreamId, str]) -> None:
+    async def carry(
+        self, wants: frozenset[Want], groups: Mapping[StreamId, str], _routes: frozenset[Route]
+    ) -> None:
         wanted: dict[StreamId, list[Target]] = defaultdict(list)
         for want in sorted(wants):
             if want.stream in groups:

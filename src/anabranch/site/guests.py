@@ -185,6 +185,7 @@ class Terms:
         ways: its links.
         api_port: where the root finds its leaf server.
         inlets: first and last UDP port for feeds.
+        pipelines: first and last UDP port for the sources of media pipelines.
     """
 
     site: str
@@ -199,6 +200,7 @@ class Terms:
     ways: tuple[Way, ...] = ()
     api_port: int = API_PORT
     inlets: tuple[int, int] = (21000, 21999)
+    pipelines: tuple[int, int] = (22000, 22999)
 
     @property
     def hub(self) -> IPv4Address:

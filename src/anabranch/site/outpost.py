@@ -41,6 +41,7 @@ from anabranch.site.splice import InDoor
 from anabranch.tree.certificates import Credentials, server_context
 from anabranch.tree.model import Role
 from anabranch.tree.peering import Identity
+from anabranch.tree.pipelines.overlay import Overlay
 
 _ACCESS = IPv4Network("10.97.255.0/30")
 _log = structlog.get_logger("anabranch.node")
@@ -96,6 +97,16 @@ class Outpost:
         self._terms: Terms | None = None
         self._made: _Made | None = None
 
+    @property
+    def overlay(self) -> Overlay | None:
+        """Where pipelines may be; None: the node is not made."""
+        return None if self._made is None else self._made.overlay
+
+    def keeps(self, terms: Terms) -> bool:
+        """Say whether what is made stays as it is under these terms, but for links."""
+        before = self._terms
+        return self._made is not None and before is not None and terms.same_but_ways(before)
+
     async def take(self, terms: Terms) -> None:
         """Be what the terms say; what is so already is not touched.
 
@@ -103,7 +114,7 @@ class Outpost:
             AnabranchError: something cannot be had. To call it again does no harm.
         """
         before = self._terms
-        if before is None or self._made is None or not terms.same_but_ways(before):
+        if before is None or self._made is None or not self.keeps(terms):
             await self.stop()
             made = _Made(self._settings, terms, self._journal, self._on_event)
             try:
@@ -147,6 +158,7 @@ class _Made:
         self._tag = zlib.crc32(f"{terms.site}/{settings.name}".encode())
         self._plan = _plan(settings, terms, self._tag)
         self._ways: frozenset[Way] = frozenset()
+        self.overlay = self._plan.overlay(terms.pipelines)
         self._switch = OpenVSwitch(
             settings.name,
             self._plan.namespace,

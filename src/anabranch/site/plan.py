@@ -27,6 +27,7 @@ from anabranch.site.layout import (
 )
 from anabranch.site.settings import RedundancyLink, SiteSettings
 from anabranch.tree.model import Role
+from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.planning import Plan
 
 BRIDGE = "overlay"
@@ -67,6 +68,17 @@ class NodePlan:
     def overlay_address(self) -> IPv4Address:
         assert self.host.address is not None
         return self.host.address.ip
+
+    def overlay(self, ports: tuple[int, int]) -> Overlay:
+        """Return where the node's pipelines are; ``ports``: first and last for their sources."""
+        assert self.host.address is not None
+        return Overlay(
+            str(self.host.address.ip),
+            range(ports[0], ports[1] + 1),
+            (self.host.address.network,),
+            interface=self.host.device,
+            netns=self.namespace,
+        )
 
 
 @dataclass(frozen=True)

@@ -428,7 +428,7 @@ class Remote:
 
     def _terms(self, name: str) -> Terms:
         guest, node = self._book[name], self._underlay.plan.nodes[name]
-        bridge = self._present[name].bridge
+        bridge, ports = self._present[name].bridge, self._settings.ports
         assert bridge is not None
         assert node.host.address is not None
         assert node.host.mac is not None
@@ -443,7 +443,8 @@ class Remote:
             host=node.host.address,
             host_mac=node.host.mac,
             ways=ways_of(guest, bridge, self._addresses(), bfd_ms=self._settings.fabric.bfd_ms),
-            inlets=self._settings.ports.inlets,
+            inlets=ports.inlets,
+            pipelines=ports.pipelines,
         )
 
     def _addresses(self) -> Mapping[int, IPv4Address]:

@@ -65,11 +65,13 @@ class Addresses:
 class Ports:
     """Ports of this machine that a site uses; ranges are first and last.
 
-    ``media`` is shared out among the leaves, ``srt`` and ``rtp`` among channels that name none.
+    ``media`` is shared out among the leaves, ``srt`` and ``rtp`` among channels that name none;
+    every node has ``pipelines`` of its own, for the sources of media pipelines.
     """
 
     media: tuple[int, int] = (20000, 20999)
     inlets: tuple[int, int] = (21000, 21999)
+    pipelines: tuple[int, int] = (22000, 22999)
     rtmp: int = 1935
     srt: tuple[int, int] = (9000, 9099)
     rtp: tuple[int, int] = (5004, 5103)

@@ -76,6 +76,7 @@ class Site:
         if settings.remote is not None and switched is not None:
             self.remote = Remote(settings, settings.remote, switched, journal, self._happened)
         self.steward = Steward(settings, self, switched, self._happened, self.remote)
+        self.steward.pipelines.on_routes = self._stale.set
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
@@ -147,7 +148,8 @@ class Site:
 
     async def _reconcile(self) -> None:
         wants = frozenset().union(*(wants_of(leaf.name, leaf.inlets()) for leaf in self.leaves))
-        await self.underlay.carriage.carry(wants, self._groups())
+        routes = self.steward.pipelines.routes()
+        await self.underlay.carriage.carry(wants, self._groups(), routes)
 
     async def write_log(self) -> None:
         """Write events to the store, in batches, for ever; a full store costs only the log."""

@@ -14,6 +14,7 @@ from anabranch.site.acting import Actor
 from anabranch.site.agents import Agents
 from anabranch.site.gauges import Counters, LocalGauge, parts_of, stream_of
 from anabranch.site.picture import Picture
+from anabranch.site.pipelines import Pipelines
 from anabranch.site.reaction import Hands, Reaction
 from anabranch.site.remote import Remote
 from anabranch.site.settings import SiteSettings
@@ -23,6 +24,7 @@ from anabranch.tree.actions import Action
 from anabranch.tree.events import Deliver, Joined, Left, Moved, NodeEvent
 from anabranch.tree.metrics import CPU, MACHINES
 from anabranch.tree.model import Role
+from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.placement import Request, Rung
 from anabranch.tree.soleil.messages import ROOT as TO_ROOT
 from anabranch.tree.soleil.messages import FullStats, Message, ReqFullStats, StreamStats
@@ -64,6 +66,7 @@ class Steward:
         self._host = host
         self._on_event = on_event
         self._remote = remote
+        self._underlay = underlay
         self._random = Random()  # noqa: S311  # chooses among equal leaves
         self._placement = settings.placement.make_placement()
         self._asked: dict[str, str] = {}
@@ -84,8 +87,22 @@ class Steward:
             lambda name: LocalGauge(name, self.views, counters),
             on_event=self._happened,
             heaviest=self.views.heaviest,
+            run_id=settings.run_id,
+            overlay=self._overlay,
             **(remote.connection if remote is not None else {}),
         )
+
+        self.pipelines = Pipelines(
+            self.views.root,
+            lambda: self.views.roles,
+            lambda body, node, time_ms: self.agents.root.node.send(body, node, time_ms=time_ms),
+            on_event,
+        )
+
+    def _overlay(self, node: str) -> Overlay | None:
+        if self._underlay is None:
+            return None
+        return self._underlay.plan.nodes[node].overlay(self._settings.ports.pipelines)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -260,6 +277,7 @@ class Steward:
     def _happened(self, event: NodeEvent) -> None:
         if self._remote is not None:
             self._remote.happened(event)
+        self.pipelines.happened(event)
         match event:
             case Deliver(Message(FullStats(containers), sender=sender)):
                 node = self.views.root if sender in (None, TO_ROOT) else sender

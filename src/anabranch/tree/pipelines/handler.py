@@ -73,6 +73,10 @@ class PipelineHandler:
         """The names of those that are defined, for HELLO."""
         return tuple(self._definitions.pipelines)
 
+    def infos(self) -> list[PipeDefInfo]:
+        """Return what has become of all pipelines."""
+        return [pipeline.info() for pipeline in self._definitions.pipelines.values()]
+
     def pid(self, pipeline: str) -> int | None:
         """Return the process of a pipeline; None: there is none."""
         run = self._runs.get(pipeline)
