@@ -126,6 +126,11 @@ def test_two_sites_of_one_machine_share_no_name(settings: Make, chosen: set[str]
         (Addresses(access=IPv4Network("10.97.0.0/30")), Ports(), "no room for 2 leaves"),
         (Addresses(access=IPv4Network("10.97.0.0/31")), Ports(), "no room for 2 leaves"),
         (Addresses(), Ports(media=(20000, 20018)), "too few for 2 leaves"),
+        (
+            Addresses(tunnels=IPv4Network("10.98.0.0/16")),
+            Ports(),
+            "and of tunnels.* overlap",
+        ),
     ],
 )
 def test_ranges_that_are_too_small_are_said(

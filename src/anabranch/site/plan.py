@@ -5,9 +5,10 @@ is given is its own for the life of the site, whether it is up or in the pool.
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import combinations
 
 from anabranch.core.errors import UsageError
 from anabranch.fabric.model import PortRef
@@ -25,7 +26,7 @@ from anabranch.site.layout import (
     first_tree,
     lay_out,
 )
-from anabranch.site.settings import RedundancyLink, SiteSettings
+from anabranch.site.settings import Addresses, RedundancyLink, SiteSettings
 from anabranch.tree.model import Role
 from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.planning import Plan
@@ -147,14 +148,22 @@ class SitePlan:
         return Port(end.device, self.nodes[end.node].namespace, rate_mbit=cable.rate_mbit)
 
 
+def _check_apart(addresses: Addresses) -> None:
+    ranges = {each.name: getattr(addresses, each.name) for each in fields(addresses)}
+    for (one, ours), (other, theirs) in combinations(ranges.items(), 2):
+        if ours.overlaps(theirs):
+            raise UsageError(f"the addresses of {one}, {ours}, and of {other}, {theirs}, overlap")
+
+
 def make_plan(settings: SiteSettings) -> SitePlan:
     """Compute the plan.
 
     Raises:
         TreeError: the nodes that are not idle cannot be joined to a tree.
-        UsageError: an address or port range is too small for the nodes, or a redundancy link does
-            not join two of them.
+        UsageError: an address or port range is too small for the nodes, two address ranges overlap,
+            or a redundancy link does not join two nodes.
     """
+    _check_apart(settings.addresses)
     given = sorted(settings.nodes, key=lambda node: node.role is not Role.ROOT)
     names = [node.name for node in given]
     check_redundancy(settings.fabric.redundancy, names)
