@@ -16,6 +16,7 @@ import pytest
 from tests.lab.page import Watching
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
+from anabranch.site.plan import tag_of
 
 pytestmark = pytest.mark.lab
 
@@ -64,8 +65,9 @@ def marked(site: SiteProcess) -> list[str]:
     return found
 
 
-def links() -> set[str]:
-    return {name for _, name in socket.if_nameindex()}
+def links(site: str) -> set[str]:
+    """Return the devices of a site outside its namespaces; other sites may have theirs."""
+    return {name for _, name in socket.if_nameindex() if name.startswith(f"ab{tag_of(site):04x}-")}
 
 
 def tables() -> str:
@@ -81,25 +83,25 @@ def own_site() -> Iterator[SiteProcess]:
     site.remove()
 
 
-def nothing_left(site: SiteProcess, links_before: set[str]) -> None:
+def nothing_left(site: SiteProcess) -> None:
     assert namespaces(site.name) == []
     assert marked(site) == []
-    assert links() <= links_before  # others may end theirs
+    assert links(site.name) == set()
     assert f"anabranch_{site.name}" not in tables()
     assert not site.run_dir.exists()
 
 
 def test_ctrl_c_leaves_nothing_and_the_second_start_is_quick(own_site: SiteProcess) -> None:
-    before = links()
     own_site.start()
     assert len(namespaces(own_site.name)) == 4
+    assert len(links(own_site.name)) == 2
     assert own_site.stop() == 0
-    nothing_left(own_site, before)
+    nothing_left(own_site)
     assert own_site.start() < 10.0
     assert own_site.command("down").returncode == 0
     assert own_site.process is not None
     assert own_site.process.wait(5) == 0
-    nothing_left(own_site, before)
+    nothing_left(own_site)
 
 
 def test_forwarding_stays_while_another_site_needs_it() -> None:
@@ -125,14 +127,13 @@ def test_a_hanging_janus_is_replaced(site: SiteProcess) -> None:
 
 
 def test_down_cleans_up_after_kill_9(own_site: SiteProcess) -> None:
-    before = links()
     own_site.start()
     own_site.kill()
     assert marked(own_site)  # the network forwards on without its director
     assert len(namespaces(own_site.name)) == 4
     done = own_site.command("down")
     assert done.returncode == 0, done.stderr
-    nothing_left(own_site, before)
+    nothing_left(own_site)
     assert "Nothing was up" in own_site.command("down").stdout
 
 
@@ -155,7 +156,6 @@ def test_a_new_start_cleans_up_after_kill_9_itself(own_site: SiteProcess) -> Non
 
 
 def test_a_taken_port_is_said_and_leaves_nothing(own_site: SiteProcess) -> None:
-    before = links()
     with socket.socket() as blocker:
         blocker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         blocker.bind(("0.0.0.0", own_site.port))
@@ -164,7 +164,7 @@ def test_a_taken_port_is_said_and_leaves_nothing(own_site: SiteProcess) -> None:
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
     assert "ANABRANCH_LISTEN" in done.stderr
-    nothing_left(own_site, before)
+    nothing_left(own_site)
 
 
 def test_without_root_a_picture_all_the_same(watch: Watching) -> None:
