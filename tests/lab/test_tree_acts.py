@@ -188,14 +188,21 @@ async def _come_and_go(tree: Tree) -> None:
     await until(shrunk, 60)
     await until(lambda: tree.hung({"relay1", "leaf1", "leaf2"}))
     assert len(await tree.seats()) == 1
-    kinds = [e["kind"] for e in reversed(await tree.get("/api/log?limit=1000"))]
-    done = [kind for kind in kinds if kind.startswith("tree.") and kind.split(".")[1] in ACTIONS]
+
+    async def acted() -> list[str]:
+        kinds = [e["kind"] for e in reversed(await tree.get("/api/log?limit=1000"))]
+        return [k for k in kinds if k.startswith("tree.") and k.split(".")[1] in ACTIONS]
+
+    async def all_told() -> bool:  # the log is written in batches
+        return (await acted()).count("tree.node-switched-off") == 2
+
+    await until(all_told)
+    done = await acted()
     assert done[:2] == ["tree.relay-added", "tree.leaf-added"]
     assert sorted(set(done[2:])) in (
         ["tree.node-switched-off"],
         ["tree.leaf-draining", "tree.node-switched-off"],
     )
-    assert done.count("tree.node-switched-off") == 2
 
 
 ACTIONS = {
