@@ -53,7 +53,7 @@ def test_the_root_may_be_reached_by_http_alone(text: str, place: Place) -> None:
     "text",
     [
         *("http://", "ftp://root", "://root", "https://[x", "https://a:b@root"),
-        *("https://root:x", "https://root:0", "https://root/?a", "https://root/#a"),
+        *("https://root:x", "https://root:0", "https://root?a", "https://root#a"),
     ],
 )
 def test_what_is_no_url_of_a_root(text: str) -> None:

@@ -107,7 +107,10 @@ async def test_nodes_follow_the_plan(machine: Machine) -> None:
 async def test_a_node_answers_with_its_own_figures(machine: Machine) -> None:
     await settled(machine, PLAN, UP)
     await until(lambda: machine.whole("news/high").get("weight") == 2)
-    machine.agents.root.node.send(ReqFullStats("news/high"), "leaf2")
+    asked = 1368548950000
+    machine.agents.root.node.send(
+        ReqFullStats("news/high"), "leaf2", time_ms=asked, in_seconds=True
+    )
 
     def answers() -> list[Message]:
         found = [event.message for event in machine.events if isinstance(event, Deliver)]
@@ -117,6 +120,7 @@ async def test_a_node_answers_with_its_own_figures(machine: Machine) -> None:
     (answer,) = answers()
     assert answer.sender == "leaf2"
     assert isinstance(answer.body, FullStats)
+    assert (answer.time_ms, answer.in_seconds) == (asked, True)  # seconds, as the request's
     assert answer.body.pipeline == "news/high"
     assert {each.stream for each in answer.body.containers} == {"news/high"}
 

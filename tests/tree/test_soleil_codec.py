@@ -13,7 +13,6 @@ from tests.tree.soleil_messages import BODIES, MESSAGES
 
 from anabranch.tree.model import Role
 from anabranch.tree.soleil import document
-from anabranch.tree.soleil.answers import full_stats
 from anabranch.tree.soleil.bodies import FORMATS
 from anabranch.tree.soleil.codec import MAX_BYTES, CodecError, decode, encode, type_of
 from anabranch.tree.soleil.messages import (
@@ -231,16 +230,8 @@ def test_time_is_read_in_both_units_and_echoed_in_its_own(
     request = decode(f'<message type="reqfullstats" time="{written}" from="^"/>'.encode())
     assert (request.time_ms, request.in_seconds) == (ms, in_seconds)
     assert isinstance(request.body, ReqFullStats)
-    answer = full_stats(request, request.body, (), sender="leaf", drawn="1")
+    answer = Message(FullStats(), request.time_ms, in_seconds=request.in_seconds)
     assert f'time="{written.strip()}"'.encode() in encode(answer)
-
-
-def test_an_answer_echoes_time_and_pipeline() -> None:
-    request = decode(SEED_REQUEST)
-    assert isinstance(request.body, ReqFullStats)
-    containers = (figures("1234567", 1, 2),)
-    answer = full_stats(request, request.body, containers, sender="leaf", drawn="a", end=3)
-    assert answer == Message(FullStats(containers, "1234567", 3), 1368548950349, ROOT, "leaf", "a")
 
 
 @pytest.mark.parametrize("time", ["", "-1", "1.5", "1e3", "1_0", "٣", "9" * 15, "9" * 5000])

@@ -146,4 +146,6 @@ class Agent:
         end = max((each.end for each in containers), default=None)
         answer = FullStats(containers, stream, end)
         with suppress(UnavailableError):  # the root asks again
-            self.node.send(answer, request.sender, time_ms=request.time_ms)
+            self.node.send(
+                answer, request.sender, time_ms=request.time_ms, in_seconds=request.in_seconds
+            )

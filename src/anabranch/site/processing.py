@@ -83,7 +83,9 @@ class Processing:
     def _answer(self, answer: PipeDefInfo | Error, message: Message) -> None:
         """Answer with the time of the command, which tells its answer from other news."""
         with suppress(UnavailableError):  # the root asks again
-            self._node.send(answer, message.sender, time_ms=message.time_ms)
+            self._node.send(
+                answer, message.sender, time_ms=message.time_ms, in_seconds=message.in_seconds
+            )
 
     def _say(self, info: PipeDefInfo) -> None:
         with suppress(UnavailableError):  # all is told to the next parent

@@ -190,14 +190,22 @@ class Member(ABC):
     # What this node wants.
 
     def send(
-        self, body: Body, to: str | None, now: float, *, time_ms: int | None = None
+        self,
+        body: Body,
+        to: str | None,
+        now: float,
+        *,
+        time_ms: int | None = None,
+        in_seconds: bool = False,
     ) -> list[Output]:
-        """Send a message of this node's own; ``to`` None: to the parent. ``time_ms``: an echo's.
+        """Send a message of this node's own; ``to`` None: to the parent.
+
+        ``time_ms`` and ``in_seconds`` are those of the request whose time is echoed.
 
         Raises:
             UnavailableError: there is no way to it, for now.
         """
-        message = self._message(body, to, time_ms)
+        message = self._message(body, to, time_ms, in_seconds)
         if to is None:
             if self._parent is None:
                 raise UnavailableError("this node hangs from nobody")
@@ -390,7 +398,9 @@ class Member(ABC):
         """Send a message of this node's own by a link."""
         self._out.append(Send(link, self._message(body, to)))
 
-    def _message(self, body: Body, to: str | None, time_ms: int | None = None) -> Message:
+    def _message(
+        self, body: Body, to: str | None, time_ms: int | None = None, in_seconds: bool = False
+    ) -> Message:
         self._sent += 1
         return Message(
             body,
@@ -398,6 +408,7 @@ class Member(ABC):
             to=to,
             sender=ROOT if self._is_root else self.name,
             id=f"{self.boot}-{self._sent}",
+            in_seconds=in_seconds,
         )
 
     def _blame(self, neighbour: Neighbour, reason: str, *, counted: bool = True) -> None:

@@ -148,15 +148,24 @@ class TreeNode:
             self._timer.cancel()
         self._save()
 
-    def send(self, body: Body, to: str | None = None, *, time_ms: int | None = None) -> None:
-        """Send a message: to a node, ``^``, ``*``, or the parent if None.
+    def send(
+        self,
+        body: Body,
+        to: str | None = None,
+        *,
+        time_ms: int | None = None,
+        in_seconds: bool = False,
+    ) -> None:
+        """Send a message: to a node, ``^``, ``*``, or the parent if None; see :meth:`Member.send`.
 
         Raises:
             UnavailableError: there is no way to it, for now.
             CodecError: it cannot be sent at all.
         """
         encode(Message(body, 0))
-        self._do(self.member.send(body, to, self._loop.time(), time_ms=time_ms))
+        self._do(
+            self.member.send(body, to, self._loop.time(), time_ms=time_ms, in_seconds=in_seconds)
+        )
 
     def redirect(self, name: str, parent: str, reason: str) -> None:
         """See :meth:`RootMember.redirect`."""
