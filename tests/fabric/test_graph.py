@@ -76,7 +76,7 @@ def test_the_shortest_path_is_as_short_as_that_of_dijkstra(
     assert path is not None
     check_path(path, src, dst)
     assert cost(network, path) == lengths[dst]
-    again = replace(network, links=dict(reversed(network.links.items())))
+    again = replace(network, links=dict(reversed(list(network.links.items()))))
     assert shortest(again, src, dst) == path, "the order of links does not matter"
     if path:
         other = shortest(network, src, dst, avoid=path[:1])

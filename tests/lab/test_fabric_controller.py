@@ -536,11 +536,12 @@ class Authority:
 
     def _sign(self, name: str, key: ec.EllipticCurvePublicKey, *, authority: bool) -> bytes:
         now = datetime.now(UTC)
-        names = [
+        subject, issuer = (
             x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
             for who in (name, self.name)
-        ]
-        builder = x509.CertificateBuilder(*reversed(names), key, x509.random_serial_number())
+        )
+        serial = x509.random_serial_number()
+        builder = x509.CertificateBuilder(issuer, subject, key, serial)
         builder = builder.not_valid_before(now - timedelta(days=1))
         builder = builder.not_valid_after(now + timedelta(days=1))
         builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
