@@ -96,7 +96,10 @@ def test_a_plan_that_does_not_fit(site: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "site.yaml is wrong: the file: "),
+        ("", "site.yaml is wrong: there is nothing in it"),
+        ("# no nodes yet", "site.yaml is wrong: there is nothing in it"),
+        ("just words", "site.yaml is wrong: the file: names with values are wanted here"),
+        ("nodes: [root]", "site.yaml is wrong: nodes.0: names with values are wanted here"),
         ("[", "site.yaml cannot be read: "),
         ("[" * 10_000, "site.yaml cannot be read: "),
         ("2001-99-99", "site.yaml cannot be read: "),
@@ -111,6 +114,12 @@ def test_a_plan_that_does_not_fit(site: Path) -> None:
 def test_descriptions_that_are_none(site: Path, content: str, words: str) -> None:
     (site / "site.yaml").write_text(content)
     fails(run("plan", "site.yaml"), words)
+
+
+@pytest.mark.parametrize("form", ["--json", "--xml"])
+def test_a_plan_is_no_description(site: Path, form: str) -> None:
+    (site / "plan").write_bytes(run("plan", "site.yaml", form).stdout_bytes)
+    fails(run("plan", "plan"), "plan is wrong: this is a plan, not what a tree is planned from")
 
 
 def test_files_that_cannot_be_read(site: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from anabranch.app import tree_figures
@@ -58,7 +59,11 @@ class Director:
 @pytest.fixture(autouse=True)
 def director(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_figures, "Client", Director)
-    monkeypatch.setenv("COLUMNS", "200")
+    screen(monkeypatch, 200)
+
+
+def screen(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(tree_figures, "out", Console(highlight=False, width=width))
 
 
 def run(*words: str) -> Result:
@@ -74,6 +79,19 @@ def test_figures_troubles_and_that_nothing_is_done() -> None:
     assert "danger: loss of news/high at leaf1 (most, 75%)" in text
     assert "only told" in text
     assert '"round": 7' in run("stats", "--json").output
+
+
+def test_figures_on_a_narrow_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen(monkeypatch, 40)
+    lines = run("stats").output.splitlines()
+    assert [line.rstrip() for line in lines[:4]] == [
+        "all",
+        "  news/high of 40: Loss % 1.2, Lost 12",
+        "below relay",
+        "  * of 3: CPU % 12.3",
+    ]
+    screen(monkeypatch, 80)
+    assert "Stream" in run("stats").output.splitlines()[1]
 
 
 def test_why_a_node_was_started() -> None:

@@ -1,7 +1,7 @@
 """Machines that are namespaces, one of them behind a NAT.
 
 root's machine ---- internet (routes, masquerades) ---- home
- 203.0.113.1          203.0.113.254 | 192.168.44.1       192.168.44.2
+ 198.18.113.1          198.18.113.254 | 192.168.44.1       192.168.44.2
 
 ``internet`` masquerades what comes from ``home``, and knows no way back but by its answers: nobody
 can dial ``home``. The root's machine is the namespace that the tests run in.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.lab.two_bridges import packet_socket, run, socket_in
 
-ROOT_ADDRESS = "203.0.113.1"
+ROOT_ADDRESS = "198.18.113.1"
 HOME_ADDRESS = "192.168.44.2"
 _SO_RCVBUFFORCE = 33
 
@@ -57,7 +57,7 @@ class Machines:
         run("ip", "addr", "add", f"{ROOT_ADDRESS}/24", "dev", self.uplink)
         run("ip", "link", "set", self.uplink, "up")
         for name, device, address in (
-            (self.internet, self.wan, "203.0.113.254/24"),
+            (self.internet, self.wan, "198.18.113.254/24"),
             (self.internet, "lan0", "192.168.44.1/24"),
             (self.home, "eth0", f"{HOME_ADDRESS}/24"),
         ):

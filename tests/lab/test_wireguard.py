@@ -14,15 +14,19 @@ import pytest
 from tests.lab.machines import ROOT_ADDRESS, Machines, machines
 from tests.lab.two_bridges import run, socket_in
 
+from anabranch.core.errors import ConflictError
 from anabranch.host import network
+from anabranch.host.journal import Journal
 from anabranch.host.process import find_marked
 from anabranch.host.wireguard import KEEPALIVE_S, Interface, Peer, private_key, public_key
+from anabranch.site.hub import Hub
+from anabranch.tree.certificates import Credentials
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 off = asyncio.to_thread
 HUB, SPOKE = IPv4Interface("10.96.7.1/24"), IPv4Interface("10.96.7.2/24")
-NAT_ADDRESS = "203.0.113.254"
+NAT_ADDRESS = "198.18.113.254"
 PORT = 41230
 
 
@@ -154,6 +158,24 @@ async def test_only_the_sites_own_traffic_comes_in(tmp_path: Path) -> None:
         )
         assert not await off(echo, made.far, HUB.ip, made.near, b"shut", 1.0)
         run("ip", "netns", "exec", made.far, "ping", "-c1", "-W5", str(HUB.ip))
+
+
+async def test_a_hub_whose_port_is_taken_says_what_to_do(tmp_path: Path) -> None:
+    namespace = f"abx-{secrets.token_hex(2)}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1]
+        (tmp_path / "run").mkdir()
+        hub = Hub(
+            *(namespace, namespace, IPv4Network("10.96.7.0/24"), port, tmp_path / "key"),
+            *(Credentials(tmp_path), "test-x", Journal(tmp_path / "run"), lambda _who: None),
+        )
+        try:
+            with pytest.raises(ConflictError, match=f"^UDP port {port}, .* another port$"):
+                await hub.start()
+        finally:
+            await hub.stop()
+            await off(network.remove_namespace, namespace)
 
 
 async def test_a_udp_port_that_is_taken_is_told(tmp_path: Path) -> None:

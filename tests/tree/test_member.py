@@ -12,6 +12,7 @@ from anabranch.tree.events import (
     Connect,
     Deliver,
     Detached,
+    Forgotten,
     Left,
     Moved,
     Send,
@@ -197,6 +198,41 @@ def test_a_liar_that_a_new_root_hears_first_is_found_out() -> None:
         network.run(1.0)
     for name, parent in truth(network).items():
         assert network.picture()[name] == parent
+
+
+def test_a_new_root_tells_the_nodes_that_stay_where_they_are_that_it_knows_none() -> None:
+    network = site()
+    network.crash(ROOT_NAME)
+    network.hosts["le"].events.clear()
+    network.start(ROOT_NAME)
+    network.run(15.0)
+    check(network)
+    assert network.parents()["le"] == "rd"
+    told = network.hosts["le"].events
+    assert Forgotten() in told
+    assert not any(isinstance(event, Attached) for event in told)
+
+
+def test_what_does_not_belong_below_a_node_is_refused_and_changes_nothing() -> None:
+    network = site()
+    network.root._subtree._belongs = lambda _name, child: child != "rc"
+    network.crash("lf")
+    network.run(20.0)
+    before, dropped = network.picture(), list(network.dropped)
+    assert "lf" not in before
+    for name in (ROOT_NAME, "rc"):
+        network.hosts[name].events.clear()
+    stolen = (Descendant("lf", Role.LEAF, "rc"), Descendant("le", Role.LEAF, "rc"))
+    for number in range(20):
+        told = (Descendant("lc", Role.LEAF, "rc"), *stolen[number % 2 :])
+        say_as(network, "rc", ChildsUpdate(10**9 + number, told))
+        network.run(0.5)
+    assert network.picture() == before
+    assert network.hosts[ROOT_NAME].events == []
+    refusals = [event.message.body for event in network.hosts["rc"].events]
+    assert refusals[0].fault is Fault.CONFLICT
+    assert (refusals[0].regarding, refusals[0].text) == ("childsupdate", "not below you: le, lf")
+    assert network.dropped == dropped
 
 
 def test_a_redirect_is_make_before_break() -> None:

@@ -29,13 +29,13 @@ def two_relays() -> Subtree:
 
 def test_the_listing_has_parents_first() -> None:
     subtree = two_relays()
-    touched, whole = subtree.update(1, 1, [relay("rc", "ra"), leaf("lc", "rc"), leaf("la", "ra")])
-    assert (touched, whole) == ({"rc", "lc", "la"}, True)
+    told = [relay("rc", "ra"), leaf("lc", "rc"), leaf("la", "ra")]
+    assert subtree.update(1, 1, told) == ({"rc", "lc", "la"}, set())
     names = [node.name for node in subtree.listing()]
     assert sorted(names) == ["la", "lc", "ra", "rb", "rc"]
     assert names.index("ra") < names.index("rc") < names.index("lc")
     assert dict(subtree.below) == {"ra": "ra", "rb": "rb", "rc": "ra", "lc": "ra", "la": "ra"}
-    assert subtree.update(1, 1, []) == (set(), True)  # an older one is passed over
+    assert subtree.update(1, 1, []) == (set(), set())  # an older one is passed over
     assert subtree.detach(1) == {"ra", "rc", "lc", "la"}
     assert [node.name for node in subtree.listing()] == ["rb"]
     assert subtree.detach(1) == set()
@@ -85,7 +85,7 @@ def test_a_leaf_has_nothing_below() -> None:
 
 
 def test_what_a_child_may_have_from_a_liar_is_left_out() -> None:
-    subtree = Subtree("root", known=lambda name: name != "ghost")
+    subtree = Subtree("root", belongs=lambda name, child: (name, child) != ("ghost", "ra"))
     subtree.attach(1, "ra", Role.RELAY)
     told = [
         relay("root", "ra"),
@@ -94,7 +94,9 @@ def test_what_a_child_may_have_from_a_liar_is_left_out() -> None:
         leaf("y", "ghost"),
         leaf("z", "ra"),
     ]
-    assert subtree.update(1, 1, told) == ({"z"}, False)
+    assert subtree.update(1, 1, told) == ({"z"}, {"root", "x", "ghost", "y"})
+    subtree.attach(2, "rb", Role.RELAY)
+    assert subtree.update(2, 1, [relay("ghost", "rb")]) == ({"ghost"}, set())
 
 
 def test_all_children_together_stay_within_the_limit() -> None:

@@ -12,15 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from anabranch.app.client import Client
-from anabranch.app.config import load_config, span
+from anabranch.app.config import load_config
+from anabranch.app.config_parts import span
 from anabranch.app.settings import nodes_directory
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.core.errors import UsageError
 from anabranch.core.names import check_name
-from anabranch.host.network import local_addresses, outward_address
+from anabranch.host.addresses import local_addresses, outward_address
 from anabranch.site.bus import CONFIGURATION
 from anabranch.tree.model import Role
 
+_MAX_HOURS = 366 * 24
 node_app = typer.Typer(no_args_is_help=True, help="Nodes on other machines.")
 
 
@@ -109,10 +111,12 @@ def invite_node(
     ] = None,
     rate_mbit: Annotated[float, typer.Option(help="What its links carry, Mbit/s.")] = 100.0,
     capacity: Annotated[int | None, typer.Option(help="Viewers of a leaf at most.")] = None,
-    hours: Annotated[float, typer.Option(help="How long the token is good.")] = 24.0,
+    hours: Annotated[float, typer.Option(help="How long the token is good, up to a year.")] = 24.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the token with which another machine joins as this node."""
+    if not 0 < hours <= _MAX_HOURS:
+        raise UsageError(f"--hours is more than 0 and at most {_MAX_HOURS}, not {hours:g}")
     wanted = {
         "name": name,
         "role": str(role),

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,12 +18,15 @@ from anabranch.app.client import Client
 from anabranch.app.config import load_config
 from anabranch.app.terminal import JsonFlag, command, out
 
-_LEVELS = {
-    "cpu": "CPU %",
-    "injitter": "Jitter ms",
-    "rtt": "RTT ms",
-    "loss": "Loss %",
-    "linkloss": "Link loss %",
+_WIDEST = 1000
+_LOST = "cumpktlost"
+_FIGURES = {
+    "cpu": "CPU\n%",
+    "injitter": "Jitter\nms",
+    "rtt": "RTT\nms",
+    "loss": "Loss\n%",
+    "linkloss": "Link\nloss %",
+    _LOST: "Lost",
 }
 
 
@@ -68,13 +73,7 @@ def explain(
 
 
 def _drawn(found: dict[str, Any]) -> RenderableType:
-    table = Table("", "Stream", "Of", *_LEVELS.values(), "Lost", box=None)
-    _add(table, "[bold]all[/bold]", found["whole"])
-    for child in found["children"]:
-        _add(table, f"below {child['node']}", child["streams"])
-    for node in found["nodes"]:
-        _add(table, node["node"], node["streams"])
-    lines: list[RenderableType] = [table]
+    lines = _figures(found)
     for each in found["diagnoses"]:
         text = (
             f"{each['severity']}: {each['metric']} of {each['stream']} at {each['node']}"
@@ -90,11 +89,39 @@ def _drawn(found: dict[str, Any]) -> RenderableType:
     return Group(*lines)
 
 
-def _add(table: Table, name: str, streams: list[dict[str, Any]]) -> None:
-    for stream in streams:
-        values = stream["values"]
-        levels = (f"{values[level]:.1f}" if level in values else "" for level in _LEVELS)
-        lost = values.get("cumpktlost")
-        row = (stream["stream"], f"{stream['weight']:.0f}", *levels)
-        table.add_row(name, *row, "" if lost is None else f"{lost:.0f}")
-        name = ""
+def _figures(found: dict[str, Any]) -> list[RenderableType]:
+    """Return the figures as a table, or one below the other where that is too wide."""
+    parts = [
+        ("all", found["whole"]),
+        *((f"below {child['node']}", child["streams"]) for child in found["children"]),
+        *((node["node"], node["streams"]) for node in found["nodes"]),
+    ]
+    headings = ("", "Stream", "Of", *_FIGURES.values())
+    rows: list[tuple[str, ...]] = []
+    listed: list[RenderableType] = []
+    for who, streams in parts:
+        name = who
+        if streams:
+            listed.append(Text(who, "bold"))
+        for stream in streams:
+            told = {figure: _told(figure, stream["values"]) for figure in _FIGURES}
+            of = f"{stream['weight']:.0f}"
+            rows.append((name, stream["stream"], of, *told.values()))
+            name = ""
+            words = ", ".join(f"{_FIGURES[figure]} {text}" for figure, text in told.items() if text)
+            line = f"  {stream['stream']} of {of}: {words or 'nothing'}"
+            listed.append(Text(line.replace("\n", " ")))
+    table = Table(box=None)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # rich cuts what does not fit: a figure cut short would be another one.
+    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
+    return [table] if needed <= out.width else listed
+
+
+def _told(figure: str, values: Mapping[str, float]) -> str:
+    if figure not in values:
+        return ""
+    return f"{values[figure]:.0f}" if figure == _LOST else f"{values[figure]:.1f}"

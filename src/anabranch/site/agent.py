@@ -9,18 +9,29 @@ from typing import Any, Protocol
 
 import structlog
 
-from anabranch.core.errors import AnabranchError, UnavailableError
+from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
 from anabranch.site.processing import Processing
-from anabranch.tree.events import Attached, Deliver, NodeEvent, Stopped
+from anabranch.tree.complaints import Complaints
+from anabranch.tree.events import Attached, Deliver, Forgotten, NodeEvent, Stopped
 from anabranch.tree.member import Member
 from anabranch.tree.metrics import LARGEST, THRESHOLDS, Threshold, Weighting
 from anabranch.tree.pipelines.handler import Command
 from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.reporter import Readings, Reporter
 from anabranch.tree.runtime import TreeNode
-from anabranch.tree.soleil.messages import FullStats, Message, ReqFullStats, Stats
+from anabranch.tree.soleil.codec import type_of
+from anabranch.tree.soleil.messages import (
+    Error,
+    Fault,
+    FullStats,
+    Message,
+    ReqFullStats,
+    Stats,
+)
 from anabranch.tree.statistics import StatisticsError, messages_of
 
+_QUIET_S = 60.0
+"""Seconds between two complaints about the reports of a child, which come all the time."""
 _log = structlog.get_logger("anabranch.tree")
 
 
@@ -43,11 +54,21 @@ class Reporting:
     Attributes:
         interval_s: seconds between two reports.
         thresholds: by figure, for counting who is in trouble.
+
+    Raises:
+        UsageError: there is no figure of a name in ``thresholds``.
     """
 
     interval_s: float = 2.0
     weighting: Weighting = Weighting.VIEWERS
     thresholds: Mapping[str, Threshold] = field(default_factory=lambda: THRESHOLDS)
+
+    def __post_init__(self) -> None:
+        if unknown := self.thresholds.keys() - THRESHOLDS.keys():
+            raise UsageError(
+                f"thresholds: there is no figure {min(unknown)[:60]!r}; there are"
+                f" {', '.join(sorted(THRESHOLDS))}"
+            )
 
 
 class Agent:
@@ -92,6 +113,7 @@ class Agent:
         self._interval = reporting.interval_s
         self._on_event = on_event
         self._heaviest = heaviest
+        self._complaints = Complaints(_log, _QUIET_S)
 
     async def run(self) -> None:
         """Report at every interval, for ever."""
@@ -120,26 +142,32 @@ class Agent:
 
     def _happened(self, event: NodeEvent) -> None:
         match event:
-            case Deliver(Message(Stats() as stats, sender=child), neighbour) if child == neighbour:
-                self._take(neighbour, stats)
+            case Deliver(Message(Stats() as stats, sender=child) as report, neighbour) if (
+                child == neighbour
+            ):
+                self._take(neighbour, stats, report)
             case Deliver(Message(ReqFullStats(stream)) as request):
                 self._answer(request, stream)
             case Deliver(Message(body) as command) if isinstance(body, Command):
                 self.processing.command(command)
             case _:
-                if isinstance(event, Attached):
+                if isinstance(event, Attached | Forgotten):
                     self.processing.tell()
                 elif isinstance(event, Stopped):
                     self.processing.end()
                 self._on_event(event)
 
-    def _take(self, child: str, stats: Stats) -> None:
+    def _take(self, child: str, stats: Stats, report: Message) -> None:
         if child not in self.member.children:
             return
         try:
             self.reporter.take(child, stats, heaviest=self._heaviest(child))
         except StatisticsError as error:
-            _log.warning("report refused", node=child, reason=str(error))
+            now = asyncio.get_running_loop().time()
+            self._complaints.make(child, now, "report refused", node=child, reason=str(error))
+            refusal = Error(Fault.MALFORMED, str(error), type_of(stats), report.id)
+            with suppress(UnavailableError):  # it has just left
+                self.node.send(refusal, child)
 
     def _answer(self, request: Message, stream: str | None) -> None:
         containers = self.reporter.details(stream)

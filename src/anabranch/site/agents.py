@@ -96,7 +96,10 @@ class Agents:
         self._begin(
             Agent(
                 RootMember(
-                    self._root_name, gate=self._connection.get("admission"), place=self._place
+                    self._root_name,
+                    gate=self._connection.get("admission"),
+                    place=self._place,
+                    belongs=self._belongs,
                 ),
                 self._gauge(self._root_name),
                 self._reporting,
@@ -164,6 +167,22 @@ class Agents:
 
     def _place(self, hello: Hello, _root: RootMember) -> str:
         return self._parents.get(hello.name, self._root_name)
+
+    def _belongs(self, name: str, child: str) -> bool:
+        """Say whether a child of the root's may have a node below it.
+
+        Those of this machine are our own, and their news is newer than the plan. Of a guest only
+        the plan is believed: else it could claim any node that is away.
+        """
+        if child in self._agents:
+            return True
+        seen = set[str]()
+        while name in self._parents and name not in seen:
+            seen.add(name)
+            name = self._parents[name]
+            if name == child:
+                return True
+        return False
 
     def _begin(self, agent: Agent) -> None:
         name = agent.member.name

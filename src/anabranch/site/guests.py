@@ -17,8 +17,12 @@ from anabranch.core.files import write_private
 from anabranch.core.names import check_name
 from anabranch.fabric.bridges import Bridge
 from anabranch.host.wireguard import check_key
+from anabranch.media.leaf import LeafKind
 from anabranch.site.layout import FIRST_NODE_PORT, FIRST_RESERVE_PORT
+from anabranch.tree.description import Candidate, CandidateLink
+from anabranch.tree.growth import Reason
 from anabranch.tree.model import Role
+from anabranch.tree.planning import Plan
 
 WIREGUARD = "wireguard"
 """Feature of a guest's HELLO: its WireGuard key."""
@@ -186,6 +190,7 @@ class Terms:
         api_port: where the root finds its leaf server.
         inlets: first and last UDP port for feeds.
         pipelines: first and last UDP port for the sources of media pipelines.
+        leaf: which program its leaf server is.
     """
 
     site: str
@@ -201,6 +206,7 @@ class Terms:
     api_port: int = API_PORT
     inlets: tuple[int, int] = (21000, 21999)
     pipelines: tuple[int, int] = (22000, 22999)
+    leaf: LeafKind = "janus"
 
     @property
     def hub(self) -> IPv4Address:
@@ -313,3 +319,25 @@ def parents_of(guest: Guest, roles: Mapping[str, Role]) -> Iterable[str]:
         return [name for name in guest.parents if name in roles]
     relays = [name for name, role in roles.items() if role is Role.RELAY and name != guest.name]
     return relays or [name for name, role in roles.items() if role is Role.ROOT]
+
+
+def with_guest(tree: Plan, guest: Guest) -> Plan:
+    """Return the tree with a guest that may be joined, and the links that it may have."""
+    if guest.name in tree.parents:
+        return tree
+    tree = without_guest(tree, guest.name)
+    nodes = (*tree.description.nodes, Candidate(guest.name, guest.role, available=False))
+    links = [
+        CandidateLink(guest.name, parent, guest.rate_mbit)
+        for parent in parents_of(guest, tree.description.roles)
+    ]
+    description = replace(tree.description, nodes=nodes, links=(*tree.description.links, *links))
+    return Plan(description, tree.parents, {**tree.pruned, guest.name: Reason.IDLE})
+
+
+def without_guest(tree: Plan, name: str) -> Plan:
+    """Return the tree as if a node that is not in it had never been drawn."""
+    nodes = tuple(node for node in tree.description.nodes if node.name != name)
+    links = tuple(link for link in tree.description.links if name not in link.ends)
+    pruned = {other: reason for other, reason in tree.pruned.items() if other != name}
+    return Plan(replace(tree.description, nodes=nodes, links=links), tree.parents, pruned)

@@ -5,6 +5,8 @@ for each other, VXLAN only, and lets their switches in to the controller.
 """
 
 import asyncio
+import errno
+import socket
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from anabranch.core.errors import ConflictError
 from anabranch.core.names import new_id
 from anabranch.host import network
 from anabranch.host.journal import Journal
@@ -98,12 +101,21 @@ class Hub:
         """Have the hub there, without guests.
 
         Raises:
-            ProcessError: there is no WireGuard, or the port is taken.
+            ConflictError: the port is taken.
+            ProcessError: there is no WireGuard.
             NetworkError: the kernel refused something.
         """
         self._journal.record("netns", self._namespace)
         await asyncio.to_thread(network.make_namespace, self._namespace)
-        await self._interface.start()
+        try:
+            await self._interface.start()
+        except ProcessError as error:
+            if _is_taken(self.port):
+                raise ConflictError(
+                    f"UDP port {self.port}, for the tunnels of remote.listen, is taken: end what"
+                    " uses it, or give remote.listen another port"
+                ) from error
+            raise
         await asyncio.to_thread(
             network.guard_tunnel,
             self._namespace,
@@ -149,3 +161,13 @@ class Hub:
             with suppress(ProcessError):  # it is being made anew
                 self.status = await self._interface.status()
             await asyncio.sleep(_LOOK_S)
+
+
+def _is_taken(port: int) -> bool:
+    """Say whether another program has a UDP port of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False

@@ -98,9 +98,15 @@ def describe(settings: SiteSettings) -> Description:
     )
     _check_nodes(settings.nodes)
     links = list(settings.links)
+    given = {link.ends for link in links}
     for node in settings.nodes:
         if node.parent is None:
             continue
+        if (pair := ends(node.name, node.parent)) in given:
+            raise TreeError(
+                f"the link {' - '.join(pair)} is that of {node.name} to its parent: leave out"
+                " either the link or the parent"
+            )
         links.append(CandidateLink(node.name, node.parent, node.rate_mbit))
     drawn = {link.ends for link in links}
     for reserve in settings.fabric.redundancy:

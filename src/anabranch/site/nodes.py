@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Literal, Protocol
 
 from anabranch.channels.seats import Seat, Seats
-from anabranch.core.errors import ConflictError, NotFoundError
+from anabranch.core.errors import ConflictError, NotFoundError, UsageError
 from anabranch.core.events import Event
-from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, Viewing
+from anabranch.media.leaf import Feed, Ladder, LeafServer, LeafUnavailableError, Viewing
 from anabranch.site.keeper import Keeper
+from anabranch.site.plan import NodePlan
 from anabranch.site.switched import SwitchedUnderlay
 from anabranch.site.underlay import DirectUnderlay
 from anabranch.tree.description import Candidate
@@ -83,12 +84,14 @@ class Nodes:
         """Return a leaf server that is up."""
         return next((leaf for leaf in self.leaves if leaf.name == name), None)
 
-    async def watch(self, name: str, feed: Feed, offer: str) -> tuple[LeafServer, Viewing]:
+    async def watch(
+        self, name: str, feed: Feed, offer: str, ladder: Ladder, pinned: bool
+    ) -> tuple[LeafServer, Viewing]:
         """Have a leaf answer a viewer's offer. Raises as :meth:`LeafServer.watch`."""
         leaf = self.leaf(name)
         if leaf is None:
             raise LeafUnavailableError(f"leaf {name} is not up")
-        viewing = await leaf.watch(feed, offer)
+        viewing = await leaf.watch(feed, offer, ladder=ladder, pinned=pinned)
         if self.leaf(name) is not leaf:
             raise LeafUnavailableError(f"leaf {name} has just been switched off")
         return leaf, viewing
@@ -108,13 +111,16 @@ class Nodes:
         put ``below`` a node: then half of that node's children hang from it.
 
         Raises:
-            NotFoundError: there is no such node.
-            ConflictError: the site has no switches.
+            NotFoundError: there is no such node, or none to put it ``below``.
+            ConflictError: the site has no switches, or the node cannot be put below another now.
+            UsageError: a leaf is put below a node.
             AnabranchError: it cannot be; nothing is left of it.
         """
         underlay = self._switched(name)
         role = underlay.plan.nodes[name].role
         async with self._busy[name]:
+            if below is not None:
+                _check_below(underlay.tree, name, role, self._switched(below).plan.nodes[below])
             fresh = name not in underlay.up
             if fresh:
                 self._starting.add(name)
@@ -238,6 +244,23 @@ class Nodes:
     def tree(self) -> Plan | None:
         """How the nodes hang; None: there are no switches."""
         return self._underlay.tree if isinstance(self._underlay, SwitchedUnderlay) else None
+
+
+def _check_below(tree: Plan, name: str, role: Role, above: NodePlan) -> None:
+    """Look whether a node can be put between another and its children.
+
+    Raises:
+        UsageError: it is a leaf.
+        ConflictError: it hangs from somebody else already, or the other is not, or is a leaf.
+    """
+    if role is Role.LEAF:
+        raise UsageError(f"{name} is a leaf, and only a relay is put below a node")
+    if tree.parents.get(name, above.name) != above.name:
+        raise ConflictError(f"{name} hangs from {tree.parents[name]} already")
+    if above.role is Role.LEAF:
+        raise ConflictError(f"{above.name} is a leaf: nothing hangs from it")
+    if above.role is Role.RELAY and above.name not in tree.parents:
+        raise ConflictError(f"{above.name} is not in the tree: nothing hangs from it")
 
 
 def _with(tree: Plan, name: str, role: Role, below: str | None) -> Plan:

@@ -7,7 +7,7 @@ node like any other: its switch is in the fabric, and a leaf's server takes view
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -32,53 +32,34 @@ from anabranch.site.guests import (
     Terms,
     digest_of,
     guest_address,
-    parents_of,
     room_for_guests,
     to_features,
     ways_of,
+    with_guest,
+    without_guest,
 )
 from anabranch.site.hub import Hub
 from anabranch.site.nodes import Nodes
 from anabranch.site.plan import BRIDGE, NodePlan, guest_plan
+from anabranch.site.presence import Presence
 from anabranch.site.remote_leaf import RemoteLeaf
 from anabranch.site.settings import RemoteSettings, SiteSettings
 from anabranch.site.switched import SwitchedUnderlay
 from anabranch.tree.admission import TOKEN_LIFETIME_S, Admission
 from anabranch.tree.certificates import Authority, Credentials
-from anabranch.tree.description import Candidate, CandidateLink
+from anabranch.tree.complaints import Complaints
 from anabranch.tree.events import Introduced, Left, NodeEvent
-from anabranch.tree.growth import Reason
 from anabranch.tree.model import Role
 from anabranch.tree.peering import Identity
-from anabranch.tree.planning import Plan
 from anabranch.tree.root import RootMember
 from anabranch.tree.runtime import TreeNode
 from anabranch.tree.soleil.messages import Hello
 
-_FOLLOW_S = 20.0
-"""Seconds in which a guest must have made what it was told."""
 _LOOK_S = 1.0
 _AGAIN_S = 10.0
+_QUIET_S = 60.0
+"""Seconds between two complaints about one guest, which may greet us all the time."""
 _log = structlog.get_logger("anabranch.site")
-
-
-@dataclass
-class _Present:
-    """A guest that has come.
-
-    Attributes:
-        key: its WireGuard key.
-        bridge: how its switch shall be; None: that is not known yet.
-        holding: digest of the terms that it fulfils.
-        changed: set whenever ``holding`` changes.
-        again_at: when it is to be made part of the site, monotonic seconds; None: that is done.
-    """
-
-    key: str
-    bridge: Bridge | None = None
-    holding: str | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    again_at: float | None = 0.0
 
 
 class RemoteSwitch:
@@ -104,7 +85,8 @@ class RemoteSwitch:
         """Have the guest's switch be so, and return when it is.
 
         Raises:
-            FabricError: its agent does not say so within 20 s; it is told again and again.
+            FabricError: its agent does not say so, see :meth:`Presence.until_holding`; it is told
+                again and again.
         """
         (bridge,) = bridges
         await self._remote.tell(self.name, bridge)
@@ -155,7 +137,8 @@ class Remote:
         self._on_event = on_event
         self._nodes: Nodes | None = None
         self._root: Callable[[], TreeNode] | None = None
-        self._present: dict[str, _Present] = {}
+        self._present: dict[str, Presence] = {}
+        self._complaints = Complaints(_log, _QUIET_S)
         self._busy: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._hub = Hub(
@@ -188,7 +171,7 @@ class Remote:
         """Let guests come from now on.
 
         Raises:
-            ConflictError: the address cannot be listened at.
+            ConflictError: the address cannot be listened at, or its UDP port is taken.
             ProcessError, NetworkError: as :meth:`Hub.start`.
         """
         await self._hub.start()
@@ -206,7 +189,11 @@ class Remote:
         try:
             self._tree_node.listen(host, port)
         except OSError as error:
-            raise ConflictError(f"cannot listen for nodes at {host}:{port}: {error}") from error
+            reason = error.strerror or error
+            raise ConflictError(
+                f"TCP port {port} of {host}, for remote.listen, cannot be had: {reason}; end what"
+                " uses it, or give remote.listen another address or port"
+            ) from error
         if self._bus is not None:
             self._bus.listen(self._tree_node.arriving)
 
@@ -215,7 +202,8 @@ class Remote:
         loop = asyncio.get_running_loop()
         while True:
             for name, present in self._present.items():
-                if present.again_at is not None and loop.time() >= present.again_at:
+                due = present.again_at is not None and loop.time() >= present.again_at
+                if due and self.is_present(name):
                     present.again_at = None
                     self._spawn(self._take_in(name))
                 elif present.bridge is not None and present.holding != self._digest(name):
@@ -282,13 +270,15 @@ class Remote:
         """
         if name not in self._book:
             raise NotFoundError(f"there is no guest named {name[:60]!r}")
+        self._abandon(name)
         async with self._lock(name):
             await self._take_out(name)
             with suppress(AnabranchError):  # it is away; it will be refused when it comes
                 self._tree_node.kill(name, "removed by the operator")
             if self.admission.is_known(name):
                 self.admission.remove(name)
-            self._present.pop(name, None)
+            if (present := self._present.pop(name, None)) is not None:
+                present.end()
             self._book.remove(name)
             self._tell_bus()
             self._underlay.plan.dismiss(name)
@@ -323,7 +313,9 @@ class Remote:
             case Introduced(name, hello) if name in self._book:
                 self._introduced(name, hello)
             case Left(name, reason) if name in self._present and reason == FAREWELL:
-                self._spawn(self._said_goodbye(name))
+                self._present[name].end()
+                self._abandon(name)
+                self._spawn(self._said_goodbye(name, self._present[name]))
 
     def is_present(self, name: str) -> bool:
         """Say whether a guest's agent is in the tree."""
@@ -335,35 +327,44 @@ class Remote:
         try:
             key = check_key(hello.features.get(WIREGUARD, ""))
         except AnabranchError as error:
-            _log.warning("guest.without_key", node=name, error=str(error))
+            now = asyncio.get_running_loop().time()
+            self._complaints.make(name, now, "guest.without_key", node=name, error=str(error))
             return
-        present = self._present.get(name)
-        if present is None or present.key != key:
-            bridge = present.bridge if present is not None else None
-            present = self._present[name] = _Present(key, bridge)
-        present.holding = hello.features.get(HOLDING)
-        present.changed.set()
+        before = self._present.get(name)
+        if before is None:
+            self._present[name] = Presence(key)
+        elif before.over or before.key != key:
+            before.end()
+            self._present[name] = Presence(key, before.bridge)
+        self._present[name].hold(hello.features.get(HOLDING))
 
-    async def _said_goodbye(self, name: str) -> None:
+    def _abandon(self, name: str) -> None:
+        """Have nobody wait for the leaf server of a guest that leaves."""
+        leaf = self._nodes.leaf(name) if self._nodes is not None else None
+        if isinstance(leaf, RemoteLeaf):
+            leaf.abandon()
+
+    async def _said_goodbye(self, name: str, present: Presence) -> None:
         async with self._lock(name):
             try:
                 await self._take_out(name)
             except AnabranchError as error:  # it stays a node that is away
                 _log.warning("guest.missed", node=name, error=str(error))
                 return
-            self._present.pop(name, None)
+            if self._present.get(name) is present:  # else it is back already, and waits its turn
+                del self._present[name]
             await self._set_tunnels()
 
     async def _take_in(self, name: str) -> None:
         """Make a guest that has come part of the site."""
         present = self._present[name]
         async with self._lock(name):
-            if self._present.get(name) is not present:
+            if self._present.get(name) is not present or present.over:
                 return
             try:
                 await self._set_tunnels()
                 guest = self._book[name]
-                await self._underlay.regrow(lambda tree: self._with(tree, guest))
+                await self._underlay.regrow(lambda tree: with_guest(tree, guest))
                 assert self._nodes is not None
                 await self._nodes.start_node(name)
             except AnabranchError as error:
@@ -373,23 +374,7 @@ class Remote:
     async def _take_out(self, name: str) -> None:
         assert self._nodes is not None
         await self._nodes.switch_off(name, patience_s=0.0)
-        await self._underlay.regrow(lambda tree: _without(tree, name))
-
-    def _with(self, tree: Plan, guest: Guest) -> Plan:
-        """Return the tree with a guest that may be joined, and the links that it may have."""
-        if guest.name in tree.parents:
-            return tree
-        tree = _without(tree, guest.name)
-        roles = tree.description.roles
-        nodes = (*tree.description.nodes, Candidate(guest.name, guest.role, available=False))
-        links = [
-            CandidateLink(guest.name, parent, guest.rate_mbit)
-            for parent in parents_of(guest, roles)
-        ]
-        description = replace(
-            tree.description, nodes=nodes, links=(*tree.description.links, *links)
-        )
-        return Plan(description, tree.parents, {**tree.pruned, guest.name: Reason.IDLE})
+        await self._underlay.regrow(lambda tree: without_guest(tree, name))
 
     # --- what guests are told -----------------------------------------------------------------
 
@@ -411,12 +396,9 @@ class Remote:
         present.bridge = bridge
         self._say(name)
         try:
-            async with asyncio.timeout(_FOLLOW_S):
-                while present.holding != self._digest(name):
-                    present.changed.clear()
-                    await present.changed.wait()
-        except TimeoutError:
-            raise FabricError(f"{name} does not do what it is told") from None
+            await present.until_holding(lambda: self._digest(name), lambda: self.is_present(name))
+        except FabricError as error:
+            raise FabricError(f"{name} cannot be told: {error}") from None
 
     def _say(self, name: str) -> None:
         hello = replace(self._tree_node.member.hello(), features=to_features(self._terms(name)))
@@ -445,6 +427,7 @@ class Remote:
             ways=ways_of(guest, bridge, self._addresses(), bfd_ms=self._settings.fabric.bfd_ms),
             inlets=ports.inlets,
             pipelines=ports.pipelines,
+            leaf=self._settings.leaf.kind,
         )
 
     def _addresses(self) -> Mapping[int, IPv4Address]:
@@ -490,11 +473,3 @@ class Remote:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _without(tree: Plan, name: str) -> Plan:
-    """Return the tree as if a node that is not in it had never been drawn."""
-    nodes = tuple(node for node in tree.description.nodes if node.name != name)
-    links = tuple(link for link in tree.description.links if name not in link.ends)
-    pruned = {other: reason for other, reason in tree.pruned.items() if other != name}
-    return Plan(replace(tree.description, nodes=nodes, links=links), tree.parents, pruned)

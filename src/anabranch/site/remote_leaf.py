@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +16,17 @@ from anabranch.host.process import Child
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    Ladder,
+    LeafBusyError,
     LeafError,
     LeafUnavailableError,
     OfferError,
+    Rung,
     ViewerStatistics,
     Viewing,
     ViewingState,
 )
-from anabranch.site.leaf_news import PULSE_S, read_inlets
+from anabranch.site.leaf_news import PULSE_S, read_feed, read_inlets
 from anabranch.site.splice import OutDoor
 
 _TIMEOUT_S = 10.0
@@ -31,7 +34,7 @@ _AGAIN_S = 0.2
 _START_S = 30.0
 _GIVE_UP_S = 60.0
 """Seconds without a word after which its viewers count as gone; until then they may be playing."""
-_OFFER_REFUSED = 422
+_ERRORS: dict[int, type[LeafError]] = {422: OfferError, 429: LeafBusyError}
 _log = structlog.get_logger("anabranch.leaf")
 
 
@@ -47,6 +50,8 @@ class RemoteLeaf:
         self.name = name
         self.on_viewing: Callable[[str, ViewingState], None] = lambda _id, _state: None
         self.on_inlets: Callable[[], None] = lambda: None
+        self.on_shown: Callable[[str, Feed], None] = lambda _id, _feed: None
+        self.on_key_frame: Callable[[Feed], None] = lambda _feed: None
         self._path = path
         self._door = door
         self._client = httpx.AsyncClient(
@@ -55,8 +60,11 @@ class RemoteLeaf:
             timeout=_TIMEOUT_S,
         )
         self._ready = asyncio.Event()
+        self._abandoned = asyncio.Event()
         self._inlets: frozenset[Inlet] = frozenset()
         self._viewings: set[str] = set()
+        self._warm: tuple[Rung, ...] = ()
+        self._warming: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._heard_at = 0.0
 
@@ -72,22 +80,30 @@ class RemoteLeaf:
         """Return when it takes viewers.
 
         Raises:
-            LeafUnavailableError: it does not, within 30 s.
+            LeafUnavailableError: it does not, within 30 s, or its node has left.
         """
         if self._following is None:
             await self._door.open(self._path)
             self._following = asyncio.create_task(self._follow(), name=f"leaf:{self.name}")
+        waits = [asyncio.create_task(each.wait()) for each in (self._ready, self._abandoned)]
         try:
-            async with asyncio.timeout(_START_S):
-                await self._ready.wait()
-        except TimeoutError:
-            raise LeafUnavailableError(f"the leaf server of {self.name} does not come up") from None
+            await asyncio.wait(waits, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self.ready:
+            raise LeafUnavailableError(f"the leaf server of {self.name} does not come up")
+
+    def abandon(self) -> None:
+        """Have nobody wait for it to come up: its node has left."""
+        self._abandoned.set()
 
     async def stop(self) -> None:
-        following, self._following = self._following, None
-        if following is not None:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+        tasks = [task for task in (self._following, self._warming) if task is not None]
+        self._following = self._warming = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.aclose()
         await self._door.close()
         self._give_up()
@@ -95,9 +111,12 @@ class RemoteLeaf:
     def inlets(self) -> frozenset[Inlet]:
         return self._inlets
 
-    async def watch(self, feed: Feed, offer: str) -> Viewing:
+    async def watch(
+        self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False
+    ) -> Viewing:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
-        said = await self._ask("POST", "/viewings", {**asdict(feed), "offer": offer})
+        wanted = {**_shows(feed, ladder, pinned=pinned), "offer": offer}
+        said = await self._ask("POST", "/viewings", wanted)
         try:
             viewing = Viewing(str(said["id"]), feed, str(said["answer"]))
         except (KeyError, TypeError) as error:
@@ -105,9 +124,13 @@ class RemoteLeaf:
         self._viewings.add(viewing.id)
         return viewing
 
-    async def change(self, viewing_id: str, feed: Feed) -> None:
+    async def change(
+        self, viewing_id: str, feed: Feed, *, ladder: Ladder = (), pinned: bool = False
+    ) -> bool:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
-        await self._ask("PUT", _place(viewing_id), asdict(feed))
+        wanted = _shows(feed, ladder, pinned=pinned)
+        said = await self._ask("PUT", _place(viewing_id), wanted)
+        return bool(isinstance(said, dict) and said.get("waits"))
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
@@ -122,6 +145,21 @@ class RemoteLeaf:
             await self._ask("DELETE", _place(viewing_id))
         self._viewings.discard(viewing_id)
 
+    def keep_warm(self, ladder: Collection[Rung]) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        if tuple(ladder) != self._warm:
+            self._warm = tuple(ladder)
+            self._send_warm()
+
+    def _send_warm(self) -> None:
+        if self._warming is not None:
+            self._warming.cancel()
+        self._warming = asyncio.create_task(self._put_warm(), name=f"warm:{self.name}")
+
+    async def _put_warm(self) -> None:
+        with suppress(LeafError):  # it is sent again when the leaf is back
+            await self._ask("PUT", "/warm", {"ladder": _rungs(self._warm)})
+
     async def _ask(self, method: str, path: str, body: object = None) -> Any:
         try:
             answer = await self._client.request(method, path, json=body)
@@ -131,7 +169,7 @@ class RemoteLeaf:
         if answer.is_success:
             return said
         detail = said.get("detail") if isinstance(said, dict) else None
-        kind = OfferError if answer.status_code == _OFFER_REFUSED else LeafUnavailableError
+        kind = _ERRORS.get(answer.status_code, LeafUnavailableError)
         raise kind(str(detail or f"leaf {self.name} answers {answer.status_code}"))
 
     async def _follow(self) -> None:
@@ -174,6 +212,12 @@ class RemoteLeaf:
             if inlets != self._inlets:
                 self._inlets = inlets
                 self.on_inlets()
+        for viewing, feed in news.get("shown", {}).items():
+            self.on_shown(viewing, read_feed(feed))
+        for feed in news.get("key_frames", ()):
+            self.on_key_frame(read_feed(feed))
+        if news.get("whole") and self._warm:
+            self._send_warm()
         if (ready := news.get("ready")) is not None:
             (self._ready.set if ready else self._ready.clear)()
 
@@ -189,6 +233,14 @@ class RemoteLeaf:
         if self._inlets:
             self._inlets = frozenset()
             self.on_inlets()
+
+
+def _shows(feed: Feed, ladder: Ladder, *, pinned: bool) -> dict[str, Any]:
+    return {**asdict(feed), "ladder": _rungs(ladder), "pinned": pinned}
+
+
+def _rungs(ladder: Iterable[Rung]) -> list[dict[str, Any]]:
+    return [{**asdict(rung.feed), "kbps": rung.kbps} for rung in ladder]
 
 
 def _place(viewing_id: str) -> str:

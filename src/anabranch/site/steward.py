@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from anabranch.channels.seats import Seat
 from anabranch.core.errors import AnabranchError, UnavailableError
 from anabranch.core.events import Event
+from anabranch.media.leaf import Feed, Rung
 from anabranch.site.acting import Actor
 from anabranch.site.agents import Agents
 from anabranch.site.gauges import Counters, LocalGauge, parts_of, stream_of
@@ -25,7 +26,8 @@ from anabranch.tree.events import Deliver, Joined, Left, Moved, NodeEvent
 from anabranch.tree.metrics import CPU, MACHINES
 from anabranch.tree.model import Role
 from anabranch.tree.pipelines.overlay import Overlay
-from anabranch.tree.placement import Request, Rung
+from anabranch.tree.placement import Request
+from anabranch.tree.placement import Rung as Step
 from anabranch.tree.soleil.messages import ROOT as TO_ROOT
 from anabranch.tree.soleil.messages import FullStats, Message, ReqFullStats, StreamStats
 from anabranch.tree.state import SiteState
@@ -69,7 +71,6 @@ class Steward:
         self._underlay = underlay
         self._random = Random()  # noqa: S311  # chooses among equal leaves
         self._placement = settings.placement.make_placement()
-        self._asked: dict[str, str] = {}
         self._picture = Picture()
         self._actor = Actor(host.nodes, underlay, self._fit) if underlay is not None else None
         self.views = Views(settings, host, underlay)
@@ -178,7 +179,7 @@ class Steward:
             bandwidth_kbps: of its way in; None: not known.
         """
         ladder = tuple(
-            Rung(stream_of(channel, each.name), each.height, each.bitrate_kbps)
+            Step(stream_of(channel, each.name), each.height, each.bitrate_kbps)
             for each in self._settings.ladder
             if rendition in (None, each.name)
         )
@@ -222,26 +223,24 @@ class Steward:
             rendition = lower
         return rendition
 
-    def seated(self, seat: Seat, asked: str) -> None:
-        """Note what a viewer is to see when nothing troubles its leaf."""
-        if seat.rendition != asked:
-            self._asked[seat.id] = asked
+    def ladder(self, leaf: str, channel: str, best: str) -> list[Rung]:
+        """Return what viewers at ``leaf`` may see who are to see ``best`` or less."""
+        names = [each.name for each in self._settings.ladder]
+        return [
+            Rung(Feed(channel, each.name), each.bitrate_kbps)
+            for each in self._settings.ladder[names.index(best) :]
+            if not self._picture.lowered(leaf, stream_of(channel, each.name))
+        ]
 
     async def _fit(self) -> None:
         """Show every viewer what is right for it now."""
-        seats = {seat.id: seat for seat in self._host.seats}
-        self._asked = {name: asked for name, asked in self._asked.items() if name in seats}
-        await asyncio.gather(*(self._refit(seat) for seat in seats.values()))
+        await asyncio.gather(*(self._refit(seat) for seat in self._host.seats))
 
     async def _refit(self, seat: Seat) -> None:
-        asked = self._asked.get(seat.id, seat.rendition)
-        wanted = self.shown(seat.leaf, seat.channel, asked)
-        if wanted != seat.rendition:
+        wanted = self.shown(seat.leaf, seat.channel, seat.best)
+        if wanted != seat.allowed:
             with suppress(AnabranchError):  # it has gone, or the next round tries again
                 await self._host.change_rendition(seat, wanted)
-                self._asked[seat.id] = asked
-        if seat.rendition == asked:
-            self._asked.pop(seat.id, None)
 
     def _next_lower(self, rendition: str) -> str | None:
         names = [each.name for each in self._settings.ladder]

@@ -11,6 +11,7 @@ from anabranch.tree.events import (
     Connect,
     Detached,
     Establish,
+    Forgotten,
     Introduced,
     Output,
     Send,
@@ -86,6 +87,7 @@ class BranchMember(Member):
         )
         self._root = Target(None, root)
         self._root_name: str | None = None
+        self._root_boot: str | None = None
         self._draw = draw or SystemRandom()
         self._targets: tuple[Target, ...] = ()
         self._dialled: tuple[int, Target] | None = None
@@ -200,8 +202,8 @@ class BranchMember(Member):
 
     def _dial_answered(self, neighbour: Neighbour, message: Message, now: float) -> None:
         match message.body:
-            case Hello(name=name) if name == neighbour.name:
-                self._adopted(neighbour, now)
+            case Hello(name=name) as hello if name == neighbour.name:
+                self._adopted(neighbour, hello, now)
             case Redirect(parent, at) if self._parent is not None and self._parent.name == parent:
                 self._close(neighbour.link, "it stays where it is")
                 self._dialled = self._order = None
@@ -223,7 +225,11 @@ class BranchMember(Member):
         else:
             self._dial((Target(parent, at),), after)
 
-    def _adopted(self, neighbour: Neighbour, now: float) -> None:
+    def _adopted(self, neighbour: Neighbour, hello: Hello, now: float) -> None:
+        if hello.role is Role.ROOT and hello.boot != self._root_boot:
+            self._root_boot = hello.boot
+            # It has begun anew, and is to ask those below who they are: so they learn of it.
+            self._introduced.clear()
         assert self._dialled is not None
         _, self._last = self._dialled
         self._dialled = self._order = None
@@ -300,6 +306,7 @@ class BranchMember(Member):
             answer = self._message(self.hello(), ROOT)
             assert self._parent is not None
             self._forward(self._parent.name, answer, now)
+            self._out.append(Forgotten())
         elif message.to is None and message.sender in self._subtree.children:
             self._introduce(Message(bare(hello), message.time_ms, ROOT, message.sender), now)
 

@@ -268,7 +268,7 @@ def server_context(credentials: Credentials, *, strangers: bool = False) -> ssl.
     """Return the context of who takes nodes in; ``strangers``: also nodes without certificate.
 
     There are no session tickets: a resumed session would not look at the certificate again, and
-    they cost a node that comes once more than they save (docs/benchmarks.md).
+    they cost a node that comes once more than they save (docs/decisions/0022).
 
     Raises:
         CertificateError: the files cannot be used.

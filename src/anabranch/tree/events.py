@@ -77,6 +77,11 @@ class Detached:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The root does not know this node, which hangs where it did: it has begun anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Certified:
     """The root has answered a request for a certificate with ``chain``, PEM."""
 
@@ -129,7 +134,7 @@ class Left:
 
 TreeEvent = Joined | Introduced | Moved | Left
 """What only the root tells."""
-NodeEvent = Deliver | Attached | Detached | Certified | Stopped | TreeEvent
+NodeEvent = Deliver | Attached | Detached | Forgotten | Certified | Stopped | TreeEvent
 """What concerns the node itself."""
 Order = Connect | Establish | Send | Close | Blame
 """What concerns its connections."""

@@ -351,14 +351,16 @@ class Member(ABC):
         if neighbour.stage is not Stage.CHILD or message.sender != neighbour.name:
             raise RefusedError(Fault.FORBIDDEN, "a node tells its parent of what is below it")
         try:
-            touched, whole = self._subtree.update(neighbour.link, update.number, update.descendants)
+            touched, refused = self._subtree.update(
+                neighbour.link, update.number, update.descendants
+            )
         except UsageError as error:  # a lie, or no name at all
             fault = Fault.CONFLICT if isinstance(error, LieError) else Fault.MALFORMED
             raise RefusedError(fault, str(error)) from error
         self._changed(touched, now)
-        elsewhere = sorted(name for name in touched if self._is_elsewhere(name, neighbour))
-        if elsewhere or not whole:
-            text = f"not below you: {', '.join(elsewhere[:10]) or 'some of these'}"
+        refused |= {name for name in touched if self._is_elsewhere(name, neighbour)}
+        if refused:
+            text = f"not below you: {', '.join(sorted(refused)[:10])}"
             fault = Fault.CONFLICT
             self._tell(neighbour.link, Error(fault, text, type_of(update), message.id))
             self._blame(neighbour, text, counted=False)

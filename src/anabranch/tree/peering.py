@@ -24,6 +24,8 @@ from anabranch.tree.soleil.messages import (
 
 MAX_GREETING = 32 * 1024
 """Bytes of a frame from somebody who has not been taken in."""
+LOST_AFTER_S = 9.0
+"""Seconds of silence after which a peer counts as lost."""
 _MAX_FAULTS = 8
 _FORGIVE_S = 60.0
 _HEADER = 4
@@ -107,7 +109,7 @@ class Peering:
         *,
         greeting: float = 10.0,
         silence: float = 3.0,
-        lost_after: float = 9.0,
+        lost_after: float = LOST_AFTER_S,
     ) -> None:
         self._silence = silence
         self._lost_after = lost_after

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from anabranch.core.errors import UsageError
 from anabranch.tree.description import Candidate, CandidateLink, Description, ends
 from anabranch.tree.growth import Reason
 from anabranch.tree.model import Role, TreeError
@@ -105,7 +106,12 @@ def read_description(data: bytes) -> Description:
     Raises:
         UsageError: it is none, is too large, or what it describes cannot be a tree.
     """
-    return _read(data, _DescriptionFile).description()
+    try:
+        return _read(data, _DescriptionFile).description()
+    except TreeError:
+        if _is_plan(data):
+            raise TreeError("this is a plan, not what a tree is planned from") from None
+        raise
 
 
 def to_description(content: object) -> Description:
@@ -114,6 +120,8 @@ def to_description(content: object) -> Description:
     Raises:
         UsageError: it is none, or what it describes cannot be a tree.
     """
+    if content is None:
+        raise TreeError("there is nothing in it")
     return _checked(lambda: _DescriptionFile.model_validate(content)).description()
 
 
@@ -135,13 +143,24 @@ def _read(data: bytes, form: type[_File]) -> _File:
     return _checked(lambda: form.model_validate_json(data))
 
 
+def _is_plan(data: bytes) -> bool:
+    try:
+        read_plan(data)
+    except UsageError:
+        return False
+    return True
+
+
 def _checked(read: Callable[[], _File]) -> _File:
     try:
         return read()
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"])) or "the file"
-        text = f"{place[:100]}: {fault['msg'].removeprefix('Value error, ')[:200]}"
+        said = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "model_type":  # pydantic names our classes, which mean nothing to users
+            said = "names with values are wanted here"
+        text = f"{place[:100]}: {said[:200]}"
         raise TreeError(text.encode("ascii", "backslashreplace").decode()) from None
 
 

@@ -64,6 +64,8 @@ class RootMember(Member):
     Args:
         gate: who may come; None: whoever is authenticated.
         place: where nodes go; what is impossible is taken in by the root.
+        belongs: says whether a node (first) may be below a child of the root's (second); the root
+            believes no claim of another.
         grace: seconds that a lost node has to come back.
 
     Attributes:
@@ -76,17 +78,21 @@ class RootMember(Member):
         *,
         gate: Gate | None = None,
         place: Placement = stay,
+        belongs: Callable[[str, str], bool] = lambda _name, _child: True,
         server: Endpoint | None = None,
         boot: str | None = None,
         max_children: int = 2000,
         grace: float = 15.0,
         wall_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        known = (lambda _: True) if gate is None else gate.is_known
+
+        def may_be_below(node: str, child: str) -> bool:
+            return (gate is None or gate.is_known(node)) and belongs(node, child)
+
         super().__init__(
             name,
             Role.ROOT,
-            Subtree(name, most=MAX_NODES, known=known),
+            Subtree(name, most=MAX_NODES, belongs=may_be_below),
             server=server,
             boot=boot,
             max_children=max_children,

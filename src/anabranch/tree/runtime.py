@@ -6,7 +6,6 @@ import itertools
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -19,6 +18,7 @@ from anabranch.tree.certificates import (
     client_context,
     server_context,
 )
+from anabranch.tree.complaints import Complaints
 from anabranch.tree.events import (
     Blame,
     Certified,
@@ -86,7 +86,7 @@ class TreeNode:
         self._links = itertools.count(1)
         self._channels: dict[int, Channel] = {}
         self._numbers: dict[Channel, int] = {}
-        self._quiet: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+        self._complaints = Complaints(_log, _QUIET_S)
         self._timer: asyncio.TimerHandle | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -185,7 +185,7 @@ class TreeNode:
         listener = Listener(
             lambda: self._channel(self._accepted, local=context is None),
             context,
-            on_refused=lambda fault: self._complain(self, "node turned away", reason=fault),
+            on_refused=lambda fault: self._complain(0, "node turned away", reason=fault),
             **self._limits,
         )
         self._listeners.append(listener)
@@ -240,7 +240,7 @@ class TreeNode:
                 case Blame(link, reason, counted):
                     if (channel := self._channels.get(link)) is not None:
                         who = "?" if channel.identity is None else channel.identity.name
-                        self._complain(channel, "node broke a rule", node=who, reason=reason)
+                        self._complain(link, "node broke a rule", node=who, reason=reason)
                         if counted:
                             channel.blame(reason)
                 case Connect():
@@ -264,12 +264,9 @@ class TreeNode:
                 return
         channel.send(self._encoded[1])
 
-    def _complain(self, about: object, line: str, **words: str) -> None:
-        """Log an offence, one a second of each."""
-        now = self._loop.time()
-        if now >= self._quiet.get(about, now):
-            self._quiet[about] = now + _QUIET_S
-            _log.warning(line, **words)
+    def _complain(self, link: int, line: str, **words: str) -> None:
+        """Log an offence at a link; 0: at none yet."""
+        self._complaints.make(link, self._loop.time(), line, **words)
 
     def _plan(self) -> None:
         if self._timer is not None:

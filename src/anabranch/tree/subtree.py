@@ -45,7 +45,7 @@ class Subtree:
     Args:
         name: the node's own.
         most: how many nodes may be below it.
-        known: says whether there is a node of that name at all.
+        belongs: says whether a node (first) may be below a child (second) at all.
 
     Attributes:
         below: each node below with the child by which it is reached, as ``routing`` wants it.
@@ -54,11 +54,15 @@ class Subtree:
     """
 
     def __init__(
-        self, name: str, *, most: int = MAX_BELOW, known: Callable[[str], bool] = lambda _: True
+        self,
+        name: str,
+        *,
+        most: int = MAX_BELOW,
+        belongs: Callable[[str, str], bool] = lambda _name, _child: True,
     ) -> None:
         self._name = name
         self._most = most
-        self._known = known
+        self._belongs = belongs
         self.below: Mapping[str, str] = _Below(self)
         self._children: dict[int, _Child] = {}
         self._links: dict[str, int] = {}
@@ -95,17 +99,17 @@ class Subtree:
 
     def update(
         self, link: int, number: int, descendants: Sequence[Descendant]
-    ) -> tuple[set[str], bool]:
+    ) -> tuple[set[str], set[str]]:
         """Take a CHILDSUPDATE of the child at ``link``.
 
-        Returns the nodes that this touches, and whether all of the list may be believed.
+        Returns the nodes that this touches, and those of the list that are not believed.
 
         Raises:
             LieError: it cannot be; what was known before stays.
         """
         child = self._children[link]
         if number <= child.number:
-            return set(), True
+            return set(), set()
         below = self._checked(child, descendants)
         child.number = number
         old, child.below = child.below, below
@@ -115,7 +119,7 @@ class Subtree:
             if old.get(name) != node:
                 self._claim(link, name, node.parent, node.role)
         touched = {name for name in old.keys() | below.keys() if old.get(name) != below.get(name)}
-        return touched, len(below) == len(descendants)
+        return touched, {node.name for node in descendants} - below.keys()
 
     def claim(self, name: str) -> Claim | None:
         """Return who is believed about a node: its own session, its own word, then the newest."""
@@ -155,8 +159,8 @@ class Subtree:
     def _checked(self, child: _Child, descendants: Sequence[Descendant]) -> dict[str, Descendant]:
         """Return what may be believed of a list.
 
-        What the child may have from a liar, this node below itself or one that does not exist,
-        is left out with all that hangs from there.
+        What the child may have from a liar, this node below itself or one that does not belong
+        there, is left out with all that hangs from it.
         """
         others = len(self._claims) - len(child.below)
         if len(descendants) > min(MAX_BELOW_CHILD, self._most - others):
@@ -169,7 +173,7 @@ class Subtree:
             if (
                 node.name == self._name
                 or node.parent in left_out
-                or (node.name not in child.below and not self._known(node.name))
+                or (node.name not in child.below and not self._belongs(node.name, child.name))
             ):
                 left_out.add(node.name)
                 continue
