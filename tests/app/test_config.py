@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from anabranch.app.config import Config, load_config
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
-from anabranch.site.settings import Ports
+from anabranch.site.settings import LeafSettings, Ports
 
 
 def config(text: str | bytes = "", **overrides: object) -> Config:
@@ -75,7 +75,13 @@ def test_the_nearer_word_counts(monkeypatch: pytest.MonkeyPatch, here: Path) -> 
         ("ports: {rtmp: 65536}", "ports.rtmp"),
         ("addresses: {overlay: 10.98.0.1/24}", "addresses.overlay"),
         ("test_channels: 17", "test_channels"),
-        ("leaf: other", "leaf"),
+        ("leaf: other", "leaf.kind"),
+        ("leaf: {kind: anabranch, threads: 0}", "leaf.threads"),
+        ("leaf: {kind: anabranch, warm: some}", "leaf.warm"),
+        ("leaf: {kind: anabranch, worm: all}", "leaf.worm: there is no such setting (did you mean"),
+        ("leaf: {kind: janus, warm: all}", "leaf: warm: a Janus keeps nothing at hand"),
+        ("leaf: [janus]", "leaf"),
+        ("leaf: '{'", "leaf"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_a_line_with_its_place(text: str | bytes, words: str) -> None:
@@ -120,9 +126,40 @@ def test_a_wrong_variable_is_said_too(
 
 
 def test_variables_that_are_no_settings_do_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RUN", "URL", "TOKEN", "SOAK_MINUTES", "SOAK_RECORD"):
+    for name in ("RUN", "URL", "TOKEN", "LEAF_SERVER", "SOAK_MINUTES", "SOAK_RECORD"):
         monkeypatch.setenv(f"ANABRANCH_{name}", "x")
     assert load_config().site == "main"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "threads", "warm"),
+    [
+        ("", "janus", 1, frozenset()),
+        ("leaf: janus", "janus", 1, frozenset()),
+        ("leaf: anabranch", "anabranch", 1, frozenset()),
+        ("leaf: {kind: anabranch, threads: 4, warm: all}", "anabranch", 4, None),
+        ("leaf: {kind: anabranch, warm: [news, sport]}", "anabranch", 1, {"news", "sport"}),
+        ("leaf: {warm: none}", "janus", 1, frozenset()),
+    ],
+)
+def test_every_form_of_leaf(text: str, kind: str, threads: int, warm: set[str] | None) -> None:
+    found = site_settings(config(text)).leaf
+    assert (found.kind, found.threads, found.warm) == (kind, threads, warm)
+
+
+def test_the_leaf_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANABRANCH_LEAF", "anabranch")
+    assert config("leaf: janus").leaf.kind == "anabranch"
+    monkeypatch.setenv("ANABRANCH_LEAF", '{"kind": "anabranch", "threads": 2}')
+    assert config("").leaf.threads == 2
+    monkeypatch.delenv("ANABRANCH_LEAF")
+    monkeypatch.setenv("ANABRANCH_LEAF__KIND", "anabranch")
+    monkeypatch.setenv("ANABRANCH_LEAF__WARM", '["news"]')
+    assert config("leaf: {threads: 3}").leaf.settings == LeafSettings(
+        "anabranch", 3, frozenset({"news"})
+    )
+    monkeypatch.setenv("ANABRANCH_LEAF__WARM", "all")
+    assert config("").leaf.settings.warm is None
 
 
 @pytest.mark.parametrize(
@@ -156,7 +193,7 @@ def test_settings_are_the_configuration_in_the_sites_words() -> None:
     [
         ("public_address: example.org", "not an IPv4 address"),
         ("public_address: '::1'", "not an IPv4 address"),
-        ("video: {gop_s: 9}", "at most 2 s"),
+        ("video: {gop_s: 9}", "at most 4 s"),
         (
             "tree: {thresholds: {loss: {warning: 10, danger: 2}}}",
             r"^tree\.thresholds\.loss: .* 0 < warning <= danger .* not 10, 2 and 0\.8$",

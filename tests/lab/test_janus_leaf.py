@@ -20,8 +20,7 @@ from anabranch.host.journal import Journal
 from anabranch.host.network import Port
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.janus import JanusLeaf
-from anabranch.media.janus_config import JanusSettings
-from anabranch.media.leaf import Feed, LeafUnavailableError, OfferError, Viewing
+from anabranch.media.leaf import Feed, LeafPlace, LeafUnavailableError, OfferError, Viewing
 
 pytestmark = pytest.mark.lab
 FEED = Feed("test1", "high")
@@ -71,7 +70,7 @@ async def leaf() -> AsyncIterator[JanusLeaf]:
         journal.record("netns", netns)
         await asyncio.to_thread(make_network, netns, f"abt{tag}")
         made = JanusLeaf(
-            JanusSettings(
+            LeafPlace(
                 name="leaf1",
                 directory=directory,
                 run_id=new_id(),
@@ -110,7 +109,7 @@ async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
             return viewings[-1].answer
 
         await first.watch(ask)
-        async with source(leaf, leaf._settings.netns or ""):
+        async with source(leaf, leaf._place.netns or ""):
             await first.frames(25)
             assert first.size == (320, 180)
             assert first.audio_frames > 10
@@ -135,7 +134,7 @@ async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
 
 async def test_a_viewer_is_shown_another_feed_over_the_same_connection(leaf: JanusLeaf) -> None:
     low = Feed("test1", "low")
-    netns = leaf._settings.netns or ""
+    netns = leaf._place.netns or ""
     async with viewer() as one:
 
         async def ask(offer: str) -> str:

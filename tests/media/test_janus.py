@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anabranch.media import janus_config
-from anabranch.media.janus import read_handle_info
-from anabranch.media.janus_config import JanusSettings, write_configuration
-from anabranch.media.leaf import ViewerStatistics
+from anabranch.media.janus_config import write_configuration
+from anabranch.media.janus_figures import read_handle_info
+from anabranch.media.leaf import LeafPlace, ViewerStatistics
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from(
@@ -54,9 +54,9 @@ def test_any_json_gives_figures_or_none(given_: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JanusSettings:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LeafPlace:
     monkeypatch.setattr(janus_config, "find_module", lambda kind, name: Path("/lib") / kind / name)
-    return JanusSettings(
+    return LeafPlace(
         name="leaf1",
         directory=tmp_path / "janus",
         run_id="run",
@@ -69,14 +69,14 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JanusSettings:
     )
 
 
-def test_the_configuration_is_nobody_elses_to_read(settings: JanusSettings) -> None:
-    old = settings.directory / "janus.jcfg"
+def test_the_configuration_is_nobody_elses_to_read(place: LeafPlace) -> None:
+    old = place.directory / "janus.jcfg"
     old.parent.mkdir()
     old.write_text("left behind, and open to all")
     old.chmod(0o644)
     for _ in range(2):  # a second start finds what the first left
-        write_configuration(settings, "the-secret")
-        files = [p for p in settings.directory.rglob("*") if p.is_file() and not p.is_symlink()]
+        write_configuration(place, "the-secret")
+        files = [p for p in place.directory.rglob("*") if p.is_file() and not p.is_symlink()]
         assert {p.name for p in files} == {
             "janus.jcfg",
             "janus.transport.pfunix.jcfg",
@@ -86,13 +86,13 @@ def test_the_configuration_is_nobody_elses_to_read(settings: JanusSettings) -> N
         assert [p.name for p in files if "the-secret" in p.read_text()] == ["janus.jcfg"]
 
 
-def test_the_configuration_says_what_the_settings_say(settings: JanusSettings) -> None:
-    write_configuration(settings, "the-secret")
-    text = (settings.directory / "janus.jcfg").read_text()
+def test_the_configuration_says_what_the_settings_say(place: LeafPlace) -> None:
+    write_configuration(place, "the-secret")
+    text = (place.directory / "janus.jcfg").read_text()
     assert 'rtp_port_range = "20000-20499"' in text
     assert 'ice_enforce_list = "10.97.0.2,10.97.0.6"' in text
     assert 'nat_1_1_mapping = "192.0.2.1,192.0.2.2"' in text
-    links = {p.name: p.readlink() for p in settings.directory.rglob("*") if p.is_symlink()}
+    links = {p.name: p.readlink() for p in place.directory.rglob("*") if p.is_symlink()}
     assert links == {  # no other module is ever loaded
         "libjanus_streaming.so": Path("/lib/plugins/streaming"),
         "libjanus_pfunix.so": Path("/lib/transports/pfunix"),

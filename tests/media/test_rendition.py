@@ -40,7 +40,7 @@ def test_impossible_renditions(values):
 @pytest.mark.parametrize(
     "values",
     [
-        {"gop_s": 2.1},
+        {"gop_s": 4.1},
         {"gop_s": 0},
         {"framerate": 0},
         {"audio_payload_type": 96},

@@ -1,7 +1,7 @@
 """A leaf server over the agent's API: the same contract, whatever is between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from anabranch.console.leaf_api import make_leaf_api
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    Ladder,
+    LeafBusyError,
     LeafUnavailableError,
     OfferError,
+    Rung,
     ViewerStatistics,
     Viewing,
     ViewingState,
@@ -25,6 +28,7 @@ from anabranch.site.leaf_news import LeafNews, read_inlets
 from anabranch.site.remote_leaf import RemoteLeaf
 
 FEED, LOW = Feed("news", "high"), Feed("news", "low")
+LADDER = [Rung(FEED, 1000), Rung(LOW, 300)]
 INLET = Inlet(FEED, 21000, 21001)
 FIGURES = ViewerStatistics(1000, 8, 2, 3, 4.5, None)
 
@@ -38,7 +42,11 @@ class Server:
     def __init__(self) -> None:
         self.on_viewing: Callable[[str, ViewingState], None] = lambda _id, _state: None
         self.on_inlets: Callable[[], None] = lambda: None
+        self.on_shown: Callable[[str, Feed], None] = lambda _id, _feed: None
+        self.on_key_frame: Callable[[Feed], None] = lambda _feed: None
         self.ready = True
+        self.asked: list[tuple[Ladder, bool]] = []
+        self.warm: Collection[Rung] = ()
         self.viewings: dict[str, Feed] = {}
         self.fails: Exception | None = None
         self.served: frozenset[Inlet] = frozenset()
@@ -47,7 +55,10 @@ class Server:
 
     async def stop(self) -> None: ...
 
-    async def watch(self, feed: Feed, offer: str) -> Viewing:
+    async def watch(
+        self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False
+    ) -> Viewing:
+        self.asked.append((ladder, pinned))
         if self.fails is not None:
             raise self.fails
         viewing = str(len(self.viewings) + 1)
@@ -56,10 +67,16 @@ class Server:
         self.on_inlets()
         return Viewing(viewing, feed, f"answer to {offer}")
 
-    async def change(self, viewing_id: str, feed: Feed) -> None:
+    async def change(
+        self, viewing_id: str, feed: Feed, *, ladder: Ladder = (), pinned: bool = False
+    ) -> bool:
         if viewing_id not in self.viewings:
             raise LeafUnavailableError("there is no such viewer")
+        if self.fails is not None:
+            raise self.fails
+        self.asked.append((ladder, pinned))
         self.viewings[viewing_id] = feed
+        return feed == LOW
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         return FIGURES if viewing_id in self.viewings else None
@@ -67,6 +84,9 @@ class Server:
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
         self.on_viewing(viewing_id, "gone")
+
+    def keep_warm(self, ladder: Collection[Rung]) -> None:
+        self.warm = ladder
 
     def inlets(self) -> frozenset[Inlet]:
         return self.served
@@ -130,7 +150,10 @@ async def test_a_viewer_from_offer_to_end(both: Both) -> None:
     both.server.on_viewing("1", "up")
     await until(lambda: both.states == [("1", "up")])
     assert await both.leaf.statistics("1") == FIGURES
-    await both.leaf.change("1", LOW)
+    assert await both.leaf.change("1", LOW, ladder=LADDER, pinned=True)
+    assert not await both.leaf.change("1", FEED)
+    assert await both.leaf.change("1", LOW)
+    assert both.server.asked == [([], False), (LADDER, True), ([], False), ([], False)]
     assert both.server.viewings == both.news.viewings == {"1": LOW}
     await both.leaf.close("1")
     assert both.server.viewings == both.news.viewings == {}
@@ -144,6 +167,50 @@ async def test_its_errors_are_the_same_here(both: Both, error: Exception) -> Non
         await both.leaf.watch(FEED, "offer")
     with pytest.raises(LeafUnavailableError, match="no such viewer"):
         await both.leaf.change("17", LOW)
+
+
+async def test_a_storm_of_changes_is_a_storm_here(both: Both) -> None:
+    await both.leaf.watch(FEED, "offer", ladder=LADDER)
+    both.server.fails = LeafBusyError("too many changes")
+    with pytest.raises(LeafBusyError, match="too many changes"):
+        await both.leaf.change("1", LOW)
+
+
+async def test_what_the_leaf_does_by_itself_is_told(both: Both) -> None:
+    shown: list[tuple[str, Feed]] = []
+    wanted: list[Feed] = []
+    both.leaf.on_shown = lambda viewing, feed: shown.append((viewing, feed))
+    both.leaf.on_key_frame = wanted.append
+    await both.leaf.watch(FEED, "offer", ladder=LADDER)
+    both.server.on_shown("1", LOW)
+    both.server.on_key_frame(FEED)
+    await until(lambda: bool(wanted))
+    assert shown[-1] == ("1", LOW)
+    assert wanted == [FEED]
+    assert both.news.viewings == {"1": LOW}
+
+
+async def test_a_server_that_comes_anew_is_told_what_to_keep_warm(both: Both) -> None:
+    both.leaf.keep_warm(LADDER)
+    await until(lambda: list(both.server.warm) == LADDER)
+    fresh = Server()
+    both.news.follow(fresh)
+    assert list(fresh.warm) == LADDER
+    both.leaf.keep_warm(())
+    await until(lambda: list(fresh.warm) == [])
+
+
+async def test_an_agent_that_begins_anew_is_told_what_to_keep_warm(tmp_path: Path) -> None:
+    made = Both(tmp_path / "leaf.sock")
+    async with agent(made.path, made.news):
+        await made.leaf.start()
+        made.leaf.keep_warm(LADDER)
+        await until(lambda: list(made.server.warm) == LADDER)
+    server, news = Server(), LeafNews()
+    news.follow(server)
+    async with agent(made.path, news):
+        await until(lambda: list(server.warm) == LADDER)
+        await made.leaf.stop()
 
 
 async def test_a_viewer_that_goes_by_itself_is_told(both: Both) -> None:
@@ -185,6 +252,17 @@ async def test_an_agent_that_is_away_for_a_moment_keeps_its_viewers(tmp_path: Pa
         assert made.leaf.inlets() == {INLET}
         assert made.states == []
         await made.leaf.stop()
+
+
+async def test_nobody_waits_for_a_leaf_whose_node_has_left(tmp_path: Path) -> None:
+    both = Both(tmp_path / "socket")
+    waiting = asyncio.create_task(both.leaf.start())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    both.leaf.abandon()
+    with pytest.raises(LeafUnavailableError, match="does not come up"):
+        await asyncio.wait_for(waiting, 1.0)
+    await both.leaf.stop()
 
 
 @given(

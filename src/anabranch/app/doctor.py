@@ -16,10 +16,12 @@ import psutil
 from anabranch.app.config import Config
 from anabranch.app.settings import site_settings
 from anabranch.core.errors import AnabranchError, UsageError
+from anabranch.host.addresses import local_addresses, outward_address
 from anabranch.host.journal import Journal, holder
-from anabranch.host.network import local_addresses, outward_address
 from anabranch.media.encoder import WORKER_PYTHON
 from anabranch.media.janus_config import find_module
+from anabranch.media.leaf import LeafUnavailableError
+from anabranch.media.leaf_binary import PROGRAM, find_server
 from anabranch.media.rtmp import RTMP_MODULE
 from anabranch.site.plan import make_plan
 
@@ -70,6 +72,7 @@ def examine(config: Config) -> list[Finding]:
         *_configuration(config),
         *_privileges(config),
         *_programs(config),
+        *_leaf_server(config),
         *_encoder(),
         *_kernel(config),
         *_ports(config),
@@ -97,6 +100,8 @@ def check_essentials(config: Config) -> None:
 
 
 def _is_used(program: str, config: Config) -> bool:
+    if program == "janus":
+        return config.leaf.kind == "janus"
     return config.switches or program not in _ROOT_ONLY
 
 
@@ -143,13 +148,33 @@ def _programs(config: Config) -> Iterator[Finding]:
             "nginx has no RTMP module: no RTMP publishers",
             "apt-get install libnginx-mod-rtmp",
         )
-    try:
-        find_module("plugins", "streaming")
-        find_module("transports", "pfunix")
-    except AnabranchError as error:
-        yield Finding("fails", str(error), "apt-get install janus")
+    if config.leaf.kind == "janus":
+        try:
+            find_module("plugins", "streaming")
+            find_module("transports", "pfunix")
+        except AnabranchError as error:
+            yield Finding("fails", str(error), "apt-get install janus")
     if not shutil.which("chromium"):
         yield Finding("lacks", "Chromium is missing: no benchmarks", "apt-get install chromium")
+
+
+def _leaf_server(config: Config) -> Iterator[Finding]:
+    state: State = "fails" if config.leaf.kind == "anabranch" else "lacks"
+    remedy = "from a checkout: ./scripts/up, or ./scripts/build for a wheel that has it"
+    try:
+        done = subprocess.run(
+            [find_server(), "--version"], capture_output=True, text=True, check=False, timeout=5
+        )
+    except LeafUnavailableError as error:
+        yield Finding(state, str(error), remedy)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding(state, f"{PROGRAM} cannot be run: {error}", remedy)
+    else:
+        if done.returncode:
+            words = done.stderr.strip().splitlines() or ["unknown"]
+            yield Finding(state, f"{PROGRAM} does not run: {words[-1]}", remedy)
+        else:
+            yield Finding("ok", done.stdout.strip())
 
 
 def _encoder() -> Iterator[Finding]:

@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from anabranch.app.config import LogConfig
+from anabranch.app.config_parts import LogConfig
 
 
 def set_up_logs(config: LogConfig) -> None:

@@ -86,6 +86,8 @@ async def serve(app: Any, listener: socket.socket, pair: tuple[Path, Path] | Non
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
+            # Longer than pages poll: a change of channel shall not wait for a new connection.
+            timeout_keep_alive=75,
             ws_max_size=64 * 1024,
             server_header=False,
             **options,

@@ -5,7 +5,8 @@ import stat
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from anabranch.app.config import Config, own_tmp, span
+from anabranch.app.config import Config, own_tmp
+from anabranch.app.config_parts import span
 from anabranch.core.errors import UsageError
 from anabranch.core.names import new_id
 from anabranch.host.journal import Journal
@@ -130,6 +131,7 @@ def site_settings(config: Config) -> SiteSettings:
         keyframe_on_join=config.keyframe_on_join,
         tree=_tree_rules(config),
         placement=_placement_rules(config),
+        leaf=config.leaf.settings,
         remote=_remote(config),
     )
 

@@ -16,6 +16,9 @@ class Seat:
 
     ``id`` is unguessable: whoever knows it may close the seat (it is the WHEP resource).
     ``viewing`` is the connection's identifier at the leaf, ``client`` the address that asked.
+    ``rendition`` is what is sent now. ``best`` is the best that the viewer is to see, ``allowed``
+    the best that its leaf may send now: lower while the leaf is in trouble. What is ``pinned`` was
+    asked for by name, and the leaf does not lower it as the viewer's way in allows.
     """
 
     channel: str
@@ -23,9 +26,16 @@ class Seat:
     leaf: str
     viewing: str
     client: str = ""
+    best: str = ""
+    allowed: str = ""
+    pinned: bool = False
     id: str = field(default_factory=new_id)
     state: Literal["connecting", "watching"] = "connecting"
     since: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self.best = self.best or self.rendition
+        self.allowed = self.allowed or self.rendition
 
 
 class Seats:

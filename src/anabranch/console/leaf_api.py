@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from anabranch.console import problems
 from anabranch.console.limits import LimitBody
 from anabranch.core.errors import NotFoundError
-from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError
+from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, Rung
 from anabranch.site.leaf_news import LeafNews
 
 _MAX_BODY = 128 * 1024
@@ -33,10 +33,42 @@ class FeedIn(BaseModel):
         return Feed(self.channel, self.rendition)
 
 
-class OfferIn(FeedIn):
+class RungIn(FeedIn):
+    """A rung of a ladder."""
+
+    kbps: int
+
+    @property
+    def rung(self) -> Rung:
+        return Rung(self.feed, self.kbps)
+
+
+class LadderIn(BaseModel):
+    """What may be shown, or is to be kept at hand."""
+
+    ladder: list[RungIn] = []
+
+    @property
+    def rungs(self) -> list[Rung]:
+        return [each.rung for each in self.ladder]
+
+
+class ShowIn(FeedIn, LadderIn):
+    """What a viewer is to see, and what may take its place."""
+
+    pinned: bool = False
+
+
+class OfferIn(ShowIn):
     """A viewer's offer."""
 
     offer: str
+
+
+class ChangeOut(BaseModel):
+    """Whether a viewer waits for a key frame now."""
+
+    waits: bool
 
 
 class ViewingOut(BaseModel):
@@ -59,14 +91,21 @@ def make_leaf_api(news: LeafNews) -> FastAPI:
 
     @app.post("/viewings", status_code=201)
     async def watch(wanted: OfferIn) -> ViewingOut:
-        viewing = await leaf().watch(wanted.feed, wanted.offer)
+        viewing = await leaf().watch(
+            wanted.feed, wanted.offer, ladder=wanted.rungs, pinned=wanted.pinned
+        )
         news.seated(viewing)
         return ViewingOut(id=viewing.id, answer=viewing.answer)
 
-    @app.put("/viewings/{viewing}", status_code=204)
-    async def change(viewing: str, wanted: FeedIn) -> None:
-        await leaf().change(viewing, wanted.feed)
+    @app.put("/viewings/{viewing}")
+    async def change(viewing: str, wanted: ShowIn) -> ChangeOut:
+        waits = await leaf().change(viewing, wanted.feed, ladder=wanted.rungs, pinned=wanted.pinned)
         news.changed(viewing, wanted.feed)
+        return ChangeOut(waits=waits)
+
+    @app.put("/warm", status_code=204)
+    async def keep_warm(wanted: LadderIn) -> None:
+        news.keep_warm(wanted.rungs)
 
     @app.get("/viewings/{viewing}")
     async def statistics(viewing: str) -> dict[str, Any]:

@@ -397,33 +397,6 @@ def remove_table(table: str) -> None:
         _run("nft", "delete", "table", "ip", table)
 
 
-def outward_address() -> IPv4Address | None:
-    """Return the address by which this machine reaches others, or None if it reaches nobody.
-
-    Connecting a UDP socket sends nothing: the kernel only looks up the route. The far address
-    is from the range kept for documentation (RFC 5737).
-    """
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            return None
-        return IPv4Address(probe.getsockname()[0])
-
-
-def local_addresses() -> list[IPv4Address]:
-    """Return this machine's IPv4 addresses but loopback's, the outward one first."""
-    found = [
-        IPv4Address(address.address)
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family is socket.AF_INET
-    ]
-    outward = outward_address()
-    usable = [a for a in found if not a.is_loopback and not a.is_link_local]
-    return sorted(usable, key=lambda address: address != outward)
-
-
 @contextmanager
 def _inside(namespace: str | None) -> Iterator[IPRoute]:
     # Not pyroute2's NetNS: it forks a helper, which shares our signal wake-up descriptor, so that

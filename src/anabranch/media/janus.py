@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,19 +18,24 @@ import structlog
 
 from anabranch.core.errors import AnabranchError
 from anabranch.host.process import Child, ChildSpec
-from anabranch.media import sdp
+from anabranch.media import janus_sdp
 from anabranch.media.janus_client import JanusClient, JanusError, Message, number_of, within
-from anabranch.media.janus_config import JanusSettings, write_configuration
+from anabranch.media.janus_config import write_configuration
+from anabranch.media.janus_figures import read_handle_info
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    Ladder,
     LeafError,
+    LeafPlace,
     LeafUnavailableError,
     OfferError,
+    Rung,
     ViewerStatistics,
     Viewing,
     ViewingState,
 )
+from anabranch.media.sdp import parse_offer
 
 _PLUGIN = "janus.plugin.streaming"
 _HOLD = 3.0
@@ -79,14 +84,16 @@ class JanusLeaf:
 
     def __init__(
         self,
-        settings: JanusSettings,
+        place: LeafPlace,
         *,
         heard: Callable[[], Awaitable[frozenset[int]]] | None = None,
     ) -> None:
-        self.name = settings.name
+        self.name = place.name
         self.on_viewing: Callable[[str, ViewingState], None] = lambda _id, _state: None
         self.on_inlets: Callable[[], None] = lambda: None
-        self._settings = settings
+        self.on_shown: Callable[[str, Feed], None] = lambda _id, _feed: None
+        self.on_key_frame: Callable[[Feed], None] = lambda _feed: None
+        self._place = place
         self._heard = heard
         self._child: Child | None = None
         self._client: JanusClient | None = None
@@ -112,20 +119,20 @@ class JanusLeaf:
 
     async def start(self) -> None:
         """Write the configuration, start Janus and wait until it takes viewers."""
-        write_configuration(self._settings, self._admin_secret)
-        directory = self._settings.directory
+        write_configuration(self._place, self._admin_secret)
+        directory = self._place.directory
         self._child = Child(
             ChildSpec(
                 name=f"janus:{self.name}",
                 argv=("janus", "-F", str(directory), "-C", str(directory / "janus.jcfg")),
-                netns=self._settings.netns,
+                netns=self._place.netns,
                 secrets=(self._admin_secret,),
                 # Janus 1.1.2 ends about every fourth start ("No Janus API transport is
                 # available"): its Unix socket thread may run before the flag it obeys is set.
                 first_delay=0.02,
                 max_delay=0.5,
             ),
-            self._settings.run_id,
+            self._place.run_id,
             on_start=lambda _pid: self._begin_connecting(),
             on_exit=lambda _code: self._remove_sockets(),
         )
@@ -155,9 +162,14 @@ class JanusLeaf:
     def inlets(self) -> frozenset[Inlet]:
         return frozenset(mountpoint.inlet for mountpoint in self._mountpoints.values())
 
-    async def watch(self, feed: Feed, offer: str) -> Viewing:
-        """See :class:`~anabranch.media.leaf.LeafServer`."""
-        wanted = sdp.parse_offer(offer)
+    def keep_warm(self, ladder: Collection[Rung]) -> None:
+        """Do nothing: a mountpoint keeps no key frame for who comes later."""
+
+    async def watch(
+        self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False
+    ) -> Viewing:
+        """See :class:`~anabranch.media.leaf.LeafServer`; a viewer stays at its feed."""
+        wanted = parse_offer(offer)
         client = self._client
         if client is None or not self.ready:
             raise LeafUnavailableError(f"leaf {self.name} is starting; try again")
@@ -171,7 +183,7 @@ class JanusLeaf:
             theirs = within(asked, "jsep").get("sdp")
             if not isinstance(theirs, str):
                 raise LeafUnavailableError("Janus made no offer")
-            answer = {"type": "answer", "sdp": sdp.answer_for_server(wanted, theirs)}
+            answer = {"type": "answer", "sdp": janus_sdp.answer_for_server(wanted, theirs)}
             await client.plugin(handle, {"request": "start"}, answer)
         except JanusError as error:
             await self._discard(client, handle, viewing_id)
@@ -183,17 +195,20 @@ class JanusLeaf:
             raise
         loop = asyncio.get_running_loop()
         deadline = loop.call_later(_SETUP_LIMIT, self._give_up, viewing_id)
-        self._viewers[viewing_id] = _Viewer(handle, mountpoint, sdp.media_port(theirs), deadline)
-        return Viewing(viewing_id, feed, sdp.answer_for_viewer(wanted, theirs))
+        port = janus_sdp.media_port(theirs)
+        self._viewers[viewing_id] = _Viewer(handle, mountpoint, port, deadline)
+        return Viewing(viewing_id, feed, janus_sdp.answer_for_viewer(wanted, theirs))
 
-    async def change(self, viewing_id: str, feed: Feed) -> None:
-        """See :class:`~anabranch.media.leaf.LeafServer`."""
+    async def change(
+        self, viewing_id: str, feed: Feed, *, ladder: Ladder = (), pinned: bool = False
+    ) -> bool:
+        """See :class:`~anabranch.media.leaf.LeafServer`; a viewer stays at its feed."""
         client, viewer = self._client, self._viewers.get(viewing_id)
         if client is None or viewer is None:
             raise LeafUnavailableError(f"leaf {self.name} has no such viewer")
         present, video, audio = viewer.mountpoint.key
         if present == feed:
-            return
+            return False
         mountpoint = await self._join(client, (feed, video, audio), viewing_id)
         try:
             await client.plugin(viewer.handle, {"request": "switch", "id": mountpoint.number})
@@ -207,6 +222,8 @@ class JanusLeaf:
             self._leave(before, viewing_id)
         if viewing_id not in self._viewers:  # gone meanwhile
             self._leave(mountpoint, viewing_id)
+        self.on_key_frame(feed)
+        return True
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
@@ -256,7 +273,7 @@ class JanusLeaf:
     async def _create(self, client: JanusClient, key: _Key) -> _Mountpoint:
         feed, video_type, audio_type = key
         video_port, audio_port = self._free_ports()
-        interface = self._settings.inlet_interface
+        interface = self._place.inlet_interface
         media: list[Message] = [
             {
                 "type": "video",
@@ -324,7 +341,7 @@ class JanusLeaf:
 
     def _free_ports(self) -> tuple[int, int]:
         used = {mountpoint.inlet.video_port for mountpoint in self._mountpoints.values()}
-        first, last = self._settings.inlet_ports
+        first, last = self._place.inlet_ports
         for port in range(first, last, 2):
             if port not in used:
                 return port, port + 1
@@ -403,7 +420,7 @@ class JanusLeaf:
 
     async def _connect(self) -> None:
         """Connect to a Janus that has just been started; end one that does not come to listen."""
-        directory = self._settings.directory
+        directory = self._place.directory
         self._lost()
         deadline = time.monotonic() + _HANGS_AFTER
         while time.monotonic() < deadline:
@@ -437,7 +454,7 @@ class JanusLeaf:
 
     def _remove_sockets(self) -> None:
         for name in ("api.sock", "admin.sock"):
-            (self._settings.directory / name).unlink(missing_ok=True)
+            (self._place.directory / name).unlink(missing_ok=True)
 
     def _lost(self) -> None:
         """Janus is gone and everything in it: forget viewers and mountpoints, and say so."""
@@ -469,28 +486,6 @@ class JanusLeaf:
                     viewer.deadline = None
                 viewer.up_since = time.monotonic()
                 self.on_viewing(viewing_id, "up")
+                self.on_key_frame(viewer.mountpoint.key[0])
             case "hangup" | "detached":
                 self._spawn(self.close(viewing_id))
-
-
-def read_handle_info(info: Message) -> ViewerStatistics:
-    """Read Janus' ``handle_info`` (its admin API) into figures; anything absent counts as none."""
-    sent = packets = lost = nacks = 0.0
-    jitter: float | None = None
-    rtt: float | None = None
-    for medium in within(info, "webrtc", "media").values():
-        sent += _figure(within(medium, "stats", "out"), "bytes") or 0
-        packets += _figure(within(medium, "stats", "out"), "packets") or 0
-        nacks += _figure(within(medium, "stats", "in"), "nacks") or 0
-        main = within(medium, "rtcp", "main")
-        lost += _figure(main, "lost-by-remote") or 0
-        if within({"": medium}, "").get("type") == "video":
-            jitter = _figure(main, "jitter-remote")
-            rtt = _figure(main, "rtt")
-    return ViewerStatistics(int(sent), int(packets), int(lost), int(nacks), jitter, rtt)
-
-
-def _figure(fields: Message, name: str) -> float | None:
-    value = fields.get(name)
-    # Above 2^53 no count is meant: and sums must stay finite.
-    return value if isinstance(value, (int, float)) and abs(value) < 2**53 else None

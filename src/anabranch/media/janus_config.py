@@ -1,42 +1,14 @@
-"""Where a Janus lives, and the configuration files that follow from it."""
+"""Janus' configuration files, as they follow from where it lives."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-from anabranch.media.leaf import LeafUnavailableError
+from anabranch.media.leaf import LeafPlace, LeafUnavailableError
 
 
-@dataclass(frozen=True, slots=True)
-class JanusSettings:
-    """Where one Janus lives.
-
-    Attributes:
-        name: the leaf's name.
-        directory: its own run directory (kept short: Unix socket paths end at 107 bytes).
-        run_id: mark of the site's children.
-        netns: network namespace, or None.
-        media_addresses: local addresses offered to viewers as ICE candidates.
-        public_addresses: addresses that other computers reach it by, if any.
-        media_ports: first and last UDP port for viewers.
-        inlet_interface: device or address on which feeds arrive.
-        inlet_ports: first and last UDP port for feeds.
-    """
-
-    name: str
-    directory: Path
-    run_id: str
-    netns: str | None
-    media_addresses: tuple[str, ...]
-    public_addresses: tuple[str, ...]
-    media_ports: tuple[int, int]
-    inlet_interface: str
-    inlet_ports: tuple[int, int]
-
-
-def write_configuration(settings: JanusSettings, admin_secret: str) -> None:
+def write_configuration(place: LeafPlace, admin_secret: str) -> None:
     """Write Janus' configuration and links to the only two modules it shall load."""
-    directory = settings.directory
+    directory = place.directory
     for name in ("plugins", "transports", "events", "loggers"):
         shutil.rmtree(directory / name, ignore_errors=True)
         (directory / name).mkdir(parents=True, mode=0o700)
@@ -44,10 +16,10 @@ def write_configuration(settings: JanusSettings, admin_secret: str) -> None:
         (directory / kind / f"libjanus_{module}.so").symlink_to(find_module(kind, module))
     for name in ("api.sock", "admin.sock"):
         (directory / name).unlink(missing_ok=True)
-    first, last = settings.media_ports
+    first, last = place.media_ports
     public = ""
-    if settings.public_addresses:
-        addresses = ",".join(settings.public_addresses)
+    if place.public_addresses:
+        addresses = ",".join(place.public_addresses)
         public = f'nat_1_1_mapping = "{addresses}"; keep_private_host = true;'
     texts = {
         "janus.jcfg": f"""
@@ -61,7 +33,7 @@ general: {{
 media: {{ rtp_port_range = "{first}-{last}"; }}
 nat: {{
   ice_lite = true; ignore_mdns = true;
-  ice_enforce_list = "{",".join(settings.media_addresses)}"; {public}
+  ice_enforce_list = "{",".join(place.media_addresses)}"; {public}
 }}
 """,
         "janus.transport.pfunix.jcfg": f"""

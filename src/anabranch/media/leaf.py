@@ -1,14 +1,15 @@
 """The contract of a leaf server: the WebRTC process that viewers connect to.
 
-Everything above it (seats, WHEP, carriage) speaks only this. Janus fulfils it today in
-:mod:`anabranch.media.janus`.
+Everything above it (seats, WHEP, carriage) speaks only this. Fulfilled by Debian's Janus in
+:mod:`anabranch.media.janus` and by the server of our own in :mod:`anabranch.media.native`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
-from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+from anabranch.core.errors import AnabranchError, TooManyError, UnavailableError, UsageError
 from anabranch.host.process import Child
 
 
@@ -24,12 +25,55 @@ class LeafUnavailableError(LeafError, UnavailableError):
     """The leaf server is not there just now: it starts, or restarts after a crash."""
 
 
+class LeafBusyError(LeafError, TooManyError):
+    """The viewer asks for changes faster than they are carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafPlace:
+    """Where one leaf server lives.
+
+    Attributes:
+        name: the leaf's name.
+        directory: its own run directory (kept short: Unix socket paths end at 107 bytes).
+        run_id: mark of the site's children.
+        netns: network namespace, or None.
+        media_addresses: local addresses offered to viewers as ICE candidates.
+        public_addresses: addresses that other computers reach it by, if any.
+        media_ports: first and last UDP port for viewers.
+        inlet_interface: local address on which feeds arrive; Janus takes a device's name, too.
+        inlet_ports: first and last UDP port for feeds.
+    """
+
+    name: str
+    directory: Path
+    run_id: str
+    netns: str | None
+    media_addresses: tuple[str, ...]
+    public_addresses: tuple[str, ...]
+    media_ports: tuple[int, int]
+    inlet_interface: str
+    inlet_ports: tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Feed:
     """What a viewer watches: one rendition of a channel, with the channel's sound."""
 
     channel: str
     rendition: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of a ladder: a rendition of a channel and its bitrate in kbit/s."""
+
+    feed: Feed
+    kbps: int
+
+
+Ladder = Sequence[Rung]
+"""The renditions between which a leaf may choose for a viewer, the highest bitrate first."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,14 +112,25 @@ class ViewerStatistics:
 
 
 ViewingState = Literal["up", "gone"]
+LeafKind = Literal["janus", "anabranch"]
+"""Debian's Janus, or the server of our own."""
 
 
 class LeafServer(Protocol):
-    """One WebRTC server. ``on_viewing(id, state)`` and ``on_inlets()`` are set by the owner."""
+    """One WebRTC server. Its owner sets what it calls when something happens.
+
+    Attributes:
+        on_viewing: ``(viewing_id, state)``: a viewer is connected, or has gone.
+        on_inlets: :meth:`inlets` has changed.
+        on_shown: ``(viewing_id, feed)``: the leaf itself shows a viewer another rendition.
+        on_key_frame: ``(feed)``: somebody sees nothing of a feed before its next key frame.
+    """
 
     name: str
     on_viewing: Callable[[str, ViewingState], None]
     on_inlets: Callable[[], None]
+    on_shown: Callable[[str, Feed], None]
+    on_key_frame: Callable[[Feed], None]
 
     @property
     def child(self) -> Child | None:
@@ -89,18 +144,31 @@ class LeafServer(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def watch(self, feed: Feed, offer: str) -> Viewing:
+    async def watch(
+        self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False
+    ) -> Viewing:
         """Answer a viewer's SDP offer.
+
+        Args:
+            feed: what is shown first.
+            offer: the offer.
+            ladder: what may be shown instead, as the viewer's way in allows; empty: nothing else.
+            pinned: the viewer asked for this rendition: it stays.
 
         Raises:
             OfferError: the offer cannot be answered; the message says why.
             LeafUnavailableError: try again, here or elsewhere.
         """
 
-    async def change(self, viewing_id: str, feed: Feed) -> None:
-        """Show a viewer another feed over the connection it has.
+    async def change(
+        self, viewing_id: str, feed: Feed, *, ladder: Ladder = (), pinned: bool = False
+    ) -> bool:
+        """Show a viewer another feed over the connection it has; arguments as :meth:`watch`.
+
+        Returns whether nothing of it can be shown before its next key frame.
 
         Raises:
+            LeafBusyError: the viewer asks for too many changes.
             LeafUnavailableError: there is no such viewer, or no longer, or it cannot be done.
         """
 
@@ -109,6 +177,9 @@ class LeafServer(Protocol):
 
     async def close(self, viewing_id: str) -> None:
         """End a viewing; unknown identifiers are ignored."""
+
+    def keep_warm(self, ladder: Collection[Rung]) -> None:
+        """Have exactly these feeds delivered and at hand though nobody watches, if it can."""
 
     def inlets(self) -> frozenset[Inlet]:
         """Return what must be delivered to this leaf now; changes are told by ``on_inlets``."""

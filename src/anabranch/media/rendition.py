@@ -60,7 +60,7 @@ class Format:
 
     Attributes:
         framerate: frames per second of the raw picture, 5 to 60.
-        gop_s: seconds between key frames, above 0 and at most 2: it bounds the wait of a viewer
+        gop_s: seconds between key frames, above 0 and at most 4: it bounds the wait of a viewer
             who joins, and what a leaf must keep.
         video_payload_type, audio_payload_type: RTP payload types, 96 to 127.
         audio_bitrate_kbps: Opus, kbit/s.
@@ -80,8 +80,8 @@ class Format:
     def __post_init__(self) -> None:
         if not 5 <= self.framerate <= 60:
             raise RenditionError(f"{self.framerate} frames a second is not within 5 to 60")
-        if not 0 < self.gop_s <= 2:
-            raise RenditionError(f"a key frame every {self.gop_s} s: it must be at most 2 s")
+        if not 0 < self.gop_s <= 4:
+            raise RenditionError(f"a key frame every {self.gop_s} s: it must be at most 4 s")
         types = self.video_payload_type, self.audio_payload_type
         if types[0] == types[1] or not all(96 <= number <= 127 for number in types):
             raise RenditionError(

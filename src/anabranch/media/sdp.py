@@ -1,14 +1,11 @@
-"""Session descriptions: just enough of RFC 8866 to answer a viewer for a server that offers.
+"""Session descriptions (RFC 8866): a viewer's offer, understood, and what all answers share.
 
-Debian's Janus (1.1.2) insists on making the offer itself, while WHEP has the viewer offer. Both
-offers describe the same session, so each side is given an answer made from the other's offer.
-Payload types are the viewer's: a mountpoint is created with them. The ICE roles agree because
-the server is ICE-lite (RFC 8445 section 6.1.1: the full agent controls), the DTLS roles because
-both answers make the viewer the client.
+The answers themselves are made in :mod:`anabranch.media.sdp_answer` and, for a Janus that makes
+offers of its own, in :mod:`anabranch.media.janus_sdp`.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from anabranch.media.leaf import OfferError
@@ -26,7 +23,6 @@ _REQUIRED = {
 # Over DTLS-SRTP; the two short ones are what older stacks call it (RFC 5764 section 8).
 _PROTOCOLS = ("UDP/TLS/RTP/SAVPF", "UDP/TLS/RTP/SAVP", "RTP/SAVPF", "RTP/SAVP")
 _DIRECTIONS = ("sendrecv", "recvonly", "sendonly", "inactive")
-_FEEDBACK = ("nack", "nack pli", "ccm fir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,11 @@ class Offer:
     ice_ufrag: str
     ice_pwd: str
     fingerprint: str
+
+    @property
+    def accepted(self) -> tuple[int, ...]:
+        """The places of the sections that get media, in the offer's order."""
+        return (self.video,) if self.audio is None else tuple(sorted((self.video, self.audio)))
 
 
 def split(text: str) -> tuple[Section, tuple[Section, ...]]:
@@ -195,7 +196,8 @@ def _bundled(session: Section, *sections: Section) -> bool:
     return any(mids <= group for group in groups)
 
 
-def _codecs(section: Section) -> Iterator[Codec]:
+def codecs_of(section: Section) -> Iterator[Codec]:
+    """Yield the payload types of a section that can be used, in its order."""
     parameters = dict(value.partition(" ")[::2] for value in section.values("fmtp"))
     names = dict(value.partition(" ")[::2] for value in section.values("rtpmap"))
     for format_ in section.formats:
@@ -209,11 +211,11 @@ def _pick_h264(section: Section) -> Codec:
     """Choose constrained baseline if it is offered, else any H.264 in packetization mode 1."""
     candidates = [
         codec
-        for codec in _codecs(section)
+        for codec in codecs_of(section)
         if codec.name == "h264/90000" and "packetization-mode=1" in codec.parameters
     ]
     if not candidates:
-        offered = ", ".join(sorted({codec.name.split("/")[0] for codec in _codecs(section)}))
+        offered = ", ".join(sorted({codec.name.split("/")[0] for codec in codecs_of(section)}))
         raise OfferError(
             "the offer has no H.264 with packetization-mode=1, the only video of this site"
             f" (it has {offered[:120] or 'none'})"
@@ -223,94 +225,11 @@ def _pick_h264(section: Section) -> Codec:
 
 
 def _pick_opus(section: Section) -> Codec | None:
-    return next((codec for codec in _codecs(section) if codec.name == "opus/48000/2"), None)
+    return next((codec for codec in codecs_of(section) if codec.name == "opus/48000/2"), None)
 
 
-def media_port(server_offer: str) -> int | None:
-    """Return the UDP port at which the server waits for this viewer: its first candidate's."""
-    _, media = split(server_offer)
-    for section in media:
-        for candidate in section.values("candidate"):
-            words = candidate.split()
-            if len(words) > 5 and words[5].isascii() and words[5].isdigit():
-                return int(words[5])
-    return None
-
-
-def answer_for_server(offer: Offer, server_offer: str) -> str:
-    """Return the viewer's side as an answer to the server's own offer."""
-    _, media = split(server_offer)
-    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0"]
-    chosen = {"video": offer.video_codec, "audio": offer.audio_codec}
-    mids = [s.value("mid") or "" for s in media if chosen.get(s.kind) is not None]
-    lines.append("a=group:BUNDLE " + " ".join(mids))
-    for section in media:
-        codec = chosen.get(section.kind)
-        if codec is None:
-            lines += _rejected(section)
-            continue
-        lines += [
-            f"m={section.kind} 9 {section.protocol} {codec.payload_type}",
-            "c=IN IP4 0.0.0.0",
-            "a=recvonly",
-            f"a=mid:{section.value('mid')}",
-            "a=rtcp-mux",
-            f"a=ice-ufrag:{offer.ice_ufrag}",
-            f"a=ice-pwd:{offer.ice_pwd}",
-            f"a=fingerprint:{offer.fingerprint}",
-            "a=setup:active",
-            *_codec_lines(codec, _FEEDBACK),
-        ]
-    return "\r\n".join(lines) + "\r\n"
-
-
-def answer_for_viewer(offer: Offer, server_offer: str) -> str:
-    """Return the server's side as an answer to the viewer's offer, section by section."""
-    session, media = split(server_offer)
-    sources = {section.kind: section for section in media}
-    accepted = [offer.video] if offer.audio is None else sorted((offer.video, offer.audio))
-    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=Anabranch", "t=0 0", "a=ice-lite"]
-    mids = [offer.media[index].value("mid") for index in accepted]
-    if all(mids):
-        lines.append("a=group:BUNDLE " + " ".join(mid or "" for mid in mids))
-    lines.append("a=msid-semantic: WMS *")
-    for index, section in enumerate(offer.media):
-        if index not in accepted:
-            lines += _rejected(section)
-            continue
-        source = sources[section.kind]
-        codec = offer.video_codec if index == offer.video else offer.audio_codec
-        assert codec is not None
-        mid = section.value("mid")
-        offered = {
-            value.partition(" ")[2]
-            for value in section.values("rtcp-fb")
-            if value.partition(" ")[0] in {"*", str(codec.payload_type)}
-        }
-        lines += [
-            f"m={section.kind} 9 {section.protocol} {codec.payload_type}",
-            "c=IN IP4 0.0.0.0",
-            "a=sendonly",
-            *([f"a=mid:{mid}"] if mid else []),
-            "a=rtcp-mux",
-            f"a=ice-ufrag:{source.value('ice-ufrag')}",
-            f"a=ice-pwd:{source.value('ice-pwd')}",
-            f"a=fingerprint:{source.value('fingerprint') or session.value('fingerprint')}",
-            "a=setup:passive",
-            *_codec_lines(codec, [kind for kind in _FEEDBACK if kind in offered]),
-            f"a=msid:anabranch {section.kind}",
-        ]
-        # The first listed source is the media; a second one would be a retransmission stream,
-        # which neither answer accepts: what is asked for again comes on the first.
-        ssrc = (source.value("ssrc") or "").partition(" ")[0]
-        if ssrc:
-            lines.append(f"a=ssrc:{ssrc} cname:anabranch")
-        lines += _candidates(source)
-        lines.append("a=end-of-candidates")
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _rejected(section: Section) -> list[str]:
+def rejected(section: Section) -> list[str]:
+    """Return the lines of an answer that refuse a section (RFC 3264 section 6)."""
     mid = section.value("mid")
     return [
         f"m={section.kind} 0 {section.protocol} {' '.join(section.formats)}",
@@ -320,22 +239,15 @@ def _rejected(section: Section) -> list[str]:
     ]
 
 
-def _candidates(source: Section) -> list[str]:
-    """Return the server's candidates, each with a foundation and priority of its own.
-
-    Janus gives all of them the same, which would tell the viewer that they share an address and
-    leave their order open (RFC 8445 sections 5.1.1.3 and 5.1.2).
-    """
-    lines = []
-    for number, value in enumerate(source.values("candidate")):
-        words = value.split()
-        if len(words) >= 8 and words[3].isdecimal():
-            words[0], words[3] = str(number + 1), str(max(1, int(words[3]) - number))
-            lines.append("a=candidate:" + " ".join(words))
-    return lines
+def offered_feedback(section: Section, codec: Codec) -> frozenset[str]:
+    """Return the RTCP feedback that a section offers for a codec, ``nack pli`` for example."""
+    of = {"*", str(codec.payload_type)}
+    entries = (value.partition(" ") for value in section.values("rtcp-fb"))
+    return frozenset(kind for whose, _, kind in entries if whose in of)
 
 
-def _codec_lines(codec: Codec, feedback: Sequence[str]) -> list[str]:
+def codec_lines(codec: Codec, feedback: Iterable[str]) -> list[str]:
+    """Return what an answer says of a codec; ``feedback`` is left out for sound."""
     number = codec.payload_type
     if codec.name.startswith("opus"):
         return [

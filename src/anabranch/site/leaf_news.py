@@ -5,10 +5,11 @@ has changed, and ``{}`` is said when nothing has for a while.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import astuple
 from typing import Any
 
-from anabranch.media.leaf import Feed, Inlet, LeafServer, Viewing, ViewingState
+from anabranch.media.leaf import Feed, Inlet, LeafServer, Rung, Viewing, ViewingState
 
 PULSE_S = 2.0
 """Seconds of silence after which ``{}`` is said."""
@@ -29,6 +30,7 @@ class LeafNews:
         self._leaf: LeafServer | None = None
         self._ready = False
         self._states: dict[str, str] = {}
+        self._warm: tuple[Rung, ...] = ()
         self._listeners: set[asyncio.Queue[News | None]] = set()
         self.viewings: dict[str, Feed] = {}
 
@@ -47,6 +49,9 @@ class LeafNews:
         if leaf is not None:
             leaf.on_inlets = self._inlets_changed
             leaf.on_viewing = self._viewing_changed
+            leaf.on_shown = self._shown
+            leaf.on_key_frame = self._key_frame_wanted
+            leaf.keep_warm(self._warm)
         for listener in self._listeners:
             _put(listener, self._whole())
 
@@ -59,6 +64,12 @@ class LeafNews:
         """Note that a viewer sees something else."""
         if viewing_id in self.viewings:
             self.viewings[viewing_id] = feed
+
+    def keep_warm(self, ladder: Sequence[Rung]) -> None:
+        """Have the server keep these feeds at hand, this one and those to come."""
+        self._warm = tuple(ladder)
+        if self._leaf is not None:
+            self._leaf.keep_warm(self._warm)
 
     async def listen(self) -> AsyncGenerator[News, None]:
         """Yield the whole state, then what changes; ends if the listener is too slow."""
@@ -90,6 +101,7 @@ class LeafNews:
             "ready": self._ready,
             "inlets": self._inlets(),
             "viewings": dict(self._states),
+            "shown": {viewing: [*astuple(feed)] for viewing, feed in self.viewings.items()},
         }
 
     def _readiness(self) -> News:
@@ -119,6 +131,13 @@ class LeafNews:
             self._states[viewing_id] = state
         self._tell({"viewings": {viewing_id: state}})
 
+    def _shown(self, viewing_id: str, feed: Feed) -> None:
+        self.changed(viewing_id, feed)
+        self._tell({"shown": {viewing_id: [*astuple(feed)]}})
+
+    def _key_frame_wanted(self, feed: Feed) -> None:
+        self._tell({"key_frames": [[*astuple(feed)]]})
+
     def _tell(self, news: News) -> None:
         for listener in self._listeners:
             _put(listener, news)
@@ -142,3 +161,9 @@ def read_inlets(value: Any) -> frozenset[Inlet]:
                 raise ValueError(f"{port!r} is no port")
         found.add(Inlet(Feed(str(channel), str(rendition)), video, audio))
     return frozenset(found)
+
+
+def read_feed(value: Any) -> Feed:
+    """Read a feed as it is told. Raises TypeError or ValueError if it is none."""
+    channel, rendition = value
+    return Feed(str(channel), str(rendition))

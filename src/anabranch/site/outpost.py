@@ -8,7 +8,6 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -22,12 +21,11 @@ from anabranch.host.journal import TABLE_PREFIX, Journal
 from anabranch.host.network import Port
 from anabranch.host.process import Child
 from anabranch.host.wireguard import KEEPALIVE_S, Interface, Peer
-from anabranch.media.janus import JanusLeaf
-from anabranch.media.janus_config import JanusSettings
-from anabranch.media.leaf import LeafUnavailableError
+from anabranch.media.leaf import LeafPlace, LeafServer, LeafUnavailableError
 from anabranch.site.guests import MTU, Terms, Way
 from anabranch.site.layout import HOST_PORT
 from anabranch.site.leaf_news import LeafNews
+from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import make_node, open_machine, remove_node
 from anabranch.site.plan import (
     ACCESS_DEVICE,
@@ -37,6 +35,7 @@ from anabranch.site.plan import (
     NodePlan,
     namespace_of,
 )
+from anabranch.site.settings import LeafSettings
 from anabranch.site.splice import InDoor
 from anabranch.tree.certificates import Credentials, server_context
 from anabranch.tree.model import Role
@@ -205,7 +204,7 @@ class _Made:
         news.follow(self._leaf)
         self._leaf_coming = asyncio.create_task(self._start_leaf(self._leaf), name="leaf comes")
 
-    async def _start_leaf(self, leaf: JanusLeaf) -> None:
+    async def _start_leaf(self, leaf: LeafServer) -> None:
         try:
             await leaf.start()
         except LeafUnavailableError as error:
@@ -289,14 +288,15 @@ class _Made:
         open_machine(table, self._journal)
         network.forward_ports(table, {access.address.ip: self._plan.media_ports})
 
-    def _leaf_server(self) -> JanusLeaf:
+    def _leaf_server(self) -> LeafServer:
         access = self._plan.access
         assert access is not None
         assert access.address is not None
-        return JanusLeaf(
-            JanusSettings(
+        return make_leaf(
+            LeafSettings(self._terms.leaf),
+            LeafPlace(
                 name=self._settings.name,
-                directory=self._settings.run_dir / "janus",
+                directory=self._settings.run_dir / "leaf",
                 run_id=self._settings.run_id,
                 netns=self._plan.namespace,
                 media_addresses=(str(access.address.ip),),
@@ -305,7 +305,6 @@ class _Made:
                 inlet_interface=str(self._plan.overlay_address),
                 inlet_ports=self._terms.inlets,
             ),
-            heard=partial(network.heard_ports, self._plan.namespace),
         )
 
 

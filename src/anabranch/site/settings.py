@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from anabranch.media.leaf import LeafKind
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition
 from anabranch.site.rules import PlacementRules, TreeRules
 from anabranch.tree.description import CandidateLink
@@ -122,6 +123,22 @@ class RemoteSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LeafSettings:
+    """The leaf servers.
+
+    Attributes:
+        kind: which program they are.
+        threads: of each server of our own, how many carry packets.
+        warm: channels that servers of our own keep at hand though nobody watches, so that the first
+            viewer waits for nothing; None: all.
+    """
+
+    kind: LeafKind = "janus"
+    threads: int = 1
+    warm: frozenset[str] | None = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
@@ -150,4 +167,5 @@ class SiteSettings:
     callback_port: int = 0
     tree: TreeRules = field(default_factory=TreeRules)
     placement: PlacementRules = field(default_factory=PlacementRules)
+    leaf: LeafSettings = field(default_factory=LeafSettings)
     remote: RemoteSettings | None = None

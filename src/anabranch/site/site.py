@@ -5,10 +5,10 @@ computes what every leaf wants and has the carriage make that true.
 """
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from anabranch.core.errors import (
     UnavailableError,
 )
 from anabranch.core.events import Event, EventBus
+from anabranch.host.addresses import is_udp_port_free
 from anabranch.host.journal import Journal
 from anabranch.media.encoder import EncoderConfig
 from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, ViewingState
@@ -31,6 +32,8 @@ from anabranch.media.rendition import AUDIO
 from anabranch.media.source_text import parse_source
 from anabranch.site import reports
 from anabranch.site.carriage import StreamId, Target, group_address, wants_of
+from anabranch.site.changes import Changes
+from anabranch.site.leaf_servers import warm_rungs
 from anabranch.site.nodes import Nodes
 from anabranch.site.publishers import Publishers
 from anabranch.site.remote import Remote
@@ -62,6 +65,8 @@ class Site:
         self._channels: dict[str, Channel] = {}
         self._changing = asyncio.Lock()
         self._stale = asyncio.Event()
+        self._carrying = False
+        self._key_frames: set[Feed] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
@@ -79,6 +84,7 @@ class Site:
         self.steward.pipelines.on_routes = self._stale.set
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
+        self.changes = Changes(self, settings.ladder, self._happened)
         self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
 
     # --- life ---------------------------------------------------------------------------------
@@ -135,9 +141,12 @@ class Site:
         while True:
             await self._stale.wait()
             self._stale.clear()
+            self._carrying = True
             try:
                 await self._reconcile()
                 failure = None
+                if not self._stale.is_set():
+                    self._make_key_frames()
             except AnabranchError as error:
                 if str(error) != failure:  # told once, tried again and again
                     failure = str(error)
@@ -145,8 +154,13 @@ class Site:
                     self._happened(Event("carriage.failed", "site", {"error": failure}))
                 await asyncio.sleep(_RETRY)
                 self._stale.set()
+            finally:
+                self._carrying = False
 
     async def _reconcile(self) -> None:
+        warm = warm_rungs(self.settings.leaf, self._channels, self.settings.ladder)
+        for leaf in self.leaves:
+            leaf.keep_warm(warm)
         wants = frozenset().union(*(wants_of(leaf.name, leaf.inlets()) for leaf in self.leaves))
         routes = self.steward.pipelines.routes()
         await self.underlay.carriage.carry(wants, self._groups(), routes)
@@ -228,7 +242,7 @@ class Site:
                 once=once,
                 key=key,
                 settle=lambda others: settle(
-                    source, others, srt=ports.srt, rtp=ports.rtp, is_free=_is_free
+                    source, others, srt=ports.srt, rtp=ports.rtp, is_free=is_udp_port_free
                 ),
             )
             try:
@@ -289,6 +303,7 @@ class Site:
             if isinstance(error, OSError):
                 raise UnavailableError(f"the run directory: {error.strerror}") from error
             raise
+        self._stale.set()
         self._happened(Event("channel.added", definition.name))
         return channel
 
@@ -344,53 +359,55 @@ class Site:
         """
         self.channel(channel_name)
         if rendition is not None:
-            self._check_rendition(rendition)
+            self.changes.check_rendition(rendition)
         if self.seats.connecting(client) >= _MAX_CONNECTING:
             raise TooManyError("too many connections of yours are being made; wait a moment")
         request = self.steward.request(channel_name, rendition, client, device, bandwidth_kbps)
         failed: list[str] = []
+        pinned = rendition is not None
         while True:
-            leaf_name, asked = self.steward.place(request, but=failed)
-            feed = Feed(channel_name, self.steward.shown(leaf_name, channel_name, asked))
+            leaf_name, best = self.steward.place(request, but=failed)
+            feed = Feed(channel_name, self.steward.shown(leaf_name, channel_name, best))
+            ladder = self.steward.ladder(leaf_name, channel_name, best)
             try:
                 with self.steward.coming(leaf_name):
-                    leaf, viewing = await self.nodes.watch(leaf_name, feed, offer)
+                    leaf, viewing = await self.nodes.watch(leaf_name, feed, offer, ladder, pinned)
                 break
             except LeafUnavailableError:
                 failed.append(leaf_name)
         if channel_name not in self._channels:  # removed meanwhile
             await leaf.close(viewing.id)
             self.channel(channel_name)
-        seat = Seat(feed.channel, feed.rendition, leaf.name, viewing.id, client)
+        seat = Seat(
+            *(feed.channel, feed.rendition, leaf.name, viewing.id, client),
+            best=best,
+            pinned=pinned,
+        )
         self.seats.add(seat)
-        self.steward.seated(seat, asked)
         self._happened(Event("seat.taken", channel_name, {"leaf": leaf.name}))
         return seat, viewing.answer
 
-    def _check_rendition(self, name: str) -> None:
-        names = [rendition.name for rendition in self.settings.ladder]
-        if name not in names:
-            raise NotFoundError(f"there is no rendition {name!r}; there are {', '.join(names)}")
-
     async def change_rendition(self, seat: Seat, rendition: str) -> None:
-        """Show a viewer another rendition over the connection it has.
+        """See :meth:`~anabranch.site.changes.Changes.change_rendition`."""
+        await self.changes.change_rendition(seat, rendition)
 
-        Raises:
-            NotFoundError: there is no such rendition.
-            LeafUnavailableError: the seat has ended, or it cannot be done.
+    def _request_key_frame(self, feed: Feed) -> None:
+        """Have a key frame made as soon as leaves are sent what they want.
+
+        Without one nothing can be shown, and one that is made sooner is lost on the way.
         """
-        self._check_rendition(rendition)
-        feed = Feed(seat.channel, rendition)
-        leaf = self.nodes.leaf(seat.leaf)
-        if leaf is None:
-            raise LeafUnavailableError(f"the leaf {seat.leaf} is not up")
-        await leaf.change(seat.viewing, feed)
-        before, seat.rendition = seat.rendition, feed.rendition
-        channel = self._channels.get(seat.channel)
-        if channel is not None:  # nothing can be shown before the next key frame
-            channel.encoder.request_keyframe(feed.rendition)
-        data = {"leaf": seat.leaf, "from": before, "to": feed.rendition}
-        self._happened(Event("seat.changed", seat.channel, data))
+        if not self.settings.keyframe_on_join:
+            return
+        self._key_frames.add(feed)
+        if not self._stale.is_set() and not self._carrying:
+            self._make_key_frames()
+
+    def _make_key_frames(self) -> None:
+        wanted, self._key_frames = self._key_frames, set()
+        for feed in wanted:
+            channel = self._channels.get(feed.channel)
+            if channel is not None:
+                channel.encoder.request_keyframe(feed.rendition)
 
     async def leave(self, seat_id: str) -> None:
         """Free a seat at once.
@@ -408,6 +425,7 @@ class Site:
         self._free(seat)
 
     def _free(self, seat: Seat) -> None:
+        self.changes.forget(seat)
         if self.seats.free(seat):
             self._happened(Event("seat.freed", seat.channel, {"leaf": seat.leaf}))
 
@@ -420,6 +438,9 @@ class Site:
         """Hear what a leaf server has to say from now on."""
         leaf.on_inlets = self._stale.set
         leaf.on_viewing = self._viewing_handler(leaf.name)
+        leaf.on_shown = partial(self.changes.shown, leaf.name)
+        leaf.on_key_frame = self._request_key_frame
+        self._stale.set()
 
     def happenings(self) -> AsyncGenerator[Event, None]:
         """Yield every event of the site from now on."""
@@ -434,10 +455,6 @@ class Site:
                 self._free(seat)
                 return
             seat.state = "watching"
-            channel = self._channels.get(seat.channel)
-            if channel is not None and self.settings.keyframe_on_join:
-                # Whoever joins waits for a key frame, so one is made now.
-                channel.encoder.request_keyframe(seat.rendition)
 
         return changed
 
@@ -476,13 +493,3 @@ class Site:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_free(port: int) -> bool:
-    """Return whether a UDP port of this machine is free."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -15,15 +14,13 @@ from anabranch.fabric.bridges import Bfd, Bridge, ControllerTarget, Device
 from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
 from anabranch.fabric.errors import FabricError
 from anabranch.fabric.openvswitch import OpenVSwitch
-from anabranch.host import network
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child
-from anabranch.media.janus import JanusLeaf
-from anabranch.media.janus_config import JanusSettings
-from anabranch.media.leaf import LeafServer
+from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, SwitchCarriage
 from anabranch.site.control import Control, InsideControl, switch_directory
 from anabranch.site.layout import HOST_PORT, Cable, Layout
+from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import Machine
 from anabranch.site.plan import BRIDGE, HOST_DEVICE, SWITCH_DEVICE, NodePlan, make_plan
 from anabranch.site.separate import SeparateControl
@@ -412,9 +409,9 @@ class SwitchedUnderlay:
             return self.abroad.leaf(leaf)
         assert leaf.access is not None
         assert leaf.access.address is not None
-        settings = JanusSettings(
+        place = LeafPlace(
             name=leaf.name,
-            directory=self._settings.run_dir / leaf.name / "janus",
+            directory=self._settings.run_dir / leaf.name / "leaf",
             run_id=self._settings.run_id,
             netns=leaf.namespace,
             media_addresses=(str(leaf.access.address.ip),),
@@ -423,7 +420,7 @@ class SwitchedUnderlay:
             inlet_interface=str(leaf.overlay_address),
             inlet_ports=self._settings.ports.inlets,
         )
-        return JanusLeaf(settings, heard=partial(network.heard_ports, leaf.namespace))
+        return make_leaf(self._settings.leaf, place)
 
     async def nodes(self) -> list[dict[str, Any]]:
         connected = await self._control.connected()

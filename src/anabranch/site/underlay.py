@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from anabranch.core.errors import UnavailableError
-from anabranch.host import network
+from anabranch.host import addresses as machine
 from anabranch.host.process import Child
-from anabranch.media.janus import JanusLeaf
-from anabranch.media.janus_config import JanusSettings
-from anabranch.media.leaf import LeafServer
+from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, Target
 from anabranch.site.control import Control
+from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.settings import SiteSettings
 
 
@@ -75,27 +74,34 @@ class DirectUnderlay:
         """Return the one leaf server.
 
         Raises:
-            UnavailableError: this machine has no address but loopback, which Janus cannot use.
+            UnavailableError: this machine has no address but loopback, which Janus cannot use, or
+                no port is free at which the server could take viewers.
         """
-        addresses = tuple(str(address) for address in network.local_addresses())
-        if not addresses:
+        addresses = tuple(str(address) for address in machine.local_addresses())
+        first, last = self._settings.ports.media
+        if self._settings.leaf.kind == "anabranch":
+            addresses += tuple(str(address) for address in machine.global_addresses_6())
+            addresses = addresses or ("127.0.0.1",)
+            first = machine.free_udp_port(addresses, range(first, last + 1))
+        elif not addresses:
             raise UnavailableError(
                 "this machine has no network address but loopback, and Janus needs one:"
                 " connect it to a network, or run as root"
             )
-        public = tuple(a for a in self._settings.public_addresses if a not in addresses)
-        settings = JanusSettings(
+        place = LeafPlace(
             name="leaf1",
             directory=self._settings.run_dir / "leaf1",
             run_id=self._settings.run_id,
             netns=None,
             media_addresses=addresses,
-            public_addresses=public,
-            media_ports=self._settings.ports.media,
+            public_addresses=tuple(
+                a for a in self._settings.public_addresses if a not in addresses
+            ),
+            media_ports=(first, last),
             inlet_interface="127.0.0.1",
             inlet_ports=self._settings.ports.inlets,
         )
-        return [JanusLeaf(settings)]
+        return [make_leaf(self._settings.leaf, place)]
 
     async def run(self) -> None:
         pass

@@ -199,6 +199,7 @@ class Views:
 
 def _owner(child: str) -> str:
     """Return the node that a leaf server or switch works for, by its name as a child."""
-    if child.startswith("janus:"):
-        return child.removeprefix("janus:")
+    for server in ("janus:", "leaf:"):
+        if child.startswith(server):
+            return child.removeprefix(server)
     return child.removesuffix("-vswitchd").removesuffix("-ovsdb")

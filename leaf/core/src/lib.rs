@@ -1,0 +1,22 @@
+//! The decisions of the leaf server, without input and output.
+//!
+//! A [`Ring`](ring::Ring) keeps the recent packets of one RTP stream. A [`Viewer`](viewer::Viewer)
+//! has a cursor in the ring of its picture and one in the ring of its sound; it is told the time
+//! and what its receiver reports, and it says which packets are to be sent under which sequence
+//! number and timestamp. Encryption and sockets are the caller's.
+
+pub mod clock;
+pub mod cursor;
+pub mod ladder;
+pub mod output;
+pub mod pace;
+pub mod picture;
+pub mod retransmit;
+pub mod ring;
+pub mod sound;
+pub mod streams;
+pub mod timeline;
+pub mod viewer;
+
+/// Microseconds of a monotonic clock.
+pub type Micros = u64;

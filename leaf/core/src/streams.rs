@@ -1,0 +1,201 @@
+//! All rings of a worker, and the clocks of their groups.
+
+use std::collections::HashMap;
+
+use crate::Micros;
+use crate::clock::{GroupClock, StreamClock};
+use crate::cursor::StreamId;
+use crate::ring::{Arrival, Inserted, Kind, Ring};
+
+/// A group of streams that are synchronous: the renditions and the sound of one channel.
+pub type GroupId = u32;
+
+/// One stream: its ring, its clock and what it is.
+#[derive(Debug)]
+pub struct Stream {
+    /// Recent packets.
+    pub ring: Ring,
+    /// Its clock.
+    pub clock: StreamClock,
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Its nominal bitrate in kbit/s.
+    pub kbps: u32,
+    /// When its last packet came.
+    pub heard: Option<Micros>,
+    /// What came.
+    pub counters: Counters,
+}
+
+/// What came of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that are, or were, in the ring.
+    pub packets: u64,
+    /// Their payload in bytes.
+    pub bytes: u64,
+    /// Sequence numbers that were skipped.
+    pub lost: u64,
+    /// Packets that came after all.
+    pub late: u64,
+    /// Packets that came twice.
+    pub duplicates: u64,
+    /// Packets too old or too long to be kept.
+    pub refused: u64,
+    /// How often the source began anew.
+    pub restarts: u64,
+}
+
+/// The streams of one worker.
+#[derive(Debug, Default)]
+pub struct Streams {
+    streams: HashMap<StreamId, Stream>,
+    groups: HashMap<GroupId, GroupClock>,
+}
+
+impl Streams {
+    /// Add a stream; false if it is there.
+    pub fn add(
+        &mut self,
+        id: StreamId,
+        kind: Kind,
+        group: GroupId,
+        rate: u32,
+        kbps: u32,
+        max_bytes: usize,
+    ) -> bool {
+        if self.streams.contains_key(&id) {
+            return false;
+        }
+        let stream = Stream {
+            ring: Ring::new(kind, max_bytes),
+            clock: StreamClock::new(rate),
+            group,
+            kbps,
+            heard: None,
+            counters: Counters::default(),
+        };
+        self.streams.insert(id, stream);
+        self.groups.entry(group).or_default();
+        true
+    }
+
+    /// Remove a stream; false if there is none.
+    pub fn remove(&mut self, id: StreamId) -> bool {
+        let Some(gone) = self.streams.remove(&id) else {
+            return false;
+        };
+        if !self
+            .streams
+            .values()
+            .any(|stream| stream.group == gone.group)
+        {
+            self.groups.remove(&gone.group);
+        }
+        true
+    }
+
+    /// A stream.
+    pub fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// A stream, to be changed.
+    pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(&id)
+    }
+
+    /// All streams.
+    pub fn iter(&self) -> impl Iterator<Item = (StreamId, &Stream)> {
+        self.streams.iter().map(|(id, stream)| (*id, stream))
+    }
+
+    /// Keep a packet of a stream.
+    pub fn insert(&mut self, id: StreamId, arrival: &Arrival<'_>, now: Micros) -> Option<Inserted> {
+        let stream = self.streams.get_mut(&id)?;
+        let inserted = stream.ring.insert(arrival, now);
+        let counters = &mut stream.counters;
+        match inserted {
+            Inserted::Newest { lost } => counters.lost += u64::from(lost),
+            Inserted::Late(_) => counters.late += 1,
+            Inserted::Restarted => counters.restarts += 1,
+            Inserted::Duplicate => counters.duplicates += 1,
+            Inserted::Refused => counters.refused += 1,
+        }
+        if matches!(inserted, Inserted::Duplicate | Inserted::Refused) {
+            return Some(inserted);
+        }
+        counters.packets += 1;
+        counters.bytes += arrival.payload.len() as u64;
+        stream.heard = Some(now);
+        if !matches!(inserted, Inserted::Late(_)) {
+            let group = self.groups.entry(stream.group).or_default();
+            let newest = stream.ring.newest_timestamp();
+            stream
+                .clock
+                .observe(newest, stream.ring.generation(), group, now);
+        }
+        Some(inserted)
+    }
+
+    /// The moment of a timestamp of a stream, in microseconds of the monotonic clock.
+    pub fn moment(&self, id: StreamId, timestamp: u64) -> Option<i64> {
+        let stream = self.streams.get(&id)?;
+        let zero = self.groups.get(&stream.group)?.zero()?;
+        Some(zero + stream.clock.media(timestamp)?)
+    }
+
+    /// Memory of all rings in bytes.
+    pub fn memory(&self) -> usize {
+        self.streams
+            .values()
+            .map(|stream| stream.ring.memory())
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_lasts_as_long_as_its_last_stream() {
+        let mut streams = Streams::default();
+        assert!(streams.add(1, Kind::Video, 9, 90_000, 1000, 1 << 20));
+        assert!(streams.add(2, Kind::Audio, 9, 48_000, 64, 1 << 20));
+        assert!(!streams.add(2, Kind::Audio, 9, 48_000, 64, 1 << 20));
+        let arrival = Arrival {
+            ssrc: 1,
+            sequence: 1,
+            timestamp: 90_000,
+            marker: true,
+            payload: &[0x65],
+        };
+        streams.insert(1, &arrival, 5_000_000);
+        assert_eq!(streams.moment(1, (1 << 32) + 90_000), Some(5_000_000));
+        assert!(streams.remove(1));
+        assert!(!streams.remove(1));
+        assert!(streams.groups.contains_key(&9));
+        assert!(streams.remove(2));
+        assert!(streams.groups.is_empty());
+    }
+
+    #[test]
+    fn what_comes_is_counted() {
+        let mut streams = Streams::default();
+        streams.add(1, Kind::Video, 9, 90_000, 1000, 1 << 20);
+        for sequence in [1, 2, 2, 6, 4] {
+            let arrival = Arrival {
+                ssrc: 1,
+                sequence,
+                timestamp: 0,
+                marker: true,
+                payload: &[0x41, 0],
+            };
+            streams.insert(1, &arrival, 0);
+        }
+        let counters = streams.get(1).unwrap().counters;
+        assert_eq!((counters.packets, counters.bytes, counters.lost), (4, 8, 3));
+        assert_eq!((counters.late, counters.duplicates), (1, 1));
+    }
+}

@@ -1,0 +1,8 @@
+//! UDP with few system calls: sockets, sending in batches and receiving in batches.
+
+pub mod batch;
+pub mod receive;
+pub mod socket;
+
+mod address;
+mod ancillary;

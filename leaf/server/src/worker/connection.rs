@@ -1,0 +1,346 @@
+//! One viewer's connection: ICE-lite, keys, headers, and the viewer behind it.
+
+use std::net::SocketAddr;
+
+use leaf_core::Micros;
+use leaf_core::cursor::StreamId;
+use leaf_core::ladder::Rung;
+use leaf_core::streams::Streams;
+use leaf_core::viewer::{Agreed, Report, Target, Viewer};
+use leaf_secure::dtls::{Fingerprint, Secrets};
+use leaf_secure::srtp::{Inbound, Outbound, SrtpError};
+use leaf_wire::header::{HeaderError, HeaderTemplate};
+use leaf_wire::ice::Credentials;
+use leaf_wire::ntp;
+use leaf_wire::rtcp::{Feedback, SenderReport, parse, sender_report};
+
+use super::sending::{Delays, Headers, Sending};
+use crate::clock;
+use crate::control::reply::ViewerState;
+use crate::control::request::{Channel, Ladder, Media, ViewerAdd};
+use crate::net::batch::Batch;
+
+/// The streams' identities towards a viewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ssrcs {
+    /// The picture.
+    pub video: u32,
+    /// Its retransmissions.
+    pub rtx: u32,
+    /// The sound.
+    pub audio: u32,
+}
+
+/// The keys of a connection that is up.
+pub struct Keys {
+    /// The secrets they come from, kept for a hand-over.
+    pub secrets: Secrets,
+    /// For what is sent.
+    pub outbound: Outbound,
+    /// For what is received.
+    pub inbound: Inbound,
+}
+
+impl Keys {
+    /// Make both directions' keys.
+    ///
+    /// # Errors
+    /// A secret that does not fit its profile.
+    pub fn new(secrets: Secrets) -> Result<Self, SrtpError> {
+        Ok(Self {
+            outbound: Outbound::new(secrets.profile, &secrets.outbound)?,
+            inbound: Inbound::new(secrets.profile, &secrets.inbound)?,
+            secrets,
+        })
+    }
+}
+
+/// Where a viewer's packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Its address.
+    pub to: SocketAddr,
+    /// Which of the worker's sockets.
+    pub socket: usize,
+}
+
+/// One viewer's connection.
+pub struct Connection {
+    /// The controller's name for it.
+    pub name: String,
+    /// Our ICE credentials.
+    pub credentials: Credentials,
+    /// Its ICE user name fragment.
+    pub remote_ufrag: String,
+    /// Its certificate.
+    pub fingerprint: Fingerprint,
+    /// Whether the handshake thread knows it.
+    pub handshaking: bool,
+    /// Where its packets go, once a check has come.
+    pub path: Option<Path>,
+    /// The keys, once there are some.
+    pub keys: Option<Keys>,
+    /// The SSRCs.
+    pub ssrcs: Ssrcs,
+    /// What was negotiated.
+    pub media: [Option<Media>; 2],
+    /// The headers that follow from it.
+    pub headers: Headers,
+    /// The RTCP CNAME.
+    pub cname: String,
+    /// The group of what it watches.
+    pub group: String,
+    /// Whether it stays at its rendition.
+    pub pinned: bool,
+    /// What it watches.
+    pub viewer: Viewer,
+    /// When it was added.
+    pub added: Micros,
+    /// When something authentic came from it.
+    pub heard: Micros,
+    /// Packets and bytes of payload sent.
+    pub sent: (u64, u64),
+    /// The streams it was last subscribed to.
+    pub subscribed: Vec<StreamId>,
+    /// When it stands in the timers.
+    pub scheduled: Option<Micros>,
+}
+
+impl Connection {
+    /// A connection that the viewer is to open.
+    ///
+    /// # Errors
+    /// Header extensions that do not fit.
+    pub fn new(
+        request: ViewerAdd,
+        fingerprint: Fingerprint,
+        credentials: Credentials,
+        ssrcs: Ssrcs,
+        seeds: [u32; 3],
+        now: Micros,
+    ) -> Result<Self, HeaderError> {
+        let ViewerAdd {
+            viewer: name,
+            remote,
+            video,
+            audio,
+            channel,
+            cname,
+        } = request;
+        let agreed = Agreed {
+            video: video.as_ref().map(|media| media.rtx_payload_type.is_some()),
+            audio: audio.is_some(),
+            seeds,
+        };
+        let media = [video, audio];
+        Ok(Self {
+            name: name.as_str().to_owned(),
+            credentials,
+            remote_ufrag: remote.ufrag.as_str().to_owned(),
+            fingerprint,
+            handshaking: false,
+            path: None,
+            keys: None,
+            ssrcs,
+            headers: headers(&media, ssrcs)?,
+            media,
+            cname: cname.as_str().to_owned(),
+            group: channel.group.as_str().to_owned(),
+            pinned: channel.pinned,
+            viewer: Viewer::new(agreed, target(&channel), now),
+            added: now,
+            heard: now,
+            sent: (0, 0),
+            subscribed: Vec::new(),
+            scheduled: None,
+        })
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> ViewerState {
+        match (&self.keys, self.handshaking) {
+            (Some(_), _) => ViewerState::Up,
+            (None, true) => ViewerState::Handshaking,
+            (None, false) => ViewerState::New,
+        }
+    }
+
+    /// Let the viewer do something with a way to send, if its connection is up.
+    pub fn with_sink<R>(
+        &mut self,
+        batches: &mut [Batch],
+        delays: &mut Delays,
+        now: Micros,
+        act: impl FnOnce(&mut Viewer, &mut Sending<'_>) -> R,
+    ) -> Option<R> {
+        let (path, keys) = (self.path?, self.keys.as_ref()?);
+        let mut sink = Sending {
+            to: path.to,
+            batch: batches.get_mut(path.socket)?,
+            outbound: &keys.outbound,
+            headers: &self.headers,
+            send_time: ntp::abs_send_time(ntp::from_unix_micros(clock::unix(now))),
+            delays,
+            sent: &mut self.sent,
+        };
+        Some(act(&mut self.viewer, &mut sink))
+    }
+
+    /// Take an RTCP packet. False if it is not authentic.
+    pub fn receive_rtcp(
+        &mut self,
+        packet: &[u8],
+        plain: &mut Vec<u8>,
+        streams: &Streams,
+        batches: &mut [Batch],
+        delays: &mut Delays,
+        now: Micros,
+    ) -> bool {
+        let Some(keys) = &mut self.keys else {
+            return false;
+        };
+        if keys.inbound.unprotect_rtcp(packet, plain).is_err() {
+            return false;
+        }
+        self.heard = now;
+        let (video, audio) = (self.ssrcs.video, self.ssrcs.audio);
+        let arrival = ntp::middle(ntp::from_unix_micros(clock::unix(now)));
+        self.with_sink(batches, delays, now, |viewer, sink| {
+            // What stands before a malformed part counts; there is nobody to complain to.
+            let _ = parse(plain, |feedback| match feedback {
+                Feedback::ReportBlock { block, .. } if block.ssrc == video => {
+                    let (sr, delay) = (block.last_sr, block.delay_since_last_sr);
+                    let report = Report {
+                        fraction: f64::from(block.fraction_lost) / 256.0,
+                        lost: block.cumulative_lost,
+                        jitter: block.jitter,
+                        rtt: ntp::round_trip(arrival, sr, delay),
+                    };
+                    viewer.report(report, streams, now);
+                }
+                Feedback::Nack { media_ssrc, lost } if media_ssrc == video => {
+                    viewer.nack(lost.iter(), streams, now, sink);
+                }
+                Feedback::Pli { media_ssrc } if media_ssrc == video => {
+                    viewer.refresh(streams, now, sink);
+                }
+                Feedback::Fir { ssrc, .. } if ssrc == video => viewer.refresh(streams, now, sink),
+                Feedback::Remb {
+                    bits_per_second, ..
+                } => {
+                    viewer.estimate(bits_per_second, streams, now);
+                }
+                _ => {}
+            });
+        });
+        let _ = audio;
+        true
+    }
+
+    /// Send the reports that are due.
+    pub fn send_reports(&mut self, batches: &mut [Batch], now: Micros) {
+        let (Some(path), Some(keys)) = (self.path, self.keys.as_mut()) else {
+            return;
+        };
+        let Some(batch) = batches.get_mut(path.socket) else {
+            return;
+        };
+        let ntp = ntp::from_unix_micros(clock::unix(now));
+        let ssrcs = [self.ssrcs.video, self.ssrcs.audio];
+        let mut compound = Vec::new();
+        for (report, ssrc) in self.viewer.sender_reports(now).into_iter().zip(ssrcs) {
+            let Some(report) = report else { continue };
+            let report = SenderReport {
+                ssrc,
+                ntp,
+                rtp_timestamp: report.timestamp,
+                packets: report.sent.packets,
+                octets: report.sent.octets,
+            };
+            sender_report(&report, &self.cname, &mut compound);
+        }
+        let mut protected = Vec::new();
+        if !compound.is_empty()
+            && keys
+                .outbound
+                .protect_rtcp(&compound, &mut protected)
+                .is_ok()
+        {
+            push(batch, path.to, &protected);
+        }
+    }
+}
+
+/// Put a datagram that is ready into a batch; what is longer than it takes is dropped.
+pub fn push(batch: &mut Batch, to: SocketAddr, datagram: &[u8]) {
+    batch.push(to, |out| match out.get_mut(..datagram.len()) {
+        Some(room) => {
+            room.copy_from_slice(datagram);
+            datagram.len()
+        }
+        None => 0,
+    });
+}
+
+/// What a channel means for a viewer.
+pub fn target(channel: &Channel) -> Target {
+    Target {
+        ladder: rungs(&channel.ladder),
+        start: channel.start,
+        pinned: channel.pinned,
+        sound: channel.sound,
+    }
+}
+
+/// The renditions of a ladder.
+pub fn rungs(ladder: &Ladder) -> Vec<Rung> {
+    let rungs = ladder.rungs().iter();
+    rungs
+        .map(|rung| Rung {
+            stream: rung.stream,
+            kbps: rung.kbps.get(),
+        })
+        .collect()
+}
+
+/// The headers of what was negotiated: picture and sound.
+///
+/// # Errors
+/// Header extensions that do not fit.
+pub fn headers(media: &[Option<Media>; 2], ssrcs: Ssrcs) -> Result<Headers, HeaderError> {
+    let [video, audio] = media;
+    let rtx = video
+        .as_ref()
+        .and_then(|media| Some((media, media.rtx_payload_type?)));
+    Ok(Headers {
+        // Without a stream for retransmissions a packet is sent again bit by bit, so its header
+        // must not tell the time (see docs/protocols/leaf.md).
+        video: video
+            .as_ref()
+            .map(|media| header(media, media.payload_type.get(), ssrcs.video, rtx.is_some()))
+            .transpose()?,
+        rtx: rtx
+            .map(|(media, payload_type)| header(media, payload_type.get(), ssrcs.rtx, true))
+            .transpose()?,
+        audio: audio
+            .as_ref()
+            .map(|media| header(media, media.payload_type.get(), ssrcs.audio, false))
+            .transpose()?,
+    })
+}
+
+fn header(
+    media: &Media,
+    payload_type: u8,
+    ssrc: u32,
+    timed: bool,
+) -> Result<HeaderTemplate, HeaderError> {
+    let mut template = HeaderTemplate::new(payload_type, ssrc)?;
+    if let Some(id) = media.extensions.abs_send_time.filter(|_| timed) {
+        template = template.with_abs_send_time(id.get())?;
+    }
+    if let Some((id, mid)) = media.mid_extension() {
+        template = template.with_mid(id.get(), mid)?;
+    }
+    Ok(template)
+}

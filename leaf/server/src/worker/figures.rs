@@ -1,0 +1,122 @@
+//! What a worker counts, for the controller.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use leaf_core::Micros;
+use leaf_core::cursor::StreamId;
+use leaf_core::ring::Kind;
+
+use super::Worker;
+use super::connection::Connection;
+use crate::clock;
+use crate::control::reply::ViewerFigures;
+
+/// The figures of one worker.
+pub struct Figures {
+    /// Its streams. All workers have the same.
+    pub streams: BTreeMap<StreamId, StreamFigures>,
+    /// Counts by name, to be summed up.
+    pub totals: BTreeMap<&'static str, u64>,
+    /// Delays since they were last asked for.
+    pub delays: Histogram<u64>,
+    /// Processor time of the thread.
+    pub seconds: f64,
+}
+
+/// The figures of one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamFigures {
+    /// What it is.
+    pub kind: Kind,
+    /// What came.
+    pub counters: leaf_core::streams::Counters,
+    /// How old its key frame is.
+    pub key_age: Option<Micros>,
+    /// Payload bytes since that key frame.
+    pub gop_bytes: u64,
+    /// Memory of its ring.
+    pub memory: u64,
+    /// How often the pictures since the last key frame did not fit.
+    pub overflows: u64,
+}
+
+impl Worker {
+    /// Count together what there is.
+    pub fn figures(&mut self) -> Figures {
+        let now = clock::now();
+        let streams = self.streams.iter().map(|(id, stream)| {
+            let ring = &stream.ring;
+            let key = ring.key();
+            let since_key = key.map_or(ring.end(), |key| key.index)..ring.end();
+            let bytes = since_key
+                .filter_map(|index| ring.get(index))
+                .map(|it| it.payload.len() as u64);
+            let figures = StreamFigures {
+                kind: ring.kind(),
+                counters: stream.counters,
+                key_age: key.map(|key| now.saturating_sub(key.arrived)),
+                gop_bytes: bytes.sum(),
+                memory: ring.memory() as u64,
+                overflows: self.states.get(&id).map_or(0, |state| state.overflows),
+            };
+            (id, figures)
+        });
+        let streams = streams.collect();
+        let mut totals = BTreeMap::from([
+            ("viewers", self.crowd.len() as u64),
+            ("alien_datagrams", self.refused.alien),
+            ("refused_checks", self.refused.checks),
+            ("refused_rtcp", self.refused.rtcp),
+            ("refused_rtp", self.refused.rtp),
+            (
+                "mesh_dropped",
+                self.seat.as_ref().map_or(0, |seat| seat.dropped()),
+            ),
+        ]);
+        for batch in &self.batches {
+            let counters = batch.counters();
+            for (name, count) in [
+                ("datagrams", counters.datagrams),
+                ("bytes", counters.bytes),
+                ("send_calls", counters.calls),
+                ("send_dropped", counters.dropped),
+                ("send_unreachable", counters.unreachable),
+            ] {
+                *totals.entry(name).or_default() += count;
+            }
+        }
+        let (delays, seconds) = (self.delays.take(), clock::thread_seconds());
+        Figures {
+            streams,
+            totals,
+            delays,
+            seconds,
+        }
+    }
+
+    /// The figures of a viewer.
+    pub fn viewer_figures(&self, connection: &Connection, now: Micros) -> ViewerFigures {
+        let statistics = connection.viewer.statistics();
+        let picture = connection.viewer.picture();
+        let milliseconds = |micros: Micros| micros as f64 / 1000.0;
+        ViewerFigures {
+            state: connection.state(),
+            stream: picture.and_then(|picture| picture.stream),
+            packets: connection.sent.0,
+            bytes: connection.sent.1,
+            retransmitted: statistics.retransmitted,
+            lost: statistics.lost,
+            fraction_lost: statistics.fraction_lost,
+            jitter_ms: statistics.reported.then(|| milliseconds(statistics.jitter)),
+            rtt_ms: statistics.rtt.map(milliseconds),
+            nacks: statistics.nacks,
+            plis: statistics.refreshes,
+            estimate_kbps: connection.viewer.estimate_kbps().map(|kbps| kbps as u64),
+            behind_ms: connection.viewer.behind(&self.streams, now).unwrap_or(0) / 1000,
+            catching_up: picture.is_some_and(|picture| picture.is_catching_up()),
+            changes: statistics.changes,
+            address: connection.path.map(|path| path.to),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a worker does by the clock: let the silent go, and tell how its streams are.
+
+use leaf_core::Micros;
+use leaf_core::viewer::Event as Happening;
+
+use super::Worker;
+use super::connection::Connection;
+use crate::control::event::{Event, Gone};
+
+/// A viewer that was silent for so long is gone: browsers send checks every 5 s at the least
+/// (RFC 7675 section 5.1), and reports every second.
+const SILENT: Micros = 8_000_000;
+/// A viewer must be up by then.
+const NEVER: Micros = 15_000_000;
+/// A stream of which nothing came for so long has stopped.
+const STOPPED: Micros = 2_000_000;
+
+impl Worker {
+    /// Look after everything; to be called every half second.
+    pub(super) fn keep_house(&mut self, now: Micros) {
+        let lost: Vec<_> = self
+            .crowd
+            .iter()
+            .filter_map(|(key, it)| Some((key, lost(it, now)?)))
+            .collect();
+        for (key, why) in lost {
+            self.end(key, why);
+        }
+        for (stream, found) in self.streams.iter() {
+            let Some(state) = self.states.get_mut(&stream) else {
+                continue;
+            };
+            let receiving = found
+                .heard
+                .is_some_and(|at| now.saturating_sub(at) < STOPPED);
+            if receiving != state.receiving && self.others.number == 0 {
+                let size = state.size;
+                self.others.outbox.send(Event::StreamState {
+                    stream,
+                    receiving,
+                    size,
+                });
+            }
+            state.receiving = receiving;
+        }
+        let waiting: Vec<_> = self
+            .crowd
+            .iter()
+            .filter_map(|(_, it)| it.viewer.waits_for())
+            .collect();
+        for stream in waiting {
+            self.tell("", Happening::Waiting(stream), "", now);
+        }
+        self.note_overflows();
+    }
+
+    fn note_overflows(&mut self) {
+        for (stream, state) in &mut self.states {
+            let Some(found) = self.streams.get_mut(*stream) else {
+                continue;
+            };
+            if found.ring.take_overflow() {
+                state.overflows += 1;
+                if self.others.number == 0 {
+                    let bytes = found.ring.memory() as u64;
+                    self.others.outbox.send(Event::StreamOverflow {
+                        stream: *stream,
+                        bytes,
+                    });
+                }
+            }
+        }
+    }
+}
+fn lost(connection: &Connection, now: Micros) -> Option<Gone> {
+    if connection.keys.is_none() {
+        return (now.saturating_sub(connection.added) > NEVER).then_some(Gone::Never);
+    }
+    (now.saturating_sub(connection.heard) > SILENT).then_some(Gone::Silent)
+}

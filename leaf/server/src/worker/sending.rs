@@ -1,0 +1,127 @@
+//! From what a viewer is to be sent to protected packets in a batch.
+
+use std::net::SocketAddr;
+
+use hdrhistogram::Histogram;
+use leaf_core::Micros;
+use leaf_core::output::{Outgoing, Output, Sink};
+use leaf_core::ring::MAX_PAYLOAD;
+use leaf_secure::srtp::Outbound;
+use leaf_wire::header::HeaderTemplate;
+
+use crate::net::batch::Batch;
+
+/// The longest header of a template.
+const MAX_HEADER: usize = 44;
+/// The longest delay that is told apart.
+const MAX_DELAY: u64 = 10_000_000;
+
+/// The headers of one viewer's RTP streams.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    /// The picture.
+    pub video: Option<HeaderTemplate>,
+    /// Its retransmissions.
+    pub rtx: Option<HeaderTemplate>,
+    /// The sound.
+    pub audio: Option<HeaderTemplate>,
+}
+
+/// How long packets take from their arrival until the kernel has them.
+pub struct Delays {
+    histogram: Histogram<u64>,
+    waiting: Vec<(Micros, u64)>,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self {
+            // Bounds that hdrhistogram takes: from 1, two digits.
+            histogram: Histogram::new_with_bounds(1, MAX_DELAY, 2).expect("valid bounds"),
+            waiting: Vec::with_capacity(64),
+        }
+    }
+}
+
+impl Delays {
+    fn note(&mut self, arrived: Micros) {
+        match self.waiting.last_mut() {
+            Some((at, count)) if *at == arrived => *count += 1,
+            _ => self.waiting.push((arrived, 1)),
+        }
+    }
+
+    /// What was noted has left by now.
+    pub fn left(&mut self, now: Micros) {
+        for (arrived, count) in self.waiting.drain(..) {
+            self.histogram
+                .saturating_record_n(now.saturating_sub(arrived).max(1), count);
+        }
+    }
+
+    /// The delays since this was last asked.
+    pub fn take(&mut self) -> Histogram<u64> {
+        let taken = self.histogram.clone();
+        self.histogram.reset();
+        taken
+    }
+}
+
+/// Sends to one viewer.
+pub struct Sending<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The socket's batch.
+    pub batch: &'a mut Batch,
+    /// The keys.
+    pub outbound: &'a Outbound,
+    /// The headers.
+    pub headers: &'a Headers,
+    /// `abs-send-time` of now.
+    pub send_time: u32,
+    /// What has waited how long.
+    pub delays: &'a mut Delays,
+    /// Packets and bytes of payload sent so far.
+    pub sent: &'a mut (u64, u64),
+}
+
+impl Sink for Sending<'_> {
+    fn send(&mut self, packet: Outgoing<'_>) {
+        let template = match packet.output {
+            Output::Video => &self.headers.video,
+            Output::Audio => &self.headers.audio,
+            Output::Rtx => &self.headers.rtx,
+        };
+        let Some(template) = template else { return };
+        let (outbound, send_time) = (self.outbound, self.send_time);
+        self.batch.push(self.to, |out| {
+            let mut header = [0; MAX_HEADER];
+            let number = packet.sequence as u16;
+            let length = template.write(
+                number,
+                packet.timestamp,
+                packet.marker,
+                send_time,
+                &mut header,
+            );
+            let header = &header[..length];
+            let protected = match packet.original {
+                None => outbound.protect_rtp(packet.sequence, header, packet.payload, out),
+                Some(original) => {
+                    // RFC 4588 section 4: the original sequence number precedes the payload.
+                    let mut payload = [0; 2 + MAX_PAYLOAD];
+                    let whole = 2 + packet.payload.len();
+                    payload[..2].copy_from_slice(&original.to_be_bytes());
+                    payload[2..whole].copy_from_slice(packet.payload);
+                    outbound.protect_rtp(packet.sequence, header, &payload[..whole], out)
+                }
+            };
+            protected.unwrap_or(0)
+        });
+        self.sent.0 += 1;
+        self.sent.1 += packet.payload.len() as u64;
+        if let Some(arrived) = packet.arrived {
+            self.delays.note(arrived);
+        }
+    }
+}

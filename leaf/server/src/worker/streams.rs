@@ -1,0 +1,99 @@
+//! What arrives: from the sockets of streams into the rings, and on to who watches.
+
+use leaf_core::Micros;
+use leaf_core::cursor::StreamId;
+use leaf_core::ring::{Arrival, Inserted};
+use leaf_wire::h264::{Sps, sps_of};
+use leaf_wire::rtp::RtpPacket;
+use mio::Token;
+
+use super::{READS, Worker};
+use crate::clock;
+use crate::control::event::Event;
+use crate::mesh::Packet;
+use crate::net::receive::Receiver;
+
+impl Worker {
+    /// Read a stream's socket. True if there may be more.
+    pub(super) fn read_stream(&mut self, token: Token, receiver: &mut Receiver) -> bool {
+        for _ in 0..READS {
+            let Some((stream, socket)) = self.intake.get(token) else {
+                return false;
+            };
+            let now = clock::now();
+            let more = receiver.receive(&socket, |_, bytes| {
+                if let Some(seat) = &mut self.seat {
+                    seat.share(Packet {
+                        stream,
+                        arrival: now,
+                        bytes,
+                    });
+                }
+                self.take_in(stream, bytes, now);
+            });
+            if !matches!(more, Ok(true)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Keep a packet of a stream.
+    pub(super) fn take_in(&mut self, stream: StreamId, bytes: &[u8], now: Micros) {
+        let Ok(packet) = RtpPacket::parse(bytes) else {
+            self.refused.rtp += 1;
+            return;
+        };
+        let arrival = Arrival {
+            ssrc: packet.ssrc,
+            sequence: packet.sequence,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            payload: packet.payload,
+        };
+        match self.streams.insert(stream, &arrival, now) {
+            Some(Inserted::Newest { .. } | Inserted::Restarted) => {
+                self.gathering.touch(stream, packet.marker, now);
+            }
+            Some(Inserted::Late(index)) => {
+                for at in 0..self.crowd.subscribers(stream).len() {
+                    let key = self.crowd.subscribers(stream)[at];
+                    self.act(key, now, |viewer, streams, sink| {
+                        viewer.late(stream, index, streams, sink);
+                    });
+                }
+                self.gathering.touch(stream, true, now);
+            }
+            _ => return,
+        }
+        if let Some(size) = sps_of(packet.payload).and_then(|unit| Sps::parse(unit).ok()) {
+            self.note_size(stream, (size.width, size.height));
+        }
+    }
+
+    fn note_size(&mut self, stream: StreamId, size: (u32, u32)) {
+        let Some(state) = self.states.get_mut(&stream) else {
+            return;
+        };
+        if state.size != Some(size) && self.others.number == 0 {
+            let event = Event::StreamState {
+                stream,
+                receiving: true,
+                size: Some(size),
+            };
+            self.others.outbox.send(event);
+        }
+        (state.size, state.receiving) = (Some(size), true);
+    }
+
+    /// Let everybody who watches a stream have what came.
+    pub(super) fn pass_on(&mut self, stream: StreamId, now: Micros) {
+        // A viewer may leave the list while it is served: at a change of rendition.
+        for key in self.crowd.subscribers(stream).to_vec() {
+            self.act(key, now, |viewer, streams, sink| {
+                viewer.flush(stream, streams, now, sink)
+            });
+            self.after(key, "estimate", now);
+        }
+    }
+}
