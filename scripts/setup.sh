@@ -1,6 +1,8 @@
-# Sets the checkout up: Debian packages, Python packages, pages. Sourced by the other scripts,
-# which call `set_up run` or `set_up test`. Idempotent; a second time it takes well under a second.
+# Sets the checkout up: Debian packages, Python packages, pages, leaf server. Sourced by the other
+# scripts, which call `set_up run` or `set_up test`. Idempotent; a second time it takes well under
+# a second.
 # shellcheck shell=bash
+. scripts/leaf.sh
 
 RUN_PACKAGES=(
   janus openvswitch-switch ffmpeg nginx-light libnginx-mod-rtmp
@@ -82,6 +84,10 @@ set_up_packages() {
 
 # The checksum of the files that something was made from: made again only when they change.
 sum_of() { cat "$@" | sha256sum | cut -d' ' -f1; }
+sum_of_tree() {
+  find "$1" \( -name node_modules -o -name target -o -name Cargo.lock \) -prune -o -type f -print0 |
+    sort -z | xargs -0 cat | sha256sum | cut -d' ' -f1
+}
 
 set_up_python() {
   local lock=$1 stamp=.venv/.made-from sum
@@ -117,13 +123,44 @@ node_path() {
 
 set_up_pages() {
   local sum stamp=src/anabranch/console/static/.made-from
-  sum=$(find web -path web/node_modules -prune -o -type f -print0 | sort -z | xargs -0 cat |
-    sha256sum | cut -d' ' -f1)
+  sum=$(sum_of_tree web)
   [ -f $stamp ] && [ "$(cat $stamp)" = "$sum" ] && return
   [ -w . ] || fail "This checkout belongs to somebody else: run this as its owner, or with sudo"
   node_path
   step "Front-end packages" npm --prefix web ci --no-audit --no-fund
   step "Pages" npm --prefix web run build
+  printf '%s\n' "$sum" > $stamp
+}
+
+# The machine's Rust if it is new enough, else Debian's: the one that it keeps up to date for
+# browsers, beside the one of its release.
+rust_path() {
+  if has_rust; then return; fi
+  set_up_packages cargo-web
+  PATH=/usr/bin:$PATH
+  has_rust || fail "cargo-web is too old; with bookworm-security in apt's sources: apt-get install cargo-web"
+}
+
+# What checks Rust needs beside what builds it.
+set_up_rust_checks() {
+  set_up_packages "${LEAF_PACKAGES[@]}"
+  rust_path
+  if ! { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1; then
+    [ "$(command -v cargo)" = /usr/bin/cargo ] ||
+      fail "This machine's Rust lacks parts: rustup component add rustfmt clippy"
+    set_up_packages rustfmt-web rust-web-clippy
+  fi
+  write_cargo_lock
+}
+
+set_up_leaf() {
+  local sum stamp=$LEAF_PROGRAMS/.made-from
+  sum=$(sum_of_tree leaf)
+  [ -f $stamp ] && [ "$(cat $stamp)" = "$sum" ] && return
+  [ -w . ] || fail "This checkout belongs to somebody else: run this as its owner, or with sudo"
+  set_up_packages "${LEAF_PACKAGES[@]}"
+  rust_path
+  step "Leaf server" build_leaf
   printf '%s\n' "$sum" > $stamp
 }
 
@@ -133,4 +170,5 @@ set_up() {
   set_up_packages "${packages[@]}"
   set_up_python $lock
   set_up_pages
+  set_up_leaf
 }

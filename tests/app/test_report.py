@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anabranch.app.bench.report import Peer, Result, percentiles, report, sampled
 from anabranch.app.config import load_config
-from anabranch.app.doctor import examine
+from anabranch.app.doctor import Finding, examine
 
 SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=200)
 
@@ -70,3 +70,32 @@ def test_the_doctor_sees_missing_programs_taken_ports_and_a_wrong_tree(
     assert failed["ffmpeg is missing: no source can be read"] == "apt-get install ffmpeg"
     assert any("GStreamer cannot be asked" in what for what in failed)
     assert any("(console) is taken" in what for what in failed)
+
+
+def about_the_leaf_server() -> list[Finding]:
+    return [finding for finding in examine(load_config()) if "anabranch-leaf" in finding.what]
+
+
+def test_the_doctor_runs_the_leaf_server(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    program = here / "leaf"
+    monkeypatch.setenv("ANABRANCH_LEAF_SERVER", str(program))
+    monkeypatch.setenv("ANABRANCH_LEAF", "anabranch")
+    for script, state, what in (
+        ("echo anabranch-leaf 1.2.3", "ok", "anabranch-leaf 1.2.3"),
+        ("echo libssl.so.3: not there >&2; exit 127", "fails", "libssl.so.3: not there"),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        (finding,) = about_the_leaf_server()
+        assert (finding.state, what in finding.what) == (state, True)
+    program.write_text("no program")
+    (finding,) = about_the_leaf_server()
+    assert (finding.state, "cannot be run" in finding.what) == ("fails", True)
+    monkeypatch.setenv("ANABRANCH_LEAF", "janus")
+    assert about_the_leaf_server()[0].state == "lacks"
+
+
+def test_the_doctor_misses_the_leaf_server(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setenv("ANABRANCH_LEAF_SERVER", str(here / "none"))
+    lacks = {finding.what for finding in examine(load_config()) if finding.state == "lacks"}
+    assert f"$ANABRANCH_LEAF_SERVER: {here}/none cannot be executed" in lacks

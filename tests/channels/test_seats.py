@@ -49,3 +49,10 @@ def test_the_connecting_seats_of_a_client_are_counted() -> None:
     assert one is not None
     one.state = "watching"
     assert seats.connecting("192.0.2.1") == 1
+
+
+def test_a_new_seat_is_to_see_what_it_is_sent_unless_told_otherwise() -> None:
+    seat = Seat("news", "low", "leaf1", "7")
+    assert (seat.best, seat.allowed, seat.pinned) == ("low", "low", False)
+    lowered = Seat("news", "low", "leaf1", "8", best="high")
+    assert (lowered.best, lowered.allowed) == ("high", "low")

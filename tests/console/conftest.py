@@ -1,5 +1,6 @@
 """The console over a real site that was never started, and one leaf in memory."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from anabranch.channels.definitions import Definition
 from anabranch.console.api import make_app
 from anabranch.host.journal import Journal
 from anabranch.media.encoder import EncoderConfig
-from anabranch.media.leaf import Feed, Inlet, ViewerStatistics, Viewing
+from anabranch.media.leaf import Feed, Inlet, Ladder, ViewerStatistics, Viewing
 from anabranch.media.sdp import parse_offer
 from anabranch.site.settings import SiteSettings
 from anabranch.site.site import Site
@@ -39,15 +40,34 @@ class MemoryLeaf:
         self.ready = True
         self.child = None
         self.viewings: dict[str, Feed] = {}
+        self.told: dict[str, tuple[Ladder, bool]] = {}
+        self.changing = asyncio.Event()
+        self.changing.set()
+        self.changes = 0
         self.fails: Exception | None = None
 
-    async def watch(self, feed: Feed, offer: str) -> Viewing:
+    async def watch(
+        self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False
+    ) -> Viewing:
         if self.fails is not None:
             raise self.fails
         parse_offer(offer)
         viewing = str(len(self.viewings) + 1)
         self.viewings[viewing] = feed
+        self.told[viewing] = (ladder, pinned)
         return Viewing(viewing, feed, "v=0\r\n")
+
+    async def change(
+        self, viewing_id: str, feed: Feed, *, ladder: Ladder = (), pinned: bool = False
+    ) -> bool:
+        if self.fails is not None:
+            raise self.fails
+        self.changes += 1
+        await self.changing.wait()
+        waits = feed not in self.viewings.values()
+        self.viewings[viewing_id] = feed
+        self.told[viewing_id] = (ladder, pinned)
+        return waits
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         return ViewerStatistics(1000, 8, 2, 3, 4.5, None) if viewing_id in self.viewings else None
@@ -57,6 +77,15 @@ class MemoryLeaf:
 
     def inlets(self) -> frozenset[Inlet]:
         return frozenset(Inlet(feed, 1, 2) for feed in self.viewings.values())
+
+
+def add_channel(site: Site, definition: Definition) -> None:
+    """Give a site a channel that nobody started."""
+    directory = site.settings.run_dir
+    config = EncoderConfig(definition.name, directory, site.settings.ladder, site.settings.format)
+    site._channels[definition.name] = Channel(
+        definition, config, "run", rtmp_port=1935, number=1, on_event=site._happened
+    )
 
 
 @pytest.fixture
@@ -72,11 +101,7 @@ async def site(tmp_path: Path, leaf: MemoryLeaf) -> AsyncIterator[Site]:
     )
     made = Site(settings, Journal(tmp_path / "run"))
     await made._database.open()
-    definition = Definition("news", "The <b>news</b>", "rtmp", False, KEY, 1)
-    config = EncoderConfig("news", tmp_path, settings.ladder, settings.format)
-    made._channels["news"] = Channel(
-        definition, config, "run", rtmp_port=1935, number=1, on_event=made._happened
-    )
+    add_channel(made, Definition("news", "The <b>news</b>", "rtmp", False, KEY, 1))
     made.leaves.append(leaf)  # type: ignore[arg-type]
     await made.steward.start()
     yield made

@@ -103,8 +103,8 @@ async def test_a_channel_that_is_removed_meanwhile_leaves_no_seat(
 ) -> None:
     watch = leaf.watch
 
-    async def slow(feed, text):
-        made = await watch(feed, text)
+    async def slow(feed, text, **others):
+        made = await watch(feed, text, **others)
         del site._channels["news"]
         return made
 

@@ -326,6 +326,21 @@ def test_a_machine_that_comes_by_the_bus() -> None:
         assert left_of(world) == []
 
 
+def test_a_node_that_leaves_while_it_is_taken_in_is_gone_soon() -> None:
+    with worlds() as (_, site, node):
+        node.start(invite(site))
+        until(lambda: "part of the tree" in node.words())
+        node.kill()
+        node.start(None)
+        until(lambda: node.words().count("part of the tree") == 2)
+        began = time.monotonic()
+        assert node.stop() == 0
+        until(lambda: node_state(site) == "invited")
+        took = time.monotonic() - began
+        sys.stdout.write(f"\nremoved {took:.1f} s after its goodbye\n")
+        assert took < 15
+
+
 def test_a_viewer_plays_on_after_the_network_was_away() -> None:
     with worlds() as (world, site, node):
         node.start(invite(site))

@@ -93,8 +93,9 @@ def done(site: SiteProcess, node: str, what: str, **how: Any) -> dict[str, Any]:
     return found
 
 
-def refused(site: SiteProcess, node: str, what: str) -> str:
-    answer = site.api("POST", f"/api/nodes/{node}/{what}")
+def refused(site: SiteProcess, node: str, what: str, **how: Any) -> str:
+    body = {"json": how} if how else {}
+    answer = site.api("POST", f"/api/nodes/{node}/{what}", **body)
     assert answer.status_code in (404, 409, 422), answer.text
     return str(answer.json()["detail"])
 
@@ -225,6 +226,11 @@ def test_who_asks_for_what_cannot_be_is_told(seven: SiteProcess) -> None:
     assert "no node named" in refused(seven, "nowhere", "start")
     assert "no leaf that is up" in refused(seven, "leaf4", "drain")
     assert "root" in refused(seven, "root", "stop")
+    assert "no node named" in refused(seven, "relay2", "start", below="nowhere")
+    assert "only a relay is put below" in refused(seven, "leaf3", "start", below="relay1")
+    assert "relay1 hangs from root already" in refused(seven, "relay1", "start", below="leaf1")
+    assert "leaf1 is a leaf" in refused(seven, "relay2", "start", below="leaf1")
+    assert states(seven)["relay2"] == "idle"
     url = f"{seven.url}/api/nodes/leaf3/start"
     assert httpx.post(url, timeout=5).status_code == 401
     assert "leaf3" not in parents(seven)

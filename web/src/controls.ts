@@ -47,7 +47,11 @@ export class Controls {
   #idle = 0;
   #channel: Channel | null = null;
 
-  constructor(private readonly player: Player) {
+  constructor(
+    private readonly player: Player,
+    /** Gets the keys that are not ours; tells whether it acted on one. */
+    private readonly otherKey: (key: string) => boolean,
+  ) {
     this.#play.onclick = () => this.#togglePlay();
     this.#mute.onclick = () => this.#toggleMute();
     this.#sound.onclick = () => this.#toggleMute();
@@ -105,7 +109,7 @@ export class Controls {
   /** Marks the rendition on screen; if none was asked for, the one of the picture's height. */
   #mark(): void {
     const renditions = this.#channel?.renditions ?? [];
-    const { rendition } = this.player;
+    const { rendition } = this.player.wish;
     const { front } = this.player.screen;
     const seen = renditions.find(({ height }) => height === front.videoHeight) ?? renditions[0];
     const name = rendition ?? seen?.name;
@@ -113,17 +117,7 @@ export class Controls {
   }
 
   #choose(): void {
-    const name = this.#select.value;
-    this.player.choose(name);
-    this.address();
-  }
-
-  /** Keeps the address in step, so that it can be shared and survives a reload. */
-  address(): void {
-    const url = new URL(location.href);
-    if (this.player.rendition) url.searchParams.set("rendition", this.player.rendition);
-    else url.searchParams.delete("rendition");
-    if (url.href !== location.href) history.replaceState(null, "", url);
+    this.player.choose({ ...this.player.wish, rendition: this.#select.value });
   }
 
   #togglePlay(): void {
@@ -181,9 +175,9 @@ export class Controls {
       i: () => this.#numbers.click(),
     };
     const action = actions[event.key.toLowerCase()];
-    if (!action) return;
+    if (action) action();
+    else if (!this.otherKey(event.key)) return;
     event.preventDefault();
-    action();
-    this.#awake();
+    if (action) this.#awake();
   }
 }

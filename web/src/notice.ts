@@ -2,7 +2,6 @@
 
 import { byId } from "./controls";
 import type { Player } from "./player";
-import type { Target } from "./target";
 
 interface Words {
   text: string;
@@ -34,8 +33,8 @@ export function wordsFor(
   }
 }
 
-export function showNotice(player: Pick<Player, "phase" | "detail">, target: Target): void {
-  const words = wordsFor(player.phase, target.channel, player.detail);
+export function showNotice(player: Pick<Player, "phase" | "detail" | "wish">, embed: boolean): void {
+  const words = wordsFor(player.phase, player.wish.channel, player.detail);
   const notice = byId("notice");
   notice.hidden = words === null;
   byId("bar").hidden = words?.final ?? false;
@@ -45,5 +44,5 @@ export function showNotice(player: Pick<Player, "phase" | "detail">, target: Tar
   byId("notice-text").textContent = words.text;
   byId("notice-detail").textContent = words.detail ?? "";
   byId("notice-detail").hidden = words.detail === null;
-  byId("notice-link").hidden = !words.final || target.embed;
+  byId("notice-link").hidden = !words.final || embed;
 }

@@ -10,6 +10,8 @@ import type { Counters, Figures } from "./stats";
 import type { Target } from "./target";
 import { whepPath } from "./target";
 import { WhepSession } from "./whep";
+import { Follower, same } from "./wish";
+import type { Wish } from "./wish";
 
 const POLL_MS = 250;
 const NO_MEDIA = "The server answers, but no picture arrives. A firewall may be holding back UDP.";
@@ -19,7 +21,7 @@ export type Phase = "connecting" | "playing" | "recovering" | "ended";
 interface Seat {
   readonly session: WhepSession;
   readonly meter: Meter;
-  readonly rendition: string | null;
+  readonly follower: Follower;
   counters: Counters | null;
 }
 
@@ -31,11 +33,14 @@ export class Player {
   onpoll: (() => void) | null = null;
 
   readonly screen: Screen;
-  rendition: string | null;
+  /** What the viewer wishes to see; it is what is seen unless something is under way. */
+  wish: Wish;
   /** The server's words about the last refusal. */
   detail: string | null = null;
   firstFrameAt: number | null = null;
   reconnects = 0;
+  /** Changes of channel or rendition over a connection that there was. */
+  changes = 0;
   marks: Record<string, number> = {};
 
   #state: Recovery = IDLE;
@@ -45,12 +50,12 @@ export class Player {
 
   constructor(
     videos: readonly [HTMLVideoElement, HTMLVideoElement],
-    private readonly target: Target,
+    target: Target,
     /** A session already under way when the player is made: the first attempt. */
     opening: WhepSession | null,
   ) {
     this.screen = new Screen(videos);
-    this.rendition = target.rendition;
+    this.wish = { channel: target.channel, rendition: target.rendition };
     this.#opening = opening;
   }
 
@@ -90,14 +95,41 @@ export class Player {
     return this.#current?.counters ?? null;
   }
 
+  get connection(): RTCPeerConnection | null {
+    return this.#current?.session.pc ?? null;
+  }
+
   get hasAudio(): boolean {
     return this.#current?.session.hasAudio ?? false;
   }
 
-  choose(rendition: string | null): void {
-    if (rendition === this.rendition) return;
-    this.rendition = rendition;
-    this.#dispatch({ kind: "switch" });
+  /** When the newest change was asked for and granted; null before the first. */
+  get changeMarks(): { asked: number; granted: number } | null {
+    const marks = this.#current?.session.changeMarks;
+    return marks?.asked ? { ...marks } : null;
+  }
+
+  /** See something else: over the connection that there is, or else over another. */
+  choose(wish: Wish): void {
+    if (same(wish, this.wish)) return;
+    this.wish = wish;
+    if (this.phase === "ended") return this.reopen();
+    const seat = this.#current;
+    if (this.phase !== "playing" || this.#state.attempt || !seat?.session.canChange) {
+      return this.#dispatch({ kind: "switch" });
+    }
+    void this.#change(seat, wish);
+  }
+
+  async #change(seat: Seat, wish: Wish): Promise<void> {
+    const done = await seat.follower.follow(wish);
+    if (done === null || seat !== this.#current) return;
+    if (done) {
+      this.changes++;
+      this.onshow?.();
+    } else if (!this.#state.attempt) {
+      this.#dispatch({ kind: "switch" });
+    }
   }
 
   #dispatch(event: Event): void {
@@ -129,25 +161,25 @@ export class Player {
       case "show":
         return this.#show(command.id);
       case "revert":
-        this.rendition = this.#current?.rendition ?? null;
+        this.wish = this.#current?.follower.shown ?? this.wish;
         return this.onshow?.();
       case "forget":
-        this.rendition = null;
+        this.wish = { ...this.wish, rendition: null };
     }
   }
 
   #connect(id: number): void {
-    const session =
-      this.#opening ?? new WhepSession(whepPath(this.target.channel, this.rendition));
+    const { wish } = this;
+    const session = this.#opening ?? new WhepSession(whepPath(wish.channel, wish.rendition));
     this.#opening = null;
-    const { rendition } = this;
-    this.#seats.set(id, { session, meter: new Meter(), rendition, counters: null });
+    const follower = new Follower(session, wish);
+    this.#seats.set(id, { session, meter: new Meter(), follower, counters: null });
     session.onlost = () => this.#dispatch({ kind: "lost", id });
     void session.outcome.then((outcome) => {
       // Of a session that was given up in the meantime nobody wants to hear.
       if (outcome.ok || !this.#seats.has(id)) return;
       this.detail = outcome.detail;
-      this.#dispatch({ kind: "refused", id, status: outcome.status, chosen: rendition !== null });
+      this.#dispatch({ kind: "refused", id, status: outcome.status, chosen: wish.rendition !== null });
       this.onphase?.();
     });
     this.screen.prepare(session.stream, () => this.#dispatch({ kind: "frame", id }));
@@ -172,6 +204,7 @@ export class Player {
     const seat = this.#seats.get(id);
     if (!seat) return;
     this.#seats.delete(id);
+    seat.follower.stop();
     seat.session.close();
     this.screen.clear(seat.session.stream);
   }

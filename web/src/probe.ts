@@ -2,7 +2,6 @@
 
 import type { DelayReader } from "./delay";
 import type { Phase, Player } from "./player";
-import type { Target } from "./target";
 import type { DirectorClock } from "./time";
 
 export interface Anabranch {
@@ -37,6 +36,12 @@ export interface Anabranch {
   readonly marks: Record<string, number>;
   /** Pictures that took the place of an earlier one: recoveries and changes of rendition. */
   readonly reconnects: number;
+  /** Changes of channel or rendition over a connection that there was. */
+  readonly changes: number;
+  /** performance.now() of the newest change's request and of its answer; null before the first. */
+  readonly changeMarks: { asked: number; granted: number } | null;
+  /** The connection of the picture on screen; null before the first. */
+  readonly connection: RTCPeerConnection | null;
   /** Delay in ms of the frame on screen now, by the picture's clock; null where it has none. */
   readClock(): number | null;
   /**
@@ -55,7 +60,6 @@ declare global {
 
 export function expose(
   player: Player,
-  target: Target,
   delays: DelayReader,
   clock: DirectorClock,
 ): void {
@@ -65,8 +69,8 @@ export function expose(
       const counters = player.counters;
       const delay = delays.present;
       return {
-        channel: target.channel,
-        rendition: player.rendition,
+        channel: player.wish.channel,
+        rendition: player.wish.rendition,
         phase: player.phase,
         delayMs: delay?.ms ?? null,
         delayMeasured: delay?.measured ?? false,
@@ -92,6 +96,15 @@ export function expose(
     },
     get reconnects() {
       return player.reconnects;
+    },
+    get changes() {
+      return player.changes;
+    },
+    get changeMarks() {
+      return player.changeMarks;
+    },
+    get connection() {
+      return player.connection;
     },
     readClock: () => delays.read(),
     sampleDelays: (n) => delays.sample(n),

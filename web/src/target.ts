@@ -1,5 +1,7 @@
 /** What the address of a watch page asks for. Pure. */
 
+import type { Wish } from "./wish";
+
 export interface Target {
   readonly channel: string;
   readonly rendition: string | null;
@@ -30,6 +32,16 @@ export function whepPath(channel: string, rendition: string | null = null): stri
 
 export function watchPath(channel: string): string {
   return `/watch/${encodeURIComponent(channel)}`;
+}
+
+/** The address of the page that shows a wish; whatever else `url` asks for stays. */
+export function addressOf(url: URL, wish: Wish): URL {
+  const address = new URL(url);
+  // Left alone where it is right: it may be written another way.
+  if (readTarget(url, false).channel !== wish.channel) address.pathname = watchPath(wish.channel);
+  if (wish.rendition) address.searchParams.set("rendition", wish.rendition);
+  else address.searchParams.delete("rendition");
+  return address;
 }
 
 /** The HTML that puts a channel into someone else's page. */

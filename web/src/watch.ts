@@ -2,6 +2,7 @@
 
 import { opening, startedAt, target } from "./opening";
 import { Refused, fetchChannel } from "./channels";
+import type { Channel } from "./channels";
 import { Controls, byId } from "./controls";
 import { DelayReader } from "./delay";
 import { stateLabel, viewersLabel } from "./format";
@@ -10,8 +11,26 @@ import { Player } from "./player";
 import { expose } from "./probe";
 import { showStatistics } from "./statistics";
 import { DirectorClock } from "./time";
+import { Tuner } from "./tuner";
 
 const INFO_MS = 5000;
+/** The list of channels changes seldom, and may be long. */
+const LIST_MS = 60_000;
+
+function entitle(title: string): void {
+  if (byId("title").textContent !== title) byId("title").textContent = title;
+  document.title = `${title || "No channel"} · Anabranch`;
+}
+
+function describe(channel: Channel): void {
+  entitle(channel.title || channel.name);
+  const state = byId("state");
+  state.hidden = false;
+  state.dataset.state = channel.state;
+  state.textContent = stateLabel(channel.state);
+  state.title = channel.detail ?? "";
+  byId("viewers").textContent = viewersLabel(channel.viewers);
+}
 
 function run(): void {
   const videos = [byId<HTMLVideoElement>("video-a"), byId<HTMLVideoElement>("video-b")] as const;
@@ -19,27 +38,23 @@ function run(): void {
   const clock = new DirectorClock();
   const delays = new DelayReader(player, clock);
   player.marks = { script: startedAt };
-  expose(player, target, delays, clock);
+  expose(player, delays, clock);
 
-  byId("title").textContent = target.channel;
-  document.title = `${target.channel || "No channel"} · Anabranch`;
-  if (!opening) return showNotice({ phase: "ended", detail: null }, target);
-  const controls = new Controls(player);
+  const notify = () => showNotice(player, target.embed);
+  entitle(target.channel);
+  if (!opening) return notify();
+  const tuner = new Tuner(player, target.embed);
+  const controls = new Controls(player, (key) => tuner.key(key));
 
   // Polling, not server-sent events: an event stream per player would use up the few connections that
   // browsers allow to a server, and a page with many embedded players could then not connect.
   const inform = async () => {
     if (document.hidden) return;
+    const { channel: name } = player.wish;
     try {
-      const channel = await fetchChannel(target.channel);
-      byId("title").textContent = channel.title || channel.name;
-      document.title = `${channel.title || channel.name} · Anabranch`;
-      const state = byId("state");
-      state.hidden = false;
-      state.dataset.state = channel.state;
-      state.textContent = stateLabel(channel.state);
-      state.title = channel.detail ?? "";
-      byId("viewers").textContent = viewersLabel(channel.viewers);
+      const channel = await fetchChannel(name);
+      if (name !== player.wish.channel) return;
+      describe(channel);
       controls.offer(channel);
       if (player.phase === "ended") player.reopen();
     } catch (error) {
@@ -48,22 +63,26 @@ function run(): void {
   };
 
   player.onphase = () => {
-    showNotice(player, target);
+    notify();
     controls.refresh();
   };
   player.screen.onchange = () => controls.refresh();
   // What the page says about the channel waits for its picture, or for the lack of one.
-  let informed = false;
+  let informedOf: string | null = null;
   const informOnce = () => {
-    if (!informed) void inform();
-    informed = true;
+    const first = informedOf === null;
+    if (informedOf === player.wish.channel) return;
+    informedOf = player.wish.channel;
+    void inform();
+    if (first) void tuner.refresh();
   };
   player.onshow = () => {
+    entitle(tuner.titleOf(player.wish.channel));
     informOnce();
     delays.forget();
     controls.refresh();
-    controls.address();
-    showNotice(player, target);
+    tuner.arrived();
+    notify();
   };
   player.onpoll = () => {
     if (player.phase === "playing") {
@@ -74,10 +93,11 @@ function run(): void {
     showStatistics(player, delays);
   };
   player.start();
-  showNotice(player, target);
+  notify();
   void opening.outcome.then((outcome) => outcome.ok || informOnce());
   setTimeout(informOnce, 1500);
   setInterval(() => void inform(), INFO_MS);
+  setInterval(() => document.hidden || void tuner.refresh(), LIST_MS);
 }
 
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", run);

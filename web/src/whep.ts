@@ -1,6 +1,11 @@
 /** One WHEP session: a peer connection that only receives, and its resource on the server. */
 
+import { CHANGE, linkTo } from "./link";
 import { ATTEMPT_MS } from "./recovery";
+import type { Changed, Wish } from "./wish";
+
+/** A change is carried out within milliseconds, or something is wrong. */
+const CHANGE_MS = 2000;
 
 export type Outcome =
   | { ok: true }
@@ -55,7 +60,10 @@ export class WhepSession {
   onlost: (() => void) | null = null;
   pc: RTCPeerConnection | null = null;
   hasAudio = true;
+  /** performance.now() of the newest change: when it was asked for, and when it was granted. */
+  readonly changeMarks = { asked: 0, granted: 0 };
   #resource: string | null = null;
+  #change: string | null = null;
   #closed = false;
 
   constructor(url: string) {
@@ -102,6 +110,8 @@ export class WhepSession {
     }
     const location = response.headers.get("location");
     this.#resource = location ? new URL(location, response.url).href : null;
+    const change = linkTo(response.headers.get("link"), CHANGE);
+    this.#change = change === null ? null : new URL(change, response.url).href;
     const answer = await response.text();
     this.marks.answered = performance.now();
     if (this.#closed) {
@@ -115,6 +125,36 @@ export class WhepSession {
     this.hasAudio = transceivers[1]!.currentDirection === "recvonly";
     if (!this.hasAudio) this.stream.removeTrack(transceivers[1]!.receiver.track);
     return { ok: true };
+  }
+
+  /** Whether another channel can be had over this connection. */
+  get canChange(): boolean {
+    return this.#change !== null && !this.#closed;
+  }
+
+  /** Show something else over the connection that there is. */
+  async change(wish: Wish): Promise<Changed> {
+    const no = { ok: false, retryMs: null } as const;
+    if (this.#change === null || this.#closed) return no;
+    this.changeMarks.asked = performance.now();
+    try {
+      const response = await fetch(this.#change, {
+        method: "POST",
+        headers: { "content-type": "application/json", accept: "application/json" },
+        body: JSON.stringify(wish),
+        signal: AbortSignal.timeout(CHANGE_MS),
+        priority: "high",
+      });
+      if (response.status === 429) {
+        return { ok: false, retryMs: 1000 * Number(response.headers.get("retry-after") ?? 1) || 1000 };
+      }
+      if (!response.ok) return no;
+      this.changeMarks.granted = performance.now();
+      const { rendition, waits } = (await response.json()) as { rendition: string; waits: boolean };
+      return { ok: true, rendition, waits };
+    } catch {
+      return no;
+    }
   }
 
   #changed(pc: RTCPeerConnection): void {

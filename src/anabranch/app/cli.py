@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -282,18 +283,46 @@ def show_config(
 def bench(
     name: Annotated[str, typer.Argument(help="What to measure; see docs/benchmarks.md.")],
     samples: Annotated[int | None, typer.Option("-n", help="How many samples.")] = None,
+    leaf: Annotated[
+        str | None,
+        typer.Option(help="zap, join, viewers: the leaf server; without it, each in turn."),
+    ] = None,
+    crowd: Annotated[
+        int, typer.Option(min=0, help="zap: others who change channels once a second.")
+    ] = 0,
+    steps: Annotated[
+        list[int] | None, typer.Option("--viewers", min=1, help="viewers: numbers of viewers.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
-    from anabranch.app.bench import fabric, failover, first_frame, idle, latency, recovery, tree
+    from anabranch.app.bench import (
+        fabric,
+        failover,
+        first_frame,
+        idle,
+        join,
+        latency,
+        recovery,
+        takeover,
+        tree,
+        viewers,
+        zap,
+    )
+    from anabranch.app.bench.leaf_kinds import kinds_of
     from anabranch.app.bench.report import Result, report
 
+    kinds = kinds_of(leaf)
     benches: dict[str, tuple[Callable[[int], list[Result]], int]] = {
         "first-frame": (first_frame.measure, 30),
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
         "recovery": (recovery.measure, 5),
         "failover": (failover.measure, 5),
+        "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
+        "join": (partial(join.measure, kinds=kinds), 50),
+        "takeover": (takeover.measure, 50),
+        "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},
     }

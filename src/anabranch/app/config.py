@@ -48,7 +48,16 @@ from anabranch.site.settings import DEFAULT_NODES
 CONFIG_NAME = "anabranch.yaml"
 ROOT_RUN = Path("/run/anabranch")
 """Where root's sites have their run directories and locks."""
-_NO_SETTINGS = ("CONFIG", "URL", "TOKEN", "JOIN_TOKEN", "JOIN_BUS", "RUN", "LEAF_SERVER")
+_NO_SETTINGS = (
+    "CONFIG",
+    "URL",
+    "TOKEN",
+    "JOIN_TOKEN",
+    "JOIN_BUS",
+    "RUN",
+    "LEAF_SERVER",
+    "LEAF_LOAD",
+)
 
 
 class Config(BaseSettings):

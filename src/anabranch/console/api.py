@@ -19,6 +19,7 @@ from anabranch.console import (
     soleil,
     statistics_api,
     whep,
+    whep_events,
 )
 from anabranch.console.fabric_proxy import make_proxy
 from anabranch.console.invitations import make_invitations
@@ -71,6 +72,7 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
     app.include_router(make_invitations(token))
     app.include_router(statistics_api.make_router(token))
     app.include_router(whep.router)
+    app.include_router(whep_events.make_router(site))
     app.include_router(_metrics())
     if tunnels is not None:
         app.include_router(soleil.make_router(tunnels))

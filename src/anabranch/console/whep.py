@@ -2,15 +2,19 @@
 
 The answer is complete and the leaves are ICE-lite, so a viewer's own candidates are not needed:
 a PATCH that trickles them is accepted and changes nothing. An ICE restart is not possible;
-a viewer that lost its connection posts a new offer.
+a viewer that lost its connection posts a new offer. An extension of ours changes the channel over
+the connection that there is; another, of the draft's, tells of what happens
+(:mod:`anabranch.console.whep_events`). See docs/protocols/whep.md.
 """
 
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from anabranch.console import whep_events
 from anabranch.console.hints import bandwidth_of, device_of
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import MAX_SDP
@@ -18,12 +22,31 @@ from anabranch.site.site import Site
 
 _CORS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, DELETE, PATCH, OPTIONS",
+    "Access-Control-Allow-Methods": "POST, GET, DELETE, PATCH, OPTIONS",
     "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
     "Access-Control-Expose-Headers": "Location, ETag, Link, Accept-Patch, Retry-After",
     "Access-Control-Max-Age": "86400",
 }
+CHANGE = "urn:anabranch:whep:ext:change"
+"""The relation (RFC 8288) between a seat and where its channel is changed."""
 router = APIRouter(prefix="/whep", tags=["WHEP"])
+
+
+class ChangeIn(BaseModel):
+    """What a viewer wants to see from now on."""
+
+    channel: Annotated[str, Field(max_length=200)]
+    rendition: Annotated[
+        str | None, Field(max_length=40, description="to stay at; null: the best that fits")
+    ] = None
+
+
+class ChangeOut(BaseModel):
+    """What it is shown."""
+
+    channel: str
+    rendition: str
+    waits: bool = Field(description="whether its picture waits for the next key frame")
 
 
 class OpenToOthers:
@@ -49,6 +72,9 @@ def _site(request: Request) -> Site:
 
 @router.options("/{channel}", include_in_schema=False)
 @router.options("/{channel}/{seat}", include_in_schema=False)
+@router.options("/{channel}/{seat}/change", include_in_schema=False)
+@router.options("/{channel}/{seat}/sse", include_in_schema=False)
+@router.options("/{channel}/{seat}/sse/{stream}", include_in_schema=False)
 async def preflight() -> Response:
     """Let players on other sites in."""
     return Response(status_code=204, headers={"Accept-Post": "application/sdp"})
@@ -97,8 +123,34 @@ async def watch(
         "ETag": f'"{seat.id[:8]}"',
         "Accept-Patch": "application/trickle-ice-sdpfrag",
         "Cache-Control": "no-store",
+        "Link": ", ".join(_links(f"/whep/{channel}/{seat.id}", offer)),
     }
     return Response(answer, 201, headers, media_type="application/sdp")
+
+
+def _links(place: str, offer: str) -> list[str]:
+    names = ",".join(whep_events.EVENTS)
+    section = whep_events.video_section(offer)
+    return [
+        f'<{place}/change>; rel="{CHANGE}"',
+        f'<{place}/sse?section={section}>; rel="{whep_events.RELATION}"; events="{names}"',
+    ]
+
+
+@router.post(
+    "/{channel}/{seat}/change",
+    responses={
+        404: {"description": "No such seat, channel or rendition."},
+        409: {"description": "A newer change has taken its place."},
+        429: {"description": "Too many changes; try again after Retry-After seconds."},
+        503: {"description": "The leaf is not there; post a new offer."},
+    },
+)
+async def change(channel: str, seat: str, wanted: ChangeIn, request: Request) -> ChangeOut:
+    """Change the channel, or the rendition, over the connection that there is."""
+    site = _site(request)
+    done = await site.changes.change(site.seats.get(seat), wanted.channel, wanted.rendition)
+    return ChangeOut(channel=done.channel, rendition=done.rendition, waits=done.waits)
 
 
 @router.patch("/{channel}/{seat}", status_code=204)

@@ -27,7 +27,7 @@ def find_server() -> Path:
     found = shutil.which(PROGRAM)
     if found is None:
         raise LeafUnavailableError(
-            f"the leaf server {PROGRAM} is missing: scripts/setup.sh builds it,"
+            f"the leaf server {PROGRAM} is missing: ./scripts/up builds it,"
             " or `leaf: janus` does without it"
         )
     return Path(found)

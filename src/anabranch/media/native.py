@@ -166,7 +166,7 @@ class NativeLeaf:
                     "setup": "actpass",
                 },
                 cname=cname,
-                **_media_of(agreement),
+                **media_of(agreement),
                 **self._shows(feed, ladder, pinned=pinned),
             )
             added = read_added(reply)
@@ -353,7 +353,8 @@ class NativeLeaf:
         task.add_done_callback(self._tasks.discard)
 
 
-def _media_of(agreement: Agreement) -> Message:
+def media_of(agreement: Agreement) -> Message:
+    """Return what was agreed on as members of ``viewer.add``."""
     media = {"video": _medium(agreement.video)}
     if agreement.audio is not None:
         media["audio"] = _medium(agreement.audio)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anabranch.app.config import LogConfig
+from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import callbacks, network, paths
 from anabranch.app.terminal import command
 
