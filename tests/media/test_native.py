@@ -423,7 +423,7 @@ def test_the_program_is_found_or_missed_in_words(
     monkeypatch.setattr(leaf_binary, "_PACKAGED", directory / "packaged")
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.delenv(leaf_binary.VARIABLE, raising=False)
-    with pytest.raises(LeafUnavailableError, match="setup"):
+    with pytest.raises(LeafUnavailableError, match="scripts/up"):
         find_server()
     order = [directory / "anabranch-leaf", directory / "packaged", directory / "named"]
     for path in order:

@@ -145,9 +145,11 @@ impl Cursor {
         Some(placed)
     }
 
-    /// Place a packet that came after its turn; None if it is not of the present segment.
-    pub fn late(&self, packet: &Packet<'_>) -> Option<Placed> {
-        let segment = self.segment()?;
+    /// Place a packet of a stream that came after its turn; None if it is not of the present segment.
+    ///
+    /// Another stream's, or one of before its source began anew, would take a number that is used.
+    pub fn late(&self, stream: StreamId, ring: &Ring, packet: &Packet<'_>) -> Option<Placed> {
+        let segment = self.segment().filter(|_| self.follows(stream, ring))?;
         let range = segment.first_index..self.next;
         range
             .contains(&packet.index)
@@ -174,6 +176,11 @@ impl Cursor {
                 .last_timestamp
                 .max(Some(self.line.timestamp(now as i64)));
         }
+    }
+
+    /// Forget what was sent: nothing of it is in the rings of this process.
+    pub fn forget(&mut self) {
+        self.segments.clear();
     }
 
     /// Go on in another process: `stream` is its number of what was sent last, `ring` its ring.
@@ -329,7 +336,7 @@ mod tests {
         assert_eq!(after[0].sequence, 65_541);
         one.insert(&next(110), 0);
         let late = one.get(one.index_of(110).unwrap()).unwrap();
-        let placed = cursor.late(&late).unwrap();
+        let placed = cursor.late(1, &one, &late).unwrap();
         assert_eq!(placed.sequence, 65_540);
         assert!(placed.timestamp < after[0].timestamp);
     }

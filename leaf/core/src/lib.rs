@@ -11,6 +11,7 @@ pub mod ladder;
 pub mod output;
 pub mod pace;
 pub mod picture;
+pub mod probation;
 pub mod retransmit;
 pub mod ring;
 pub mod sound;

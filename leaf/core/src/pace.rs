@@ -1,8 +1,8 @@
 //! How fast a catch-up may go: learnt from what the viewer reports, not fixed.
 //!
 //! Each viewer has a rate of its own. It rises while bursts arrive whole and falls when the viewer
-//! tells of loss around one. A bandwidth estimate that lies barely above the stream's bitrate says
-//! that the path is full: then the burst keeps to it.
+//! tells of loss around one. A bandwidth estimate below the stream's bitrate says that the path is
+//! full: then the burst goes hardly faster than the stream.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +18,11 @@ const JUDGED: Micros = 2_000_000;
 const SLICE: Micros = 4_000;
 /// The head start of a burst: what an initial congestion window is to TCP (RFC 6928).
 const HEAD_START: f64 = 10.0 * 1200.0;
-/// An estimate below so many times the stream's bitrate is taken as the path's limit. A receiver's
-/// estimate ends at 1.5 times what it receives, so a higher one says nothing.
-const FULL: f64 = 1.3;
+/// An estimate below this share of the stream's bitrate is taken as the path's limit. A higher one
+/// says nothing: it begins near what is received and ends at 1.5 times that.
+const FULL: f64 = 0.9;
+/// A burst is at least so many times as fast as the stream, or it would hardly reach the head.
+const LEAST: f64 = 1.3;
 
 /// The pace of one viewer's catch-ups.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,17 +51,20 @@ impl Default for Pace {
 impl Pace {
     /// The rate of a burst, in kbit/s.
     pub fn kbps(&self) -> f64 {
-        // Slower than this the burst would hardly ever reach the head.
-        let least = self.stream_kbps * 1.3;
-        match self.estimate_kbps {
-            Some(estimate) if estimate < self.stream_kbps * FULL => estimate.max(least),
-            _ => self.kbps.max(least),
-        }
+        let least = self.stream_kbps * LEAST;
+        let full = self
+            .estimate_kbps
+            .is_some_and(|kbps| kbps < self.stream_kbps * FULL);
+        if full { least } else { self.kbps.max(least) }
     }
 
     /// A burst of a stream of `stream_kbps` begins.
     pub fn begin(&mut self, stream_kbps: u32, now: Micros) {
-        if self.ended.take().is_some_and(|ended| now - ended >= JUDGED) {
+        if self
+            .ended
+            .take()
+            .is_some_and(|ended| now.saturating_sub(ended) >= JUDGED)
+        {
             self.kbps = (self.kbps * RISE).min(MAX_KBPS);
         }
         self.stream_kbps = f64::from(stream_kbps);
@@ -96,9 +101,12 @@ impl Pace {
 
     /// The viewer lost a share of the packets, or asked for some again.
     pub fn lost(&mut self, share: f64, bursting: bool, now: Micros) {
-        let concerned = bursting || self.ended.is_some_and(|ended| now - ended < JUDGED);
+        let concerned = bursting
+            || self
+                .ended
+                .is_some_and(|ended| now.saturating_sub(ended) < JUDGED);
         if concerned && share > 0.02 {
-            self.kbps = (self.kbps * FALL).max(self.stream_kbps * 1.3);
+            self.kbps = (self.kbps * FALL).max(self.stream_kbps * LEAST);
             // Until the next burst nothing more is learnt from this one.
             self.ended = None;
         }
@@ -162,10 +170,10 @@ mod tests {
     #[test]
     fn a_full_path_is_respected() {
         let mut pace = Pace::default();
-        pace.estimate(1_200.0);
+        pace.estimate(850.0);
         pace.begin(1000, 0);
-        assert!(pace.kbps() <= 1_300.0);
-        pace.estimate(1_500.0);
+        assert_eq!(pace.kbps(), 1_300.0);
+        pace.estimate(1_080.0);
         assert_eq!(pace.kbps(), FIRST_KBPS);
     }
 }

@@ -7,7 +7,7 @@ use crate::cursor::{Cursor, Segment, Start, StreamId};
 use crate::output::{Outgoing, Output, Sent, Sink};
 use crate::pace::Pace;
 use crate::retransmit::Retransmissions;
-use crate::ring::Packet;
+use crate::ring::{Packet, Ring};
 use crate::streams::Streams;
 
 /// Where a picture is on its way.
@@ -167,8 +167,14 @@ impl Picture {
     }
 
     /// A packet came after its turn: send it at its own place.
-    pub fn late(&mut self, packet: &Packet<'_>, sink: &mut impl Sink) {
-        if let Some(placed) = self.cursor.late(packet) {
+    pub fn late(
+        &mut self,
+        stream: StreamId,
+        ring: &Ring,
+        packet: &Packet<'_>,
+        sink: &mut impl Sink,
+    ) {
+        if let Some(placed) = self.cursor.late(stream, ring, packet) {
             self.sent.send(Output::Video, packet, placed, true, sink);
         }
     }

@@ -65,8 +65,8 @@ impl Retransmissions {
             Some(at) => self.recent[at].1 = now,
             None if self.recent.len() < REMEMBERED => self.recent.push((sequence, now)),
             None => {
-                self.recent[self.at] = (sequence, now);
                 self.at = (self.at + 1) % REMEMBERED;
+                self.recent[self.at] = (sequence, now);
             }
         }
         true

@@ -8,15 +8,18 @@ use std::collections::VecDeque;
 use leaf_wire::h264;
 
 use crate::Micros;
+use crate::probation::Probation;
 
 /// The longest RTP payload that is kept; a longer one would not fit an Ethernet frame.
 pub const MAX_PAYLOAD: usize = 1460;
 const SLOT: usize = MAX_PAYLOAD;
 /// A step in sequence numbers that no loss explains (RFC 3550 appendix A.1, MAX_DROPOUT).
 const MAX_JUMP: u64 = 3000;
+/// A step in time that no pause explains, in ticks: 30 s of H.264, 56 s of Opus.
+const MAX_PAUSE: u64 = 30 * 90_000;
 /// Extended sequence numbers begin in the second cycle: index 0 marks an empty slot.
 const CYCLE: u64 = 1 << 16;
-/// So many key frames are remembered: of the older ones only the newest that is still whole counts.
+/// So many key frames are remembered: the newest that is whole, and later ones that may become so.
 const MAX_KEYS: usize = 16;
 
 /// What a ring is for.
@@ -72,6 +75,8 @@ pub enum Inserted {
     Duplicate,
     /// It is older than the ring, or too long to be kept.
     Refused,
+    /// It does not follow from what came before: kept aside until a second one says so, too.
+    Stranger,
     /// The source began anew: what was in the ring is gone.
     Restarted,
 }
@@ -112,6 +117,7 @@ pub struct Ring {
     keys: VecDeque<Key>,
     generation: u32,
     overflowed: bool,
+    probation: Probation,
 }
 
 impl Ring {
@@ -133,7 +139,13 @@ impl Ring {
             keys: VecDeque::with_capacity(MAX_KEYS),
             generation: 0,
             overflowed: false,
+            probation: Probation::default(),
         }
+    }
+
+    /// The same ring, with generations above this one.
+    pub fn after(self, generation: u32) -> Self {
+        Self { generation, ..self }
     }
 
     /// What the ring is for.
@@ -209,13 +221,18 @@ impl Ring {
         if arrival.payload.len() > MAX_PAYLOAD || arrival.payload.is_empty() {
             return Inserted::Refused;
         }
-        if self.ssrc != Some(arrival.ssrc) {
-            return self.restart(arrival, now);
+        if self.ssrc.is_none() {
+            self.restart(arrival, now);
+            return Inserted::Newest { lost: 0 };
         }
         let newest = self.end - 1;
         let step = i64::from(arrival.sequence.wrapping_sub(newest as u16) as i16);
-        if step.unsigned_abs() > MAX_JUMP {
-            return self.restart(arrival, now);
+        let pause = arrival.timestamp.wrapping_sub(self.newest_timestamp as u32) as i32;
+        if self.ssrc != Some(arrival.ssrc)
+            || step.unsigned_abs() > MAX_JUMP
+            || u64::from(pause.unsigned_abs()) > MAX_PAUSE
+        {
+            return self.doubt(arrival, now);
         }
         let Some(index) = newest.checked_add_signed(step) else {
             return Inserted::Refused;
@@ -240,8 +257,23 @@ impl Ring {
         Inserted::Late(index)
     }
 
-    fn restart(&mut self, arrival: &Arrival<'_>, now: Micros) -> Inserted {
-        let again = self.ssrc.is_some();
+    /// Begin anew with two packets that follow from each other, in their order.
+    fn doubt(&mut self, arrival: &Arrival<'_>, now: Micros) -> Inserted {
+        let Some(kept) = self.probation.confirm(arrival, now) else {
+            return Inserted::Stranger;
+        };
+        let (kept_first, earlier) = (kept.is_before(arrival), (kept.arrival(), kept.arrived));
+        let (first, second) = if kept_first {
+            (earlier, (*arrival, now))
+        } else {
+            ((*arrival, now), earlier)
+        };
+        self.restart(&first.0, first.1);
+        self.insert(&second.0, second.1);
+        Inserted::Restarted
+    }
+
+    fn restart(&mut self, arrival: &Arrival<'_>, now: Micros) {
         self.ssrc = Some(arrival.ssrc);
         self.generation = self.generation.wrapping_add(1);
         self.keys.clear();
@@ -252,11 +284,6 @@ impl Ring {
         self.first = index;
         self.newest_timestamp = timestamp;
         self.append(index, timestamp, arrival, now);
-        if again {
-            Inserted::Restarted
-        } else {
-            Inserted::Newest { lost: 0 }
-        }
     }
 
     fn extend(&self, timestamp: u32) -> u64 {
@@ -326,6 +353,10 @@ impl Ring {
         if self.kind == Kind::Audio || !h264::is_idr_start(payload) {
             return;
         }
+        let known = self.keys.iter().find(|key| key.timestamp == timestamp);
+        if known.is_some_and(|key| key.whole && key.index <= index) {
+            return;
+        }
         let (begin, whole) = self.begin_of(index, timestamp);
         if let Some(known) = self.keys.iter_mut().find(|key| key.timestamp == timestamp) {
             if begin < known.index {
@@ -334,7 +365,7 @@ impl Ring {
             return;
         }
         if self.keys.len() == MAX_KEYS {
-            self.keys.pop_front();
+            self.forget_keys();
         }
         let place = self.keys.partition_point(|key| key.timestamp < timestamp);
         self.keys.insert(
@@ -346,6 +377,15 @@ impl Ring {
                 whole,
             },
         );
+    }
+
+    /// Make room for a key frame: of those that are whole only the newest counts.
+    fn forget_keys(&mut self) {
+        match self.keys.iter().rposition(|key| key.whole) {
+            Some(0) => drop(self.keys.remove(1)),
+            Some(newest) => drop(self.keys.drain(..newest)),
+            None => drop(self.keys.pop_front()),
+        }
     }
 
     /// The first packet of the frame that the packet at `index` belongs to, as far as it is here, and
@@ -379,137 +419,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const IDR: [u8; 3] = [0x65, 1, 2];
-    const SLICE: [u8; 3] = [0x41, 1, 2];
-    const SPS: [u8; 4] = [0x67, 0x42, 0xe0, 0x1f];
-
-    fn packet(sequence: u16, timestamp: u32, payload: &[u8]) -> Arrival<'_> {
-        Arrival {
-            ssrc: 7,
-            sequence,
-            timestamp,
-            marker: true,
-            payload,
-        }
-    }
-
-    #[test]
-    fn a_key_frame_begins_with_its_parameter_sets() {
-        let mut ring = Ring::new(Kind::Video, 1 << 20);
-        ring.insert(&packet(9, 1000, &SLICE), 0);
-        ring.insert(&packet(10, 4600, &SPS), 1);
-        assert_eq!(ring.key(), None);
-        ring.insert(&packet(11, 4600, &IDR), 2);
-        ring.insert(&packet(12, 4600, &IDR), 3);
-        assert_eq!(ring.key().unwrap().index, CYCLE + 10);
-    }
-
-    #[test]
-    fn parameter_sets_that_come_late_do_not_hide_the_key_frame() {
-        let mut ring = Ring::new(Kind::Video, 1 << 20);
-        ring.insert(&packet(9, 1000, &SLICE), 0);
-        ring.insert(&packet(11, 4600, &IDR), 2);
-        ring.insert(&packet(12, 4600, &IDR), 4);
-        assert_eq!(ring.key(), None, "who knows what packet 10 is");
-        assert_eq!(
-            ring.insert(&packet(10, 4600, &SPS), 3),
-            Inserted::Late(CYCLE + 10)
-        );
-        assert_eq!(ring.key().unwrap().index, CYCLE + 10);
-    }
-
-    #[test]
-    fn it_grows_with_the_pictures_and_gives_up_at_the_limit() {
-        let mut ring = Ring::new(Kind::Video, 512 * SLOT);
-        ring.insert(&packet(0, 0, &IDR), 0);
-        for n in 1..512_u16 {
-            ring.insert(&packet(n, u32::from(n) * 3600, &SLICE), 0);
-        }
-        assert_eq!(ring.key().unwrap().index, CYCLE);
-        assert!(!ring.take_overflow());
-        ring.insert(&packet(512, 512 * 3600, &SLICE), 0);
-        assert_eq!(ring.key(), None);
-        assert!(ring.take_overflow());
-        assert!(!ring.take_overflow());
-        ring.insert(&packet(513, 513 * 3600, &IDR), 0);
-        assert_eq!(ring.key().unwrap().index, CYCLE + 513);
-    }
-
-    #[test]
-    fn another_source_or_a_jump_begins_anew() {
-        let mut ring = Ring::new(Kind::Video, 1 << 20);
-        ring.insert(&packet(5, 0, &IDR), 0);
-        let before = ring.generation();
-        assert_eq!(
-            ring.insert(&packet(9000, 0, &SLICE), 1),
-            Inserted::Restarted
-        );
-        assert_ne!(ring.generation(), before);
-        assert_eq!(ring.key(), None);
-        let other = Arrival {
-            ssrc: 8,
-            ..packet(9001, 0, &SLICE)
-        };
-        assert_eq!(ring.insert(&other, 2), Inserted::Restarted);
-    }
-
-    #[test]
-    fn what_is_too_long_or_empty_is_refused() {
-        let mut ring = Ring::new(Kind::Video, 1 << 20);
-        assert_eq!(
-            ring.insert(&packet(5, 0, &[0x41; MAX_PAYLOAD + 1]), 0),
-            Inserted::Refused
-        );
-        assert_eq!(ring.insert(&packet(5, 0, &[]), 0), Inserted::Refused);
-        assert_eq!(ring.end(), 0);
-    }
-
-    proptest! {
-        /// Whatever comes in whatever order: the ring is what a map of everything would say.
-        #[test]
-        fn it_agrees_with_a_map(
-            start in any::<u16>(),
-            steps in prop::collection::vec((-40_i16..60, prop::bool::weighted(0.03)), 1..400),
-        ) {
-            let mut ring = Ring::new(Kind::Video, 4096 * SLOT);
-            let mut all: BTreeMap<u64, [u8; 3]> = BTreeMap::new();
-            let mut at = CYCLE + u64::from(start);
-            for (number, (step, key)) in steps.iter().enumerate() {
-                at = at.saturating_add_signed(i64::from(*step));
-                let mark = number as u8;
-                let payload = if *key { [0x65, mark, 0] } else { [0x41, mark, 0] };
-                let stamp = (at as u32).wrapping_mul(3600);
-                match ring.insert(&packet(at as u16, stamp, &payload), number as u64) {
-                    Inserted::Newest { .. } | Inserted::Late(_) => {
-                        prop_assert!(all.insert(at, payload).is_none());
-                    }
-                    Inserted::Duplicate => prop_assert!(all.contains_key(&at)),
-                    Inserted::Refused => prop_assert!(at < ring.oldest()),
-                    Inserted::Restarted => prop_assert!(false, "no jump was that far"),
-                }
-                prop_assert_eq!(ring.end(), *all.keys().last().unwrap() + 1);
-            }
-            for index in ring.oldest()..ring.end() {
-                let found = ring.get(index).map(|packet| packet.payload.to_vec());
-                prop_assert_eq!(found, all.get(&index).map(|payload| payload.to_vec()));
-            }
-            let first = CYCLE + u64::from((start as i64 + i64::from(steps[0].0)) as u16);
-            let whole = |index: u64| index == first || all.contains_key(&(index - 1));
-            let keys = all.iter().filter(|(index, payload)| payload[0] == 0x65 && whole(**index));
-            let newest = keys.map(|(index, _)| *index).max().filter(|key| *key >= ring.oldest());
-            if let Some(found) = ring.key().map(|key| key.index) {
-                prop_assert!(all[&found][0] == 0x65 && whole(found));
-                prop_assert!(newest.is_none_or(|newest| found <= newest));
-            } else {
-                prop_assert_eq!(newest, None);
-            }
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::{Cursor, Start, StreamId};
 use crate::output::{Output, Sent, Sink};
-use crate::ring::Packet;
+use crate::ring::{Packet, Ring};
 use crate::streams::Streams;
 
 /// The sound of one viewer.
@@ -85,8 +85,14 @@ impl Sound {
     }
 
     /// A packet came after its turn.
-    pub fn late(&mut self, packet: &Packet<'_>, sink: &mut impl Sink) {
-        if let Some(placed) = self.cursor.late(packet) {
+    pub fn late(
+        &mut self,
+        stream: StreamId,
+        ring: &Ring,
+        packet: &Packet<'_>,
+        sink: &mut impl Sink,
+    ) {
+        if let Some(placed) = self.cursor.late(stream, ring, packet) {
             self.sent.send(Output::Audio, packet, placed, true, sink);
         }
     }

@@ -42,6 +42,8 @@ pub struct Counters {
     pub duplicates: u64,
     /// Packets too old or too long to be kept.
     pub refused: u64,
+    /// Packets that did not follow from those before.
+    pub strangers: u64,
     /// How often the source began anew.
     pub restarts: u64,
 }
@@ -51,6 +53,9 @@ pub struct Counters {
 pub struct Streams {
     streams: HashMap<StreamId, Stream>,
     groups: HashMap<GroupId, GroupClock>,
+    /// The highest generation of the rings that were removed: no later ring has one of theirs, so
+    /// that a cursor in a ring of before is in none of now.
+    generation: u32,
 }
 
 impl Streams {
@@ -68,7 +73,7 @@ impl Streams {
             return false;
         }
         let stream = Stream {
-            ring: Ring::new(kind, max_bytes),
+            ring: Ring::new(kind, max_bytes).after(self.generation),
             clock: StreamClock::new(rate),
             group,
             kbps,
@@ -85,6 +90,7 @@ impl Streams {
         let Some(gone) = self.streams.remove(&id) else {
             return false;
         };
+        self.generation = self.generation.max(gone.ring.generation());
         if !self
             .streams
             .values()
@@ -121,8 +127,12 @@ impl Streams {
             Inserted::Restarted => counters.restarts += 1,
             Inserted::Duplicate => counters.duplicates += 1,
             Inserted::Refused => counters.refused += 1,
+            Inserted::Stranger => counters.strangers += 1,
         }
-        if matches!(inserted, Inserted::Duplicate | Inserted::Refused) {
+        if matches!(
+            inserted,
+            Inserted::Duplicate | Inserted::Refused | Inserted::Stranger
+        ) {
             return Some(inserted);
         }
         counters.packets += 1;

@@ -88,7 +88,8 @@ impl TimeMap {
         let push = if after >= self.settle {
             0
         } else {
-            self.push * (self.settle - after) / self.settle
+            (u128::from(self.push) * u128::from(self.settle - after) / u128::from(self.settle))
+                as u64
         };
         timestamp.wrapping_add_signed(self.offset) + push
     }

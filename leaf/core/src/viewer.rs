@@ -4,12 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::Micros;
 use crate::cursor::{Cursor, StreamId};
-use crate::ladder::{Ladder, Rung};
+use crate::ladder::Ladder;
 use crate::output::{Sent, Sink};
 use crate::picture::{Begun, Mode, Picture};
 use crate::sound::Sound;
 use crate::streams::Streams;
 use crate::timeline::Line;
+
+mod adopt;
+mod types;
+
+pub use types::{Adoption, Agreed, Busy, Event, Report, SenderReport, Statistics, Target};
 
 /// Ticks a second of H.264 (RFC 6184).
 pub const VIDEO_RATE: u32 = 90_000;
@@ -17,108 +22,13 @@ pub const VIDEO_RATE: u32 = 90_000;
 pub const AUDIO_RATE: u32 = 48_000;
 /// A viewer that has lost the picture asks until it has one: it gets a key frame at most so often.
 const REFRESH: Micros = 500_000;
+/// So many of the packets that one NACK asks for are looked at: several times what is sent again.
+const MAX_ASKED: usize = 256;
 const REPORTS: Micros = 1_000_000;
 /// The first reports come quickly, so that sound and picture are together from the start.
 const FIRST_REPORTS: [Micros; 2] = [0, 300_000];
 /// Changes of channel: so many a second, and so many at once.
 const CHANGES: f64 = 10.0;
-
-/// What a viewer makes known by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// This picture is sent now.
-    Shown(StreamId),
-    /// It should get a stream that is not here.
-    Wanted(StreamId),
-    /// It waits for a key frame of a stream.
-    Waiting(StreamId),
-}
-
-/// What a viewer is to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The renditions, from the highest bitrate to the lowest.
-    pub ladder: Vec<Rung>,
-    /// The first to send.
-    pub start: usize,
-    /// Whether it stays at that one.
-    pub pinned: bool,
-    /// The sound.
-    pub sound: Option<StreamId>,
-}
-
-/// What was agreed on with a viewer, and the random numbers of its connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Agreed {
-    /// Whether it takes the picture, and if so whether retransmissions have a stream of their own.
-    pub video: Option<bool>,
-    /// Whether it takes the sound.
-    pub audio: bool,
-    /// First timestamps and sequence numbers are made of these.
-    pub seeds: [u32; 3],
-}
-
-/// What a viewer of another process needs to know here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Adoption {
-    /// The renditions under this process's numbers, in the same order.
-    pub rungs: Vec<Rung>,
-    /// The sound.
-    pub sound: Option<StreamId>,
-    /// How much this machine's monotonic clock is ahead of the other's, in microseconds.
-    pub clock: i64,
-    /// Sequence numbers to leave out: none if the other process has stopped sending for good.
-    pub jump: u64,
-}
-
-/// Too many changes in too short a time; the viewer watches what it watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
-
-/// What a receiver says of a medium (RFC 3550 section 6.4.1).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Report {
-    /// Share lost since the report before, 0 to 1.
-    pub fraction: f64,
-    /// Packets lost so far.
-    pub lost: i32,
-    /// Interarrival jitter in ticks.
-    pub jitter: u32,
-    /// Round-trip time, if it can be told.
-    pub rtt: Option<Micros>,
-}
-
-/// The moving parts of a sender report (RFC 3550 section 6.4.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SenderReport {
-    /// The RTP timestamp of now.
-    pub timestamp: u32,
-    /// What was sent so far.
-    pub sent: Sent,
-}
-
-/// What a viewer has reported and asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Statistics {
-    /// Whether it has reported yet.
-    pub reported: bool,
-    /// Packets sent again.
-    pub retransmitted: u64,
-    /// Packets of the picture that were lost on the way, as reported.
-    pub lost: i64,
-    /// Share of them since the report before.
-    pub fraction_lost: f64,
-    /// Interarrival jitter of the picture.
-    pub jitter: Micros,
-    /// Round-trip time, once known.
-    pub rtt: Option<Micros>,
-    /// Packets that were asked for again.
-    pub nacks: u64,
-    /// Key frames that were asked for.
-    pub refreshes: u64,
-    /// Changes of channel or rendition by request.
-    pub changes: u64,
-}
 
 /// One viewer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +44,9 @@ pub struct Viewer {
     changes: f64,
     changed: Micros,
     statistics: Statistics,
+    /// The stream that was last told as shown.
+    #[serde(skip)]
+    told: Option<StreamId>,
     #[serde(skip)]
     events: Vec<Event>,
 }
@@ -169,6 +82,7 @@ impl Viewer {
             changes: CHANGES,
             changed: now,
             statistics: Statistics::default(),
+            told: None,
             events: Vec::new(),
         }
     }
@@ -246,7 +160,8 @@ impl Viewer {
     pub fn behind(&self, streams: &Streams, now: Micros) -> Option<Micros> {
         let picture = self.picture.as_ref()?;
         let ring = &streams.get(picture.stream?)?.ring;
-        let next = (picture.cursor.next()..ring.end()).find_map(|index| ring.get(index));
+        let next = picture.cursor.next().max(ring.oldest())..ring.end();
+        let next = next.into_iter().find_map(|index| ring.get(index));
         Some(next.map_or(0, |packet| now.saturating_sub(packet.arrived)))
     }
 
@@ -304,7 +219,7 @@ impl Viewer {
                 self.begin(stream, streams, now, sink);
             }
         } else if picture.stream == Some(stream) {
-            if !picture.is_in_place(streams) {
+            if picture.mode == Mode::Waiting || !picture.is_in_place(streams) {
                 self.begin(stream, streams, now, sink);
             } else if picture.mode == Mode::Live {
                 picture.flush(streams, now, sink);
@@ -314,15 +229,17 @@ impl Viewer {
 
     /// A packet came after its turn: send it at its own place.
     pub fn late(&mut self, stream: StreamId, index: u64, streams: &Streams, sink: &mut impl Sink) {
-        let packet = streams.get(stream).and_then(|found| found.ring.get(index));
-        let (Some(packet), Some(_)) = (packet, self.started) else {
+        let (Some(found), Some(_)) = (streams.get(stream), self.started) else {
+            return;
+        };
+        let Some(packet) = found.ring.get(index) else {
             return;
         };
         if let Some(picture) = self.picture.as_mut().filter(|it| it.stream == Some(stream)) {
-            picture.late(&packet, sink);
+            picture.late(stream, &found.ring, &packet, sink);
         }
         if let Some(sound) = self.sound.as_mut().filter(|it| it.stream == Some(stream)) {
-            sound.late(&packet, sink);
+            sound.late(stream, &found.ring, &packet, sink);
         }
     }
 
@@ -340,7 +257,7 @@ impl Viewer {
         };
         let bursting = picture.is_catching_up();
         let mut asked = 0_u32;
-        for sequence in sequences {
+        for sequence in sequences.take(MAX_ASKED) {
             asked += 1;
             if picture
                 .retransmit(sequence, rtt, streams, now, sink)
@@ -361,6 +278,8 @@ impl Viewer {
             .is_some_and(|at| now.saturating_sub(at) < REFRESH);
         let stream = self.picture.as_ref().and_then(|picture| picture.stream);
         if let (false, Some(_), Some(stream)) = (soon, self.started, stream) {
+            // Whether there is a key frame or not: it is not to ask all the time.
+            self.refreshed = Some(now);
             self.begin(stream, streams, now, sink);
         }
     }
@@ -445,57 +364,6 @@ impl Viewer {
         ]
     }
 
-    /// Go on in this process with a viewer of another one.
-    pub fn adopt(
-        &mut self,
-        adoption: Adoption,
-        streams: &Streams,
-        now: Micros,
-        sink: &mut impl Sink,
-    ) {
-        let Adoption {
-            rungs,
-            sound,
-            clock,
-            jump,
-        } = adoption;
-        self.ladder.renumber(rungs);
-        self.heard = sound;
-        (self.reported, self.changed) = (now, now);
-        self.refreshed = None;
-        let started = self.started.replace(now).is_some();
-        if let Some(it) = &mut self.sound {
-            it.cursor.shift_clock(clock);
-            it.cursor.jump(jump, now);
-            let ring = sound.and_then(|id| Some((id, &streams.get(id)?.ring)));
-            it.stream = sound;
-            if jump > 0 || !ring.is_some_and(|(id, ring)| it.cursor.rebase(id, ring)) {
-                it.begin_anew();
-            }
-            it.flush(streams, sink);
-        }
-        let Some(wanted) = self.ladder.rung().map(|rung| rung.stream) else {
-            return;
-        };
-        let Some(picture) = &mut self.picture else {
-            return;
-        };
-        picture.cursor.shift_clock(clock);
-        picture.jump(jump, now);
-        picture.pending = None;
-        let ring = streams.get(wanted).map(|found| &found.ring);
-        let here = ring.is_some_and(|ring| picture.cursor.rebase(wanted, ring));
-        if started && jump == 0 && here {
-            picture.stream = Some(wanted);
-            if picture.mode == Mode::Waiting {
-                picture.mode = Mode::Live;
-            }
-            picture.flush(streams, now, sink);
-        } else {
-            self.begin(wanted, streams, now, sink);
-        }
-    }
-
     fn report_due(&self) -> Option<Micros> {
         let started = self.started?;
         Some(match FIRST_REPORTS.get(self.reports) {
@@ -553,8 +421,15 @@ impl Viewer {
                 Event::Shown(stream)
             }
         };
-        // While it waits every packet asks again.
-        if self.events.last() != Some(&event) {
+        // While it waits every packet asks again; and the same picture begun again is no news.
+        let is_news = match event {
+            Event::Shown(_) => self.told.replace(stream) != Some(stream),
+            _ => {
+                self.told = None;
+                self.events.last() != Some(&event)
+            }
+        };
+        if is_news {
             self.events.push(event);
         }
         begun

@@ -183,7 +183,10 @@ fn run<D: FnMut(usize, Notice)>(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        for command in first.into_iter().chain(commands.try_iter()) {
+        for command in first
+            .into_iter()
+            .chain(commands.try_iter().take(MAX_WAITING))
+        {
             if matches!(command, Command::Datagram { .. }) {
                 waiting.fetch_sub(1, Ordering::Relaxed);
             }

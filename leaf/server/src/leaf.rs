@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -65,12 +66,14 @@ impl Leaf {
             }
         })?;
         let (gone_sender, gone) = channel();
+        let forwarded = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         let parts = polls.into_iter().zip(seats).zip(sockets);
         for (number, ((poll, seat), sockets)) in parts.enumerate() {
             let others = Others {
                 number,
                 posts: posts.clone(),
+                forwarded: forwarded.clone(),
                 handshakes: handshakes.clone(),
                 outbox: outbox.clone(),
                 gone: gone_sender.clone(),
@@ -361,6 +364,8 @@ fn stream_figures(figures: &crate::worker::StreamFigures) -> StreamFigures {
         lost: counters.lost.saturating_sub(counters.late),
         repaired: counters.late,
         late: counters.refused,
+        strangers: counters.strangers,
+        restarts: counters.restarts,
         key_frame_age_ms: figures.key_age.map(|age| age / 1000),
         gop_bytes: figures.gop_bytes,
         ring_bytes: figures.memory,

@@ -136,7 +136,8 @@ class LeafClient:
             except LeafProtocolError as error:
                 if not self._complained:
                     self._complained = True
-                    _log.error("leaf.nonsense", error=str(error), line=repr(line[:200]))
+                    # Not the line itself: an exported viewer's keys could be in it.
+                    _log.error("leaf.nonsense", error=str(error), bytes=len(line))
         self._lost(hangs=False)
 
     def _take(self, message: Reply | LeafEvent) -> None:

@@ -3,10 +3,12 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 
-/// The longest line in either direction, without its end.
+/// The longest request, without its end.
 pub(super) const MAX_LINE: usize = 1 << 20;
+/// The longest reply, without its end: the figures of all viewers are one.
+pub(super) const MAX_REPLY: usize = (16 << 20) - 1;
 /// What a controller may leave unread.
-pub(super) const MAX_UNREAD: usize = 8 << 20;
+pub(super) const MAX_UNREAD: usize = 24 << 20;
 /// Taken from the socket at once.
 const PIECE: usize = 64 << 10;
 

@@ -229,6 +229,10 @@ pub struct StreamFigures {
     pub repaired: u64,
     /// Packets that came after their place was left.
     pub late: u64,
+    /// Packets that did not follow from those before: of another source, or far away.
+    pub strangers: u64,
+    /// How often such a source was believed, and the ring begun anew.
+    pub restarts: u64,
     /// The age of the last key frame.
     pub key_frame_age_ms: Option<u64>,
     /// Bytes since the last key frame.
@@ -362,6 +366,8 @@ mod tests {
             lost: 0,
             repaired: 0,
             late: 0,
+            strangers: 0,
+            restarts: 0,
             key_frame_age_ms: None,
             gop_bytes: 0,
             ring_bytes: 2,

@@ -13,7 +13,7 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::connection::{Input, MAX_LINE, Output, Turn};
+use super::connection::{Input, MAX_LINE, MAX_REPLY, Output, Turn};
 use super::event::{Event, Hello};
 use super::reply::{Code, Refusal, Reply, line};
 use super::request::{Incoming, Request};
@@ -280,7 +280,7 @@ impl Controller {
                     self.write(&reply)?;
                 }
                 Err(_) => {
-                    let refusal = too_long("a line");
+                    let refusal = too_long("a line", MAX_LINE);
                     self.closing = true;
                     return self.write(&line(None, Err(&refusal)));
                 }
@@ -297,10 +297,10 @@ impl Controller {
     }
 }
 
-fn too_long(what: &str) -> Refusal {
+fn too_long(what: &str, limit: usize) -> Refusal {
     Refusal::new(
         Code::Malformed,
-        format_args!("{what} is longer than {MAX_LINE} bytes"),
+        format_args!("{what} is longer than {limit} bytes"),
     )
 }
 
@@ -309,12 +309,12 @@ fn answer(bytes: &[u8], site: &mut impl Site) -> String {
     let Incoming { id, request } = Incoming::read(bytes);
     let result = request.and_then(|request| site.handle(request));
     let reply = line(id.as_ref(), result.as_ref());
-    if reply.len() <= MAX_LINE {
+    if reply.len() <= MAX_REPLY {
         return reply;
     }
     let refusal = Refusal {
         code: Code::Failed,
-        ..too_long("the reply")
+        ..too_long("the reply", MAX_REPLY)
     };
     line(id.as_ref(), Err(&refusal))
 }

@@ -13,8 +13,9 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::address::RawAddress;
 use super::ancillary::Control;
 
-/// The largest datagram that a batch takes, in bytes.
-pub const MAX_DATAGRAM: usize = 1500;
+/// The largest datagram that a batch takes, in bytes: the longest payload that a ring keeps, with
+/// all that a packet can have around it. It may be more than an Ethernet frame holds.
+pub const MAX_DATAGRAM: usize = 1536;
 
 /// Messages in one `sendmmsg`.
 const MAX_MESSAGES: usize = 256;

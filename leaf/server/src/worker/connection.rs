@@ -14,6 +14,7 @@ use leaf_wire::ice::Credentials;
 use leaf_wire::ntp;
 use leaf_wire::rtcp::{Feedback, SenderReport, parse, sender_report};
 
+use super::limits::{Allowance, Checks};
 use super::sending::{Delays, Headers, Sending};
 use crate::clock;
 use crate::control::reply::ViewerState;
@@ -64,6 +65,15 @@ pub struct Path {
     pub socket: usize,
 }
 
+/// Why an RTCP packet is of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not of the viewer, or a repetition.
+    NotAuthentic,
+    /// The viewer sends more than any receiver has to say.
+    Excess,
+}
+
 /// One viewer's connection.
 pub struct Connection {
     /// The controller's name for it.
@@ -98,6 +108,10 @@ pub struct Connection {
     pub added: Micros,
     /// When something authentic came from it.
     pub heard: Micros,
+    /// The checks that came.
+    pub checks: Checks,
+    /// How much RTCP it may send.
+    pub allowance: Allowance,
     /// Packets and bytes of payload sent.
     pub sent: (u64, u64),
     /// The streams it was last subscribed to.
@@ -150,6 +164,8 @@ impl Connection {
             viewer: Viewer::new(agreed, target(&channel), now),
             added: now,
             heard: now,
+            checks: Checks::default(),
+            allowance: Allowance::default(),
             sent: (0, 0),
             subscribed: Vec::new(),
             scheduled: None,
@@ -186,7 +202,10 @@ impl Connection {
         Some(act(&mut self.viewer, &mut sink))
     }
 
-    /// Take an RTCP packet. False if it is not authentic.
+    /// Take an RTCP packet.
+    ///
+    /// # Errors
+    /// Why it is of no use.
     pub fn receive_rtcp(
         &mut self,
         packet: &[u8],
@@ -195,15 +214,16 @@ impl Connection {
         batches: &mut [Batch],
         delays: &mut Delays,
         now: Micros,
-    ) -> bool {
-        let Some(keys) = &mut self.keys else {
-            return false;
-        };
-        if keys.inbound.unprotect_rtcp(packet, plain).is_err() {
-            return false;
-        }
+    ) -> Result<(), Unusable> {
+        let keys = self.keys.as_mut().ok_or(Unusable::NotAuthentic)?;
+        keys.inbound
+            .unprotect_rtcp(packet, plain)
+            .map_err(|_| Unusable::NotAuthentic)?;
         self.heard = now;
-        let (video, audio) = (self.ssrcs.video, self.ssrcs.audio);
+        if !self.allowance.take(now) {
+            return Err(Unusable::Excess);
+        }
+        let video = self.ssrcs.video;
         let arrival = ntp::middle(ntp::from_unix_micros(clock::unix(now)));
         self.with_sink(batches, delays, now, |viewer, sink| {
             // What stands before a malformed part counts; there is nobody to complain to.
@@ -233,8 +253,7 @@ impl Connection {
                 _ => {}
             });
         });
-        let _ = audio;
-        true
+        Ok(())
     }
 
     /// Send the reports that are due.

@@ -11,6 +11,7 @@ use super::Worker;
 use super::connection::Connection;
 use crate::clock;
 use crate::control::reply::ViewerFigures;
+use crate::net::receive::Receiver;
 
 /// The figures of one worker.
 pub struct Figures {
@@ -68,11 +69,10 @@ impl Worker {
             ("alien_datagrams", self.refused.alien),
             ("refused_checks", self.refused.checks),
             ("refused_rtcp", self.refused.rtcp),
+            ("excess_rtcp", self.refused.excess),
             ("refused_rtp", self.refused.rtp),
-            (
-                "mesh_dropped",
-                self.seat.as_ref().map_or(0, |seat| seat.dropped()),
-            ),
+            ("oversized_datagrams", self.oversized()),
+            ("mesh_dropped", self.mesh_dropped),
         ]);
         for batch in &self.batches {
             let counters = batch.counters();
@@ -93,6 +93,13 @@ impl Worker {
             delays,
             seconds,
         }
+    }
+
+    /// Datagrams that were longer than any that belongs here.
+    fn oversized(&self) -> u64 {
+        let receivers = [&self.from_viewers, &self.from_streams];
+        let counts = receivers.into_iter().flatten().map(Receiver::truncated);
+        counts.sum()
     }
 
     /// The figures of a viewer.

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::Worker;
 use super::connection::{Connection, Keys, Path, Ssrcs, headers, rungs};
 use super::crowd::Key;
+use super::limits::{Allowance, Checks};
 use crate::clock;
 use crate::control::event::{Event, Gone};
 use crate::control::reply::{Added, Code, Passive, Refusal, Taken};
@@ -140,6 +141,8 @@ impl Worker {
             viewer: moved.watching,
             added: now,
             heard: now,
+            checks: Checks::default(),
+            allowance: Allowance::default(),
             sent: (0, 0),
             subscribed: Vec::new(),
             scheduled: None,

@@ -27,21 +27,15 @@ impl Worker {
             self.end(key, why);
         }
         for (stream, found) in self.streams.iter() {
-            let Some(state) = self.states.get_mut(&stream) else {
-                continue;
-            };
-            let receiving = found
-                .heard
-                .is_some_and(|at| now.saturating_sub(at) < STOPPED);
-            if receiving != state.receiving && self.others.number == 0 {
-                let size = state.size;
-                self.others.outbox.send(Event::StreamState {
-                    stream,
-                    receiving,
-                    size,
-                });
+            if let Some(state) = self.states.get_mut(&stream) {
+                state.receiving = found
+                    .heard
+                    .is_some_and(|at| now.saturating_sub(at) < STOPPED);
             }
-            state.receiving = receiving;
+        }
+        let streams: Vec<_> = self.states.keys().copied().collect();
+        for stream in streams {
+            self.tell_state(stream, now);
         }
         let waiting: Vec<_> = self
             .crowd
@@ -72,6 +66,7 @@ impl Worker {
         }
     }
 }
+
 fn lost(connection: &Connection, now: Micros) -> Option<Gone> {
     if connection.keys.is_none() {
         return (now.saturating_sub(connection.added) > NEVER).then_some(Gone::Never);

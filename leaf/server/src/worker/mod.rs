@@ -9,6 +9,7 @@ pub mod sending;
 mod figures;
 pub mod handover;
 mod house;
+mod limits;
 pub mod requests;
 mod streams;
 mod viewers;
@@ -18,6 +19,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -50,6 +52,8 @@ const READS: usize = 8;
 const HOUSEKEEPING: Micros = 500_000;
 /// Addresses whose packets the kernel gives to this worker though another one has the viewer.
 const MAX_ROUTES: usize = 65_536;
+/// Messages of other threads that are taken before viewers and streams have their turn.
+const MESSAGES: usize = 1024;
 
 /// What other threads ask a worker to do.
 pub enum Message {
@@ -85,6 +89,8 @@ pub struct Others {
     pub number: usize,
     /// The workers, itself included.
     pub posts: Vec<Post<Message>>,
+    /// How many datagrams wait for another worker than the one they came to.
+    pub forwarded: Arc<AtomicUsize>,
     /// The handshake thread.
     pub handshakes: Mailbox,
     /// The controller.
@@ -93,10 +99,19 @@ pub struct Others {
     pub gone: Sender<String>,
 }
 
+/// The last `stream.state` of a stream.
+#[derive(Clone, Copy)]
+struct Told {
+    receiving: bool,
+    size: Option<(u32, u32)>,
+    at: Micros,
+}
+
 #[derive(Default)]
 struct StreamState {
     receiving: bool,
     size: Option<(u32, u32)>,
+    told: Option<Told>,
     key_frame_wanted: Option<Micros>,
     overflows: u64,
 }
@@ -110,7 +125,9 @@ pub struct Refused {
     pub checks: u64,
     /// RTCP that is not authentic.
     pub rtcp: u64,
-    /// Stream packets that are no RTP.
+    /// Authentic RTCP of viewers that send too much of it.
+    pub excess: u64,
+    /// Stream packets that are no RTP, or empty, or too long to be passed on.
     pub rtp: u64,
 }
 
@@ -126,12 +143,14 @@ pub struct Worker {
     streams: Streams,
     states: HashMap<StreamId, StreamState>,
     groups: HashMap<String, GroupId>,
+    next_group: GroupId,
     intake: Intake,
     gathering: Gathering,
     crowd: Crowd,
     routes: HashMap<SocketAddr, usize>,
     delays: Delays,
     refused: Refused,
+    mesh_dropped: u64,
     ready: Vec<Token>,
     plain: Vec<u8>,
     answer: Vec<u8>,
@@ -168,12 +187,14 @@ impl Worker {
             streams: Streams::default(),
             states: HashMap::new(),
             groups: HashMap::new(),
+            next_group: 0,
             intake: Intake::new(FIRST_INLET),
             gathering: Gathering::default(),
             crowd: Crowd::default(),
             routes: HashMap::new(),
             delays: Delays::default(),
             refused: Refused::default(),
+            mesh_dropped: 0,
             ready: Vec::new(),
             plain: Vec::with_capacity(2048),
             answer: Vec::with_capacity(256),
@@ -245,8 +266,7 @@ impl Worker {
     /// Read what is there. True if there may be more.
     fn serve(&mut self, token: Token) -> bool {
         if token == MESH {
-            self.hear();
-            return false;
+            return self.hear();
         }
         if self.intake.is_token(token) {
             let Some(mut receiver) = self.from_streams.take() else {
@@ -266,13 +286,18 @@ impl Worker {
 
     // -- what other threads say -----------------------------------------------------------------
 
-    fn hear(&mut self) {
+    /// Take what other threads sent. True if there may be more.
+    fn hear(&mut self) -> bool {
         let Some(mut seat) = self.seat.take() else {
-            return;
+            return false;
         };
         seat.hear();
+        // Who asks for the figures does so while the seat is in use here.
+        self.mesh_dropped = seat.dropped();
         seat.packets(|packet| self.take_in(packet.stream, packet.bytes, packet.arrival));
-        for message in seat.messages() {
+        let mut taken = 0;
+        for message in seat.messages().take(MESSAGES) {
+            taken += 1;
             match message {
                 Message::Do(act) => act(self),
                 Message::Notice(notice) => self.on_notice(notice),
@@ -282,9 +307,12 @@ impl Worker {
                     socket,
                     bytes,
                 } => {
+                    self.others.forwarded.fetch_sub(1, Ordering::Relaxed);
                     if self.on_datagram(from, socket, &bytes, clock::now()) {
                         let to = self.others.number;
                         self.others.posts[by].send(Message::Route { from, to });
+                    } else {
+                        self.refused.alien += 1;
                     }
                 }
                 Message::Route { from, to } => {
@@ -297,6 +325,7 @@ impl Worker {
             }
         }
         self.seat = Some(seat);
+        taken == MESSAGES
     }
 }
 

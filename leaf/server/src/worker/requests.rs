@@ -49,11 +49,13 @@ impl Worker {
         if let Some(socket) = socket {
             self.intake.add(id, socket, self.poll.registry())?;
         }
-        let count = self.groups.len() as u32;
         let group = *self
             .groups
             .entry(request.group.as_str().to_owned())
-            .or_insert(count);
+            .or_insert_with(|| {
+                self.next_group = self.next_group.wrapping_add(1);
+                self.next_group
+            });
         let kind = match request.kind {
             Kind::Video => ring::Kind::Video,
             Kind::Audio => ring::Kind::Audio,
@@ -77,6 +79,9 @@ impl Worker {
         self.intake.remove(id, self.poll.registry());
         self.streams.remove(id);
         self.states.remove(&id);
+        let streams = &self.streams;
+        self.groups
+            .retain(|_, group| streams.iter().any(|(_, stream)| stream.group == *group));
     }
 
     /// Take a viewer in.

@@ -2,16 +2,19 @@
 
 use leaf_core::Micros;
 use leaf_core::cursor::StreamId;
-use leaf_core::ring::{Arrival, Inserted};
+use leaf_core::ring::{Arrival, Inserted, MAX_PAYLOAD};
 use leaf_wire::h264::{Sps, sps_of};
 use leaf_wire::rtp::RtpPacket;
 use mio::Token;
 
-use super::{READS, Worker};
+use super::{READS, Told, Worker};
 use crate::clock;
 use crate::control::event::Event;
 use crate::mesh::Packet;
 use crate::net::receive::Receiver;
+
+/// So long a stream's state is not told again.
+const FRESH: Micros = 400_000;
 
 impl Worker {
     /// Read a stream's socket. True if there may be more.
@@ -40,7 +43,10 @@ impl Worker {
 
     /// Keep a packet of a stream.
     pub(super) fn take_in(&mut self, stream: StreamId, bytes: &[u8], now: Micros) {
-        let Ok(packet) = RtpPacket::parse(bytes) else {
+        let packet = RtpPacket::parse(bytes)
+            .ok()
+            .filter(|packet| (1..=MAX_PAYLOAD).contains(&packet.payload.len()));
+        let Some(packet) = packet else {
             self.refused.rtp += 1;
             return;
         };
@@ -67,23 +73,41 @@ impl Worker {
             _ => return,
         }
         if let Some(size) = sps_of(packet.payload).and_then(|unit| Sps::parse(unit).ok()) {
-            self.note_size(stream, (size.width, size.height));
+            self.note_size(stream, (size.width, size.height), now);
         }
     }
 
-    fn note_size(&mut self, stream: StreamId, size: (u32, u32)) {
+    fn note_size(&mut self, stream: StreamId, size: (u32, u32), now: Micros) {
+        if let Some(state) = self.states.get_mut(&stream) {
+            (state.size, state.receiving) = (Some(size), true);
+            self.tell_state(stream, now);
+        }
+    }
+
+    /// Tell how a stream is if that is news, and not while the last news is fresh: a source may
+    /// change its size all the time. What is held back is told by the clock.
+    pub(super) fn tell_state(&mut self, stream: StreamId, now: Micros) {
         let Some(state) = self.states.get_mut(&stream) else {
             return;
         };
-        if state.size != Some(size) && self.others.number == 0 {
-            let event = Event::StreamState {
-                stream,
-                receiving: true,
-                size: Some(size),
-            };
-            self.others.outbox.send(event);
+        let (receiving, size) = (state.receiving, state.size);
+        let before = state.told.map(|told| (told.receiving, told.size));
+        let is_fresh = state
+            .told
+            .is_some_and(|told| now.saturating_sub(told.at) < FRESH);
+        if before.unwrap_or_default() == (receiving, size) || is_fresh || self.others.number != 0 {
+            return;
         }
-        (state.size, state.receiving) = (Some(size), true);
+        state.told = Some(Told {
+            receiving,
+            size,
+            at: now,
+        });
+        self.others.outbox.send(Event::StreamState {
+            stream,
+            receiving,
+            size,
+        });
     }
 
     /// Let everybody who watches a stream have what came.

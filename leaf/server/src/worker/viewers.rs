@@ -1,6 +1,7 @@
 //! What viewers send: checks, handshakes and reports.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use leaf_core::Micros;
 use leaf_core::streams::Streams;
@@ -8,7 +9,7 @@ use leaf_core::viewer::{Event as Happening, Viewer};
 use leaf_wire::datagram::Datagram;
 use leaf_wire::stun::{self, StunError};
 
-use super::connection::{Keys, Path, push};
+use super::connection::{Keys, Path, Unusable, push};
 use super::crowd::Key;
 use super::sending::Sending;
 use super::{Message, READS, Worker, requests};
@@ -19,6 +20,8 @@ use crate::log::{Level, log};
 use crate::net::receive::Receiver;
 
 const KEY_FRAME_WANTED: Micros = 1_000_000;
+/// Datagrams that may wait for another worker than the one they came to.
+const MAX_FORWARDED: usize = 8192;
 
 impl Worker {
     pub(super) fn read_viewers(&mut self, number: usize, receiver: &mut Receiver) -> bool {
@@ -79,6 +82,11 @@ impl Worker {
     }
 
     fn on_check(&mut self, key: Key, path: Path, bytes: &[u8], now: Micros) {
+        // An address belongs to the viewer whose media it gets: nobody else can have it taken away.
+        let other = self.crowd.by_address(path.to).filter(|other| *other != key);
+        let is_taken = other
+            .and_then(|other| self.crowd.get(other))
+            .is_some_and(|other| other.keys.is_some());
         let Some(connection) = self.crowd.get_mut(key) else {
             return;
         };
@@ -91,7 +99,7 @@ impl Worker {
             &mut self.answer,
         );
         match result {
-            Ok(request) if right => {
+            Ok(request) if right && !is_taken && connection.checks.is_new(bytes, path.to) => {
                 connection.heard = now;
                 let first = connection.path.is_none();
                 push(&mut self.batches[path.socket], path.to, &self.answer);
@@ -111,7 +119,7 @@ impl Worker {
         let Some(connection) = self.crowd.get_mut(key) else {
             return;
         };
-        let authentic = connection.receive_rtcp(
+        let taken = connection.receive_rtcp(
             bytes,
             &mut self.plain,
             &self.streams,
@@ -119,10 +127,10 @@ impl Worker {
             &mut self.delays,
             now,
         );
-        if authentic {
-            self.after(key, "estimate", now);
-        } else {
-            self.refused.rtcp += 1;
+        match taken {
+            Ok(()) => self.after(key, "estimate", now),
+            Err(Unusable::NotAuthentic) => self.refused.rtcp += 1,
+            Err(Unusable::Excess) => self.refused.excess += 1,
         }
     }
 
@@ -133,8 +141,11 @@ impl Worker {
             .and_then(|(local, _)| requests::worker_of(local))
             .map(|owner| owner % workers)
             .or_else(|| self.routes.get(&from).copied());
-        match owner.filter(|owner| *owner < workers && *owner != self.others.number) {
+        let owner = owner.filter(|owner| *owner < workers && *owner != self.others.number);
+        let forwarded = &self.others.forwarded;
+        match owner.filter(|_| forwarded.load(Ordering::Relaxed) < MAX_FORWARDED) {
             Some(owner) => {
+                forwarded.fetch_add(1, Ordering::Relaxed);
                 let by = self.others.number;
                 let message = Message::Datagram {
                     by,
@@ -206,7 +217,7 @@ impl Worker {
                 };
                 if state
                     .key_frame_wanted
-                    .is_some_and(|at| now - at < KEY_FRAME_WANTED)
+                    .is_some_and(|at| now.saturating_sub(at) < KEY_FRAME_WANTED)
                 {
                     return;
                 }

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from anabranch.core.errors import UnavailableError
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.openflow.actions import Output
 from anabranch.fabric.openflow.oxm import ETH_ARP, ETH_IPV4, IP_UDP, Match
@@ -61,7 +62,7 @@ class TakeoverSwitch:
         Raises:
             NetworkError: the kernel refuses something.
             FabricError: Open vSwitch does not start.
-            TimeoutError: it does not connect to its controller.
+            UnavailableError: it does not connect to its controller.
         """
         await asyncio.to_thread(self._make_links)
         self._switch.directory.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,11 @@ class TakeoverSwitch:
         await self._switch.start()
         ports = {"outside": _OUTSIDE, **{leaf: _port(leaf) for leaf in LEAVES}}
         await self._switch.configure(_BRIDGE, 1, ports, f"unix:{path}")
-        async with asyncio.timeout(_CONNECT_S):
-            await self._connected.wait()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._connected.wait()
+        except TimeoutError:
+            raise UnavailableError("the switch does not connect to its controller") from None
 
     async def stop(self) -> None:
         """End the switch and its controller; the namespaces stay."""

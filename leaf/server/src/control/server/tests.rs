@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::connection::MAX_UNREAD;
+use super::super::connection::{MAX_REPLY, MAX_UNREAD};
 use super::super::reply::KeyFrame;
 use super::super::request::StreamOnly;
 use super::*;
@@ -219,9 +219,9 @@ fn a_reply_that_is_too_long_is_refused() {
     let server = Running::start();
     let mut client = server.connect();
     let request = |bytes| json!({"do": "stream.key_frame", "id": 1, "stream": bytes});
-    let long = client.ask(&request(MAX_LINE / 4 * 3 - 100));
-    assert!(long["ok"]["annex_b"].as_str().unwrap().len() > MAX_LINE / 2);
-    assert_eq!(client.ask(&request(MAX_LINE))["error"]["code"], "failed");
+    let long = client.ask(&request(MAX_REPLY / 4 * 3 - 100));
+    assert!(long["ok"]["annex_b"].as_str().unwrap().len() > MAX_REPLY / 2);
+    assert_eq!(client.ask(&request(MAX_REPLY))["error"]["code"], "failed");
 }
 
 #[test]
