@@ -187,6 +187,7 @@ class Peer:
 
     def check(self) -> None:
         """Prove to be here, and wait for the answer."""
+        self.drain()  # a full buffer has no room for it
         self.send(bytes(check(self.own, self.leaf)))
         while (data := self.socket.recv(2048))[0] > 3:
             pass  # media

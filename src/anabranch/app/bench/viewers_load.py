@@ -38,7 +38,7 @@ def find_program() -> str:
     for path in (os.environ.get(VARIABLE), packaged, shutil.which(PROGRAM)):
         if path and os.access(path, os.X_OK):
             return path
-    raise UnavailableError(f"{PROGRAM} is missing: scripts/setup.sh builds it")
+    raise UnavailableError(f"{PROGRAM} is missing: ./scripts/up builds it")
 
 
 class Load:
