@@ -20,7 +20,9 @@ from anabranch import __version__
 from anabranch.app import tree_figures
 from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, load_config
+from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
+from anabranch.app.logs import set_up_logs
 from anabranch.app.node_commands import node_app
 from anabranch.app.pipeline_commands import pipeline_app
 from anabranch.app.settings import check_run_dir, site_settings
@@ -332,6 +334,9 @@ def bench(
         raise UsageError(f"there is no benchmark {name!r}; there are {known}")
     if samples is not None and samples < 1:
         raise UsageError("at least one sample")
+    # Standard output is the result's. And what was made is removed after SIGTERM, too.
+    set_up_logs(LogConfig(level="error"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if name in whole:
         results = whole[name](samples)
     else:
