@@ -80,7 +80,8 @@ export class Player {
     if (this.#state.ended) return "ended";
     const { showing, attempt, retry } = this.#state;
     if (!showing) return "connecting";
-    return retry || (attempt && attempt.reason !== "switch") ? "recovering" : "playing";
+    const reason = (attempt ?? retry)?.reason ?? "switch";
+    return reason === "switch" ? "playing" : "recovering";
   }
 
   get #current(): Seat | undefined {
@@ -115,7 +116,8 @@ export class Player {
     this.wish = wish;
     if (this.phase === "ended") return this.reopen();
     const seat = this.#current;
-    if (this.phase !== "playing" || this.#state.attempt || !seat?.session.canChange) {
+    const busy = this.phase !== "playing" || this.#state.attempt || this.#state.retry;
+    if (busy || !seat?.session.canChange) {
       return this.#dispatch({ kind: "switch" });
     }
     void this.#change(seat, wish);

@@ -14,6 +14,8 @@ export const ATTEMPT_MS = 3000;
 export const FROZEN_MS = 5000;
 /** Pauses before the 1st, 2nd, ... retry; the last one repeats. */
 export const RETRY_MS = [100, 250, 500, 1000] as const;
+/** What the viewer chose is tried as often again, unless the server refuses it for good. */
+export const SWITCH_RETRIES = 2;
 /** The server understood the offer and cannot serve it: asking quickly again changes nothing. */
 export const HOPELESS_MS = 5000;
 
@@ -28,7 +30,7 @@ export interface Link {
 
 /**
  * Why an attempt is made. It decides what ends it early: packets on the old link again end a "stall",
- * a refusal ends a "switch", nothing else ends a "start" (no old link, or one that is lost for good)
+ * a refusal or a few failures end a "switch", nothing else ends a "start" (no old link, or one that is lost for good)
  * or a "frozen" (the old link's packets do arrive).
  */
 export type Reason = "start" | "stall" | "frozen" | "switch";
@@ -46,7 +48,7 @@ export interface Recovery {
 export type Event =
   /** Begin, also after an end. */
   | { kind: "open" }
-  /** The viewer chose another rendition: replace a link that works. */
+  /** The viewer chose something else: replace a link that works. */
   | { kind: "switch" }
   /** Running totals of a link; `watched` is false where nobody looks (hidden page, paused). */
   | { kind: "counters"; id: number; packets: number; frames: number; watched: boolean }
@@ -65,7 +67,7 @@ export type Command =
   | { do: "connect"; id: number; reason: Reason }
   | { do: "drop"; id: number }
   | { do: "show"; id: number }
-  /** The rendition that the viewer chose cannot be had: stay with the present one. */
+  /** What the viewer chose cannot be had: stay with what is shown. */
   | { do: "revert" }
   /** The rendition named in the address is unknown: ask for the channel without one. */
   | { do: "forget" }
@@ -91,13 +93,13 @@ function connect(state: Recovery, reason: Reason, now: number, before: Command[]
   ];
 }
 
-function failed(state: Recovery, now: number, wait?: number): Step {
+function failed(state: Recovery, now: number, wait?: number, refused = false): Step {
   const { attempt } = state;
   if (!attempt) return [state, []];
   const drop: Command[] = [{ do: "drop", id: attempt.id }];
-  if (attempt.reason === "switch" && state.showing) {
-    // The present picture is still good: keep it rather than chase the other rendition.
-    return [{ ...state, attempt: null }, [...drop, { do: "revert" }]];
+  if (attempt.reason === "switch" && state.showing && (refused || state.failures === SWITCH_RETRIES)) {
+    // The present picture is still good: keep it rather than chase what cannot be had.
+    return [{ ...state, attempt: null, failures: 0 }, [...drop, { do: "revert" }]];
   }
   const pause = wait ?? RETRY_MS[Math.min(state.failures, RETRY_MS.length - 1)]!;
   const retry = { at: now + pause, reason: attempt.reason };
@@ -188,7 +190,8 @@ export function step(state: Recovery, event: Event, now: number): Step {
         return [{ ...IDLE, lastId: state.lastId, ended: true }, [...drops, { do: "end" }]];
       }
       const hopeless = event.status === 415 || event.status === 422;
-      return failed(state, now, hopeless ? HOPELESS_MS : undefined);
+      const refused = event.status !== null && event.status < 500;
+      return failed(state, now, hopeless ? HOPELESS_MS : undefined, refused);
     }
     case "tick":
       return onTick(state, now);

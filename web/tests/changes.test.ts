@@ -55,6 +55,26 @@ describe("another rendition", () => {
     expect(bench.state.showing?.id).toBe(1);
   });
 
+  it("is tried twice more where nothing comes, and then left", () => {
+    const bench = new Bench().playing();
+    bench.send({ kind: "switch" });
+    const dropped: unknown[] = [];
+    for (let at = 0; at < 60 && bench.state.showing?.id === 1; at++) {
+      bench.now += 250;
+      bench.counters(1, 20 + at);
+      dropped.push(...bench.send({ kind: "tick" }));
+    }
+    expect(dropped).toEqual([
+      { do: "drop", id: 2 },
+      { do: "connect", id: 3, reason: "switch" },
+      { do: "drop", id: 3 },
+      { do: "connect", id: 4, reason: "switch" },
+      { do: "drop", id: 4 },
+      { do: "revert" },
+    ]);
+    expect(bench.state).toMatchObject({ attempt: null, retry: null, failures: 0 });
+  });
+
   it("chosen twice in a row leaves one attempt", () => {
     const bench = new Bench().playing();
     bench.send({ kind: "switch" });
