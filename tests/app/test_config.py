@@ -134,12 +134,12 @@ def test_variables_that_are_no_settings_do_not_disturb(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("text", "kind", "threads", "warm"),
     [
-        ("", "janus", 1, frozenset()),
+        ("", "anabranch", 1, frozenset()),
         ("leaf: janus", "janus", 1, frozenset()),
         ("leaf: anabranch", "anabranch", 1, frozenset()),
         ("leaf: {kind: anabranch, threads: 4, warm: all}", "anabranch", 4, None),
         ("leaf: {kind: anabranch, warm: [news, sport]}", "anabranch", 1, {"news", "sport"}),
-        ("leaf: {warm: none}", "janus", 1, frozenset()),
+        ("leaf: {warm: none}", "anabranch", 1, frozenset()),
     ],
 )
 def test_every_form_of_leaf(text: str, kind: str, threads: int, warm: set[str] | None) -> None:
@@ -148,8 +148,8 @@ def test_every_form_of_leaf(text: str, kind: str, threads: int, warm: set[str] |
 
 
 def test_the_leaf_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANABRANCH_LEAF", "anabranch")
-    assert config("leaf: janus").leaf.kind == "anabranch"
+    monkeypatch.setenv("ANABRANCH_LEAF", "janus")
+    assert config("leaf: anabranch").leaf.kind == "janus"
     monkeypatch.setenv("ANABRANCH_LEAF", '{"kind": "anabranch", "threads": 2}')
     assert config("").leaf.threads == 2
     monkeypatch.delenv("ANABRANCH_LEAF")

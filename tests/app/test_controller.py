@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 from tests.store.postgresql import PASSWORD, postgresql
+from tests.waiting import until
 
 from anabranch.app.controller import ControllerProcess
 from anabranch.app.controller_file import ControllerFile
@@ -42,12 +43,6 @@ STREAM = {
     "external": "192.168.1.181",
     "match": {"eth_type": 0x0800, "ipv4_dst": "10.0.0.255"},
 }
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 class Wire(asyncio.Protocol):

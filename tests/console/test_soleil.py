@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from tests.tree.realm import Node, Realm, realm, until
+from tests.tree.realm import Node, Realm, realm
+from tests.waiting import until
 
 from anabranch.app.serving import listen, serve
 from anabranch.console import problems, soleil

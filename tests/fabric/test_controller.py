@@ -7,13 +7,14 @@ import asyncio
 import os
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.waiting import until
 
 from anabranch.core.events import Event
 from anabranch.fabric import doors, reconciler
@@ -146,12 +147,6 @@ class Bench:
 
     def kinds(self, subject: str) -> list[str]:
         return [event.kind for event in self.events if event.subject == subject]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 @pytest.fixture

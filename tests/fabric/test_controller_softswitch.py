@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 from structlog.testing import capture_logs
+from tests.waiting import until
 
 from anabranch.core.events import Event
 from anabranch.fabric import controller as controller_module
@@ -50,12 +51,6 @@ def rule(number: int, *actions: object, cookie: int = INTENT_COOKIE, **more: obj
 
 def tables(*rules: Rule, groups: tuple[GroupSpec, ...] = ()) -> Tables:
     return Tables(frozenset(rules), frozenset(groups))
-
-
-async def until(condition: Callable[[], object], patience: float = 4.0) -> None:
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 @dataclass

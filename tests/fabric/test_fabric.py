@@ -21,9 +21,9 @@ from tests.fabric.triangle import (
     flow,
     frame,
     live_port,
-    until,
     wanting,
 )
+from tests.waiting import until
 
 from anabranch.core.events import Event
 from anabranch.fabric import frames

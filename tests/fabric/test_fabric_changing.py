@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.fabric.triangle import LINKS, S3, World, flow, until, wanting
+from tests.fabric.triangle import LINKS, S3, World, flow, wanting
+from tests.waiting import until
 
 from anabranch.fabric.errors import DisconnectedError, MisuseError
 from anabranch.fabric.fabric import Fabric

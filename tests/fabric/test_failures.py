@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.fabric.triangle import S1, S2, S3, World, flow, frame, until, wanting
+from tests.fabric.triangle import S1, S2, S3, World, flow, frame, wanting
+from tests.waiting import until
 
 from anabranch.core.errors import UnavailableError
 from anabranch.fabric.errors import MisuseError

@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
+from tests.waiting import until
 
 from anabranch.core.errors import ConflictError, NotFoundError, TooManyError, UnavailableError
 from anabranch.core.events import Event, EventData
@@ -73,12 +74,6 @@ class Receiver:
                 writer.write(answer)
                 await writer.drain()
         writer.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.002)
 
 
 class Naps:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from anabranch.fabric.errors import DisconnectedError, MisuseError, ProtocolError
 from anabranch.fabric.ovsdb.database import Database
@@ -317,12 +318,6 @@ def note(seen: Seen) -> Callable[[str, str, Row | None, Row | None], None]:
         seen.append((old and old["name"], new and new["name"]))
 
     return changed
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @needs_ovsdb

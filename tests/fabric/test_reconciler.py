@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tests.fabric.test_controller_softswitch import held, rule, tables, until
+from tests.fabric.test_controller_softswitch import held, rule, tables
+from tests.waiting import until
 
 from anabranch.fabric import reconciler
 from anabranch.fabric.controller import Controller

@@ -4,10 +4,12 @@ s1 -- s2 -- s3, and s1 -- s3: a triangle, hosts at the ports 1 and 2 of each.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from tests.waiting import until
 
 from anabranch.core.events import Event
 from anabranch.fabric import frames
@@ -66,12 +68,6 @@ def flow(name: str = "news", *egress: PortRef, port: int = 5004) -> Flow:
 
 def wanting(*flows: Flow) -> Intents:
     return Intents(flows)
-
-
-async def until(true: Callable[[], object], patience: float = 10.0) -> None:
-    async with asyncio.timeout(patience):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 @dataclass

@@ -21,7 +21,8 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from tests.fabric.host_services.line import S12, S23, SWITCHES, Dhcp
-from tests.lab.two_bridges import packet_socket, run, socket_in
+from tests.lab.inside import socket_in
+from tests.lab.two_bridges import packet_socket, run
 
 from anabranch.core.events import Event
 from anabranch.fabric import frames

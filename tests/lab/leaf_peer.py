@@ -4,7 +4,6 @@ The viewer is put together from aioice, pyOpenSSL and libsrtp, so that it can se
 under its keys. Those who must notice nothing are leaf-load's.
 """
 
-import ctypes
 import itertools
 import json
 import shutil
@@ -24,6 +23,8 @@ import pylibsrtp
 from aioice import stun
 from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80, RTCCertificate
 from OpenSSL import SSL
+from tests.lab.inside import inside
+from tests.waiting import wait_until
 
 from anabranch.app.bench.viewers_load import find_program
 from anabranch.app.bench.viewers_sdp import Credentials
@@ -36,25 +37,6 @@ VIDEO_PORT, AUDIO_PORT = 21000, 21001
 VIDEO, AUDIO = 1, 2
 """Numbers of the streams that everybody watches; their SSRCs, too."""
 Message = dict[str, Any]
-
-
-@contextmanager
-def inside(netns: str) -> Iterator[None]:
-    """Sockets that this thread makes meanwhile are the namespace's."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{netns}") as away:
-        assert libc.setns(away.fileno(), 0x40000000) == 0
-        try:
-            yield
-        finally:
-            assert libc.setns(home.fileno(), 0x40000000) == 0
-
-
-def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class LineClient:
@@ -121,7 +103,7 @@ class Control(LineClient):
         self._socket.connect(str(path))
         self._file = self._socket.makefile("rb")
         super().__init__(iter(self._file.readline, b""), self._socket.sendall)
-        until(lambda: self.told("hello"))
+        wait_until(lambda: self.told("hello"))
 
     def write(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -307,7 +289,7 @@ class World:
             video={"payload_type": 102, "rtx_payload_type": 103},
             audio={"payload_type": 111},
         )
-        until(lambda: self.load.told("viewer.up", viewer=name), 10.0)
+        wait_until(lambda: self.load.told("viewer.up", viewer=name), limit_s=10.0)
 
     def peer(self, name: str) -> Peer:
         return Peer(self, name)
@@ -375,7 +357,7 @@ def a_world(watchers: int = 4, threads: int = 1) -> Iterator[World]:
             *(str(find_server()), "serve", "--control", str(path), "--listen", listen),
             *("--threads", str(threads)),
         )
-        until(path.exists)
+        wait_until(path.exists)
         control = Control(path)
         first_one = stack.enter_context(ExitStack())
         first_one.callback(control.close)
@@ -394,7 +376,7 @@ def a_world(watchers: int = 4, threads: int = 1) -> Iterator[World]:
         client = LineClient(iter(load.stdout.readline, b""), written)
         stack.callback(client.join)
         stack.callback(load.terminate)
-        until(lambda: client.told("hello"))
+        wait_until(lambda: client.told("hello"))
         fingerprint = control.told("hello")[0]["fingerprint"]
         world = World(netns, path, control, psutil.Process(server.pid), client, fingerprint)
         first_one.pop_all()
@@ -409,7 +391,7 @@ def a_world(watchers: int = 4, threads: int = 1) -> Iterator[World]:
         )
         for number in range(watchers):
             world.watcher(f"watcher{number}")
-        until(lambda: client.ask("statistics")["totals"]["key_frames"] >= watchers)
+        wait_until(lambda: client.ask("statistics")["totals"]["key_frames"] >= watchers)
         time.sleep(0.5)
         yield world
         assert server.poll() is None, "the leaf server has ended"

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from tests.lab.two_bridges import packet_socket, run, socket_in
+from tests.lab.inside import socket_in
+from tests.lab.two_bridges import packet_socket, run
 
 ROOT_ADDRESS = "198.18.113.1"
 HOME_ADDRESS = "192.168.44.2"

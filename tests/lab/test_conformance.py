@@ -36,7 +36,7 @@ from tests.fabric.softswitch.cases import (
 )
 from tests.fabric.softswitch.programs import Program, programs
 from tests.fabric.softswitch.soft_device import SoftDevice
-from tests.lab.two_bridges import socket_in
+from tests.lab.inside import socket_in
 
 from anabranch.fabric import frames
 from anabranch.fabric.openflow.actions import PORT_IN_PORT, ApplyActions, Output

@@ -7,7 +7,6 @@ TCP listen in there.
 """
 
 import asyncio
-import ctypes
 import os
 import secrets
 import shutil
@@ -29,6 +28,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.lab.inside import inside
 
 from anabranch.core.events import Event
 from anabranch.fabric.bridges import Bridge, ControllerTarget, Device, Internal, Tls
@@ -61,18 +61,6 @@ def run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
-
-
-@contextmanager
-def inside(netns: str) -> Iterator[None]:
-    """Let this thread make sockets in a namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{netns}") as away:
-        assert libc.setns(away.fileno(), 0x40000000) == 0
-        try:
-            yield
-        finally:
-            assert libc.setns(home.fileno(), 0x40000000) == 0
 
 
 def report(line: str) -> None:

@@ -6,7 +6,6 @@ The source sends to a multicast group; the viewer has an ordinary socket, addres
 """
 
 import asyncio
-import ctypes
 import os
 import secrets
 import shutil
@@ -15,15 +14,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.lab.inside import socket_in
 
 from anabranch.core.events import Event
 from anabranch.fabric.controller import Controller
@@ -49,22 +48,6 @@ def run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
-
-
-def socket_in(netns: str, make: Callable[[], socket.socket]) -> socket.socket:
-    """Make a socket inside a namespace: a thread that enters it, makes it and ends."""
-    made: list[socket.socket] = []
-
-    def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{netns}") as handle:
-            assert libc.setns(handle.fileno(), 0x40000000) == 0
-        made.append(make())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0]
 
 
 @dataclass

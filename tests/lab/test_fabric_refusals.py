@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fabric.triangle import until
+from tests.waiting import until
 
 from anabranch.app.bench.fabric.lab import BRIDGE, Lab, Shape, lab
 from anabranch.app.bench.fabric.running import fabric_over

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.lab.page import Page, Watching
+from tests.waiting import wait_until
 
 from anabranch.app.bench.failover import REDUNDANT, black_hole, leaf_of, link_down
 from anabranch.app.bench.site_process import SiteProcess, running_site
@@ -34,13 +35,6 @@ def page(redundant: SiteProcess, watch: Watching) -> Page:
     page.wait_for_picture()
     time.sleep(1.0)
     return page
-
-
-def until(true: Callable[[], bool], what: str, limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def links_of(site: SiteProcess, name: str) -> set[tuple[str, str]]:
@@ -72,18 +66,26 @@ def test_a_broken_link_is_bypassed_and_then_planned_around(
     broken: Callable[[SiteProcess], AbstractContextManager[None]],
 ) -> None:
     seat = leaf_of(redundant)
-    until(lambda: fed(redundant, "test1/high") == {seat}, "an earlier viewer's leaf is fed on", 30)
+    wait_until(
+        lambda: fed(redundant, "test1/high") == {seat},
+        "an earlier viewer's leaf is fed on",
+        limit_s=30,
+    )
     way = links_of(redundant, "test1/high")
     assert not way & reserves(redundant)
     with broken(redundant):
         goes_on(page)
-        until(
+        wait_until(
             lambda: bool(links_of(redundant, "test1/high") & reserves(redundant)),
             "the controller has not planned anew",
         )
         goes_on(page)
     # Not before the damping ends, should the link have flapped besides.
-    until(lambda: links_of(redundant, "test1/high") == way, "the tree link is not used again", 75)
+    wait_until(
+        lambda: links_of(redundant, "test1/high") == way,
+        "the tree link is not used again",
+        limit_s=75,
+    )
     goes_on(page)
     assert leaf_of(redundant) == seat
 
@@ -94,7 +96,7 @@ def test_a_viewer_misses_nothing_when_the_controller_at_work_is_killed(
     before = redundant.api("GET", "/api/site").json()
     lost = page.stats()["packetsLost"]
     os.kill(before["children"][before["controller"]]["pid"], signal.SIGKILL)
-    until(
+    wait_until(
         lambda: (
             redundant.api("GET", "/api/site").json()["controller"]
             not in (None, before["controller"])
@@ -116,10 +118,10 @@ def test_a_viewer_misses_nothing_while_there_is_no_controller_at_all(
     pids = {name: children[name]["pid"] for name in ("controller1", "controller2")}
     for pid in pids.values():
         os.kill(pid, signal.SIGKILL)
-    until(
+    wait_until(
         lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
         "no controller is back at work",
-        15,
+        limit_s=15,
     )
     watch(redundant.url, "test2").wait_for_picture()
     goes_on(page)
@@ -173,10 +175,10 @@ def test_a_new_controller_touches_no_rule_that_stays(redundant: SiteProcess, pag
     children = redundant.api("GET", "/api/site").json()["children"]
     for name in ("controller1", "controller2"):
         os.kill(children[name]["pid"], signal.SIGKILL)
-    until(
+    wait_until(
         lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
         "no controller is back at work",
-        15,
+        limit_s=15,
     )
     time.sleep(2.0)  # it has told the switches what it wants
     passed = time.monotonic() - began

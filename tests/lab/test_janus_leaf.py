@@ -2,25 +2,19 @@
 
 import asyncio
 import os
-import secrets
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Interface
-from pathlib import Path
 
 import pytest
+from tests.lab.leaf_place import leaf_place
 from tests.lab.viewer import viewer
+from tests.waiting import until
 
 from anabranch.core.names import new_id
-from anabranch.host import network
-from anabranch.host.journal import Journal
-from anabranch.host.network import Port
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.janus import JanusLeaf
-from anabranch.media.leaf import Feed, LeafPlace, LeafUnavailableError, OfferError, Viewing
+from anabranch.media.leaf import Feed, LeafUnavailableError, OfferError, Viewing
 
 pytestmark = pytest.mark.lab
 FEED = Feed("test1", "high")
@@ -52,48 +46,13 @@ async def source(
         await child.stop()
 
 
-def make_network(netns: str, device: str) -> None:
-    network.make_namespace(netns)
-    network.make_link(
-        Port(device, None, address=IPv4Interface("10.97.250.1/30")),
-        Port("access0", netns, address=IPv4Interface("10.97.250.2/30")),
-    )
-
-
 @pytest.fixture
 async def leaf() -> AsyncIterator[JanusLeaf]:
-    directory = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
-    tag = secrets.token_hex(2)
-    netns = f"ab-t{tag}"
-    journal = Journal(directory)
-    try:
-        journal.record("netns", netns)
-        await asyncio.to_thread(make_network, netns, f"abt{tag}")
-        made = JanusLeaf(
-            LeafPlace(
-                name="leaf1",
-                directory=directory,
-                run_id=new_id(),
-                netns=netns,
-                media_addresses=("10.97.250.2",),
-                public_addresses=(),
-                media_ports=(20000, 20099),
-                inlet_interface="lo",
-                inlet_ports=(21000, 21099),
-            )
-        )
+    async with leaf_place("lo") as (place, _netns):
+        made = JanusLeaf(place)
         await made.start()
         yield made
         await made.stop()
-    finally:
-        await asyncio.to_thread(journal.undo)
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-async def until(condition: object, limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.02)
 
 
 async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
@@ -194,7 +153,7 @@ async def test_a_killed_janus_comes_back_and_its_viewers_are_told(leaf: JanusLea
         leaf._child.kill()
         await until(lambda: states == ["up", "gone"])
         assert leaf.inlets() == frozenset()
-        await until(lambda: leaf.ready, limit=5.0)
+        await until(lambda: leaf.ready, limit_s=5.0)
     async with viewer() as again:
         await again.watch(ask)
         await until(lambda: states[-1] == "up")
@@ -217,4 +176,6 @@ async def test_one_that_hangs_at_its_start_is_replaced(leaf: JanusLeaf) -> None:
     hanging = leaf.child.pid
     assert hanging is not None
     os.kill(hanging, signal.SIGSTOP)
-    await until(lambda: leaf.ready and leaf.child is not None and leaf.child.pid != hanging, 30.0)
+    await until(
+        lambda: leaf.ready and leaf.child is not None and leaf.child.pid != hanging, limit_s=30.0
+    )

@@ -15,7 +15,8 @@ from functools import partial
 
 import pytest
 from tests.fabric.worlds import frame_of, match_of
-from tests.lab.two_bridges import packet_socket, run, socket_in
+from tests.lab.inside import socket_in
+from tests.lab.two_bridges import packet_socket, run
 
 from anabranch.app.bench.fabric.lab import HOST_DEVICE, Lab, Shape, device
 from anabranch.app.bench.fabric.running import fabric_over

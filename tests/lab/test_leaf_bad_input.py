@@ -20,27 +20,12 @@ from tests.lab.leaf_peer import (
     a_world,
     add_viewer,
     check,
-    until,
 )
+from tests.waiting import wait_until
 
-from anabranch.app.bench.viewers_load import find_program
 from anabranch.app.bench.viewers_sdp import Credentials
-from anabranch.core.errors import UnavailableError
-from anabranch.media.leaf import LeafUnavailableError
-from anabranch.media.leaf_binary import find_server
 
-
-def _is_built() -> bool:
-    try:
-        return bool(find_server() and find_program())
-    except (LeafUnavailableError, UnavailableError):
-        return False
-
-
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not _is_built(), reason="the leaf server is not built"),
-]
+pytestmark = pytest.mark.lab
 SIZES = {
     # H.264 sequence parameter sets, constrained baseline.
     (640, 360): "6742c01eda0280bfe540",
@@ -161,7 +146,7 @@ def test_a_viewer_takes_no_address_of_another_one(world: World) -> None:
     time.sleep(0.1)
     packets = world.control.ask("viewer.statistics", viewer="one")["viewers"]["one"]["nacks"]
     one.send(one.protected(nack(one.leaf["video_ssrc"], 0, 1)))
-    until(
+    wait_until(
         lambda: (
             world.control.ask("viewer.statistics", viewer="one")["viewers"]["one"]["nacks"]
             > packets
@@ -203,7 +188,7 @@ def test_who_never_connects_and_half_open_handshakes(world: World) -> None:
         before = world.totals()["alien_datagrams"]
         sent = flood(world.socket("127.0.0.66"), hellos, 1.0, 5_000)
         assert world.totals()["alien_datagrams"] - before == sent
-        until(lambda: len(world.control.told("viewer.gone")) == 1100, 20.0)
+        wait_until(lambda: len(world.control.told("viewer.gone")) == 1100, limit_s=20.0)
     assert time.monotonic() - began > 15
     for gone in world.control.told("viewer.gone"):
         assert gone["why"] in {"never", "failed"}, gone
@@ -338,10 +323,10 @@ def test_a_source_without_key_frames_and_then_with_one_far_too_long_ago(world: W
         assert 2 <= len(wanted) <= 4
         assert all(later - at > 0.9 for at, later in pairwise(wanted))
         picture(IDR)
-        until(lambda: world.control.told("viewer.stream", viewer="one", stream=8))
+        wait_until(lambda: world.control.told("viewer.stream", viewer="one", stream=8))
         for _ in range(600):  # more than the ring has room for
             picture(SLICE)
-        until(lambda: world.control.told("stream.overflow", stream=8))
+        wait_until(lambda: world.control.told("stream.overflow", stream=8))
         # Who has lost the picture must wait now, and gets the next key frame.
         one.send(one.protected(pli(one.leaf["video_ssrc"])))
         for _ in range(50):
@@ -399,7 +384,7 @@ def test_a_line_without_end_and_a_controller_that_does_not_read(world: World) ->
                 endless.write(b"x" * 2**16)
         except OSError:
             pass
-        until(lambda: endless.is_over)
+        wait_until(lambda: endless.is_over)
         assert endless.reply(None)["error"]["code"] == "malformed"
         endless.close()
         assert world.control.is_over, "the newest controller wins"

@@ -1,12 +1,10 @@
 """Ingest, encoder and RTP on loopback, with the real programs."""
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -14,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.media.rtp_receiver import RtpReceiver
+from tests.waiting import until
 
 from anabranch.host.process import end_marked
 from anabranch.media.clock import age_ms, read_clock
@@ -21,18 +21,6 @@ from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.ingest import Ingest
 from anabranch.media.rendition import AUDIO, DEFAULT_LADDER
 from anabranch.media.source_text import parse_source
-
-_path = Path(__file__).parents[1] / "media" / "rtp_receiver.py"
-_spec = importlib.util.spec_from_file_location("rtp_receiver", _path)
-assert _spec is not None
-assert _spec.loader is not None
-receiver_module = sys.modules.setdefault("rtp_receiver", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(receiver_module)
-RtpReceiver, States, until = (
-    receiver_module.RtpReceiver,
-    receiver_module.States,
-    receiver_module.until,
-)
 
 pytestmark = [
     pytest.mark.lab,
@@ -73,7 +61,7 @@ async def channel(directory, source=None, **config):
             if source is not None:
                 ingest = new_ingest(encoder, source, directory)
                 await ingest.start()
-                await until(lambda: encoder.state.video == "live", 12, "live picture")
+                await until(lambda: encoder.state.video == "live", "live picture", limit_s=12)
             yield encoder, ingest
         finally:
             if ingest is not None:
@@ -131,14 +119,14 @@ async def test_the_slate_replaces_a_dead_source_and_the_stream_runs_on(directory
     async with channel(directory, "test") as (encoder, ingest):
         await asyncio.sleep(1.2)
         os.kill(ingest.pid, 19)  # SIGSTOP: the connection stays, nothing arrives
-        lost = await until(lambda: encoder.state.video == "slate", 3, "slate")
+        lost = await until(lambda: encoder.state.video == "slate", "slate", limit_s=3)
         await asyncio.sleep(0.7)
         os.kill(ingest.pid, 18)
-        back = await until(lambda: encoder.state.video == "live", 3, "live again")
+        back = await until(lambda: encoder.state.video == "live", "live again", limit_s=3)
         await asyncio.sleep(0.5)
         os.kill(ingest.pid, 9)
-        await until(lambda: encoder.state.video == "slate", 1, "slate at once")
-        await until(lambda: encoder.state.video == "live", 6, "restarted")
+        await until(lambda: encoder.state.video == "slate", "slate at once", limit_s=1)
+        await until(lambda: encoder.state.video == "live", "restarted", limit_s=6)
         await asyncio.sleep(1)
         assert encoder.state.generation == 1
     assert lost < 1.2
@@ -162,7 +150,9 @@ async def test_a_key_frame_on_demand_but_no_flood_of_them(directory):
         before = len([p for p in encoder.high.pictures() if p.idr])
         encoder.request_keyframe("high")
         took = await until(
-            lambda: len([p for p in encoder.high.pictures() if p.idr]) > before, 2, "key frame"
+            lambda: len([p for p in encoder.high.pictures() if p.idr]) > before,
+            "key frame",
+            limit_s=2,
         )
         assert took < 0.4
         other = len([p for p in encoder.low.pictures() if p.idr])
@@ -185,14 +175,18 @@ async def test_a_killed_encoder_returns_with_new_ssrcs_and_the_targets(directory
         first = dict(encoder.state.ssrcs)
         async with RtpReceiver() as other:
             encoder.set_targets("high", [other.target])
-            await until(lambda: len(other.packets) > 20, 3, "new target")
+            await until(lambda: len(other.packets) > 20, "new target", limit_s=3)
             count = len(encoder.high.packets)
             os.kill(encoder.pid, 9)
-            await until(lambda: encoder.state.generation == 2 and encoder.state.running, 6, "again")
-            await until(lambda: encoder.state.video == "live", 10, "live again")
+            await until(
+                lambda: encoder.state.generation == 2 and encoder.state.running, "again", limit_s=6
+            )
+            await until(lambda: encoder.state.video == "live", "live again", limit_s=10)
             second = dict(encoder.state.ssrcs)
             assert not set(first.values()) & set(second.values())
-            await until(lambda: other.packets[-1].ssrc == second["high"], 3, "targets again")
+            await until(
+                lambda: other.packets[-1].ssrc == second["high"], "targets again", limit_s=3
+            )
             assert len(encoder.high.packets) - count < 30
 
 
@@ -234,8 +228,8 @@ async def test_sound_only_and_picture_only(directory):
             try:
                 await until(
                     lambda: (encoder.state.video, encoder.state.audio) == expected,  # noqa: B023
-                    5,
                     str(expected),
+                    limit_s=5,
                 )
                 await asyncio.sleep(0.5)
                 assert (encoder.state.video, encoder.state.audio) == expected

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from anabranch.host.process import end_marked
 from anabranch.media.ingest import Ingest, IngestState
@@ -91,14 +92,6 @@ async def ingest_of(source, directory, **options):
         await asyncio.sleep(0.05)
 
 
-async def until(condition, seconds, what):
-    for _ in range(int(seconds * 50)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
 @asynccontextmanager
 async def publisher(*args):
     process = await asyncio.create_subprocess_exec(
@@ -121,7 +114,7 @@ async def test_a_file_played_once_ends(directory):
     command = ["ffmpeg", "-loglevel", "error", *TEST_CARD[1:], "-t", "1", *H264, str(film)]
     subprocess.run(command, check=True)
     async with ingest_of(str(film), directory, parse={"loop": False}) as ingest:
-        await until(lambda: ingest.state is IngestState.ENDED, 6, ingest.seen)
+        await until(lambda: ingest.state is IngestState.ENDED, str(ingest.seen), limit_s=6)
         assert ingest.seen[-1] == (IngestState.ENDED, "the source ended")
         assert (IngestState.RUNNING, "h264 320x180") in ingest.seen
 
@@ -137,7 +130,7 @@ async def test_a_file_that_is_no_media_says_so(directory, make, expected):
     path = directory / "thing.srt"
     make(path)
     async with ingest_of(str(path), directory) as ingest:
-        await until(lambda: ingest.stats.restarts >= 1, 5, "a second attempt")
+        await until(lambda: ingest.stats.restarts >= 1, "a second attempt", limit_s=5)
         details = [d for s, d in ingest.seen if s is IngestState.RETRYING]
         assert details, ingest.seen
         assert expected in details[0]
@@ -151,7 +144,7 @@ async def test_a_file_that_vanished_and_a_server_that_is_not_there(directory):
     }
     for source, expected in cases.items():
         async with ingest_of(source, directory) as ingest:
-            await until(lambda: len(ingest.seen) >= 2, 5, "an outcome")
+            await until(lambda: len(ingest.seen) >= 2, "an outcome", limit_s=5)
             assert ingest.seen[1] == (IngestState.RETRYING, expected)
             assert "hunter22" not in str(ingest.seen)
 
@@ -176,7 +169,7 @@ async def test_rtp_survives_garbage_before_and_during_the_stream(directory):
             target = f"rtp://127.0.0.1:{port}?pkt_size=1200"
             rtp = ("-payload_type", "96", "-f", "rtp", target)
             async with publisher(*TEST_CARD, *H264, "-bsf:v", "dump_extra", *rtp):
-                await until(lambda: running(ingest), 25, ingest.seen)
+                await until(lambda: running(ingest), str(ingest.seen), limit_s=25)
                 flood(300)
                 await asyncio.sleep(0.5)
                 before, lives = ingest.stats.frames, ingest.stats.restarts
@@ -185,8 +178,8 @@ async def test_rtp_survives_garbage_before_and_during_the_stream(directory):
                         running(ingest)
                         and (ingest.stats.frames > before + 15 or ingest.stats.restarts > lives)
                     ),
-                    20,
-                    ingest.seen,
+                    str(ingest.seen),
+                    limit_s=20,
                 )
 
 
@@ -196,7 +189,7 @@ async def test_a_port_that_is_taken_is_named_so(directory):
         port = sock.getsockname()[1]
         for source in (f"rtp:{port}", f"srt:{port}"):
             async with ingest_of(source, directory) as ingest:
-                await until(lambda: len(ingest.seen) >= 2, 5, "an outcome")
+                await until(lambda: len(ingest.seen) >= 2, "an outcome", limit_s=5)
                 assert ingest.seen[1][1] == "the port is taken by another program", ingest.seen
 
 
@@ -212,8 +205,8 @@ async def test_srt_takes_the_right_passphrase_only(directory):
             assert wrong.returncode != 0
         assert ingest.state is IngestState.WAITING
         async with publisher(*TEST_CARD, *H264, "-f", "mpegts", target + "correct-horse-1"):
-            await until(lambda: running(ingest), 8, ingest.seen)
-        await until(lambda: ingest.state is IngestState.WAITING, 9, "listening again")
+            await until(lambda: running(ingest), str(ingest.seen), limit_s=8)
+        await until(lambda: ingest.state is IngestState.WAITING, "listening again", limit_s=9)
         assert "correct-horse-1" not in str(ingest.seen)
 
 
@@ -252,9 +245,9 @@ async def test_rtmp_publisher_by_key_is_found_by_channel(directory):
         async with publisher(*TEST_CARD, *H264, "-f", "flv", url + "wrong") as wrong:
             assert await asyncio.wait_for(wrong.wait(), 5) != 0
         async with publisher(*TEST_CARD, *H264, "-f", "flv", url + "sesame") as first:
-            await until(lambda: len(director.calls) >= 2, 5, "the call")
+            await until(lambda: len(director.calls) >= 2, "the call", limit_s=5)
             async with ingest_of(RtmpSource("channel-one", port), directory) as ingest:
-                await until(lambda: running(ingest), 8, ingest.seen)
+                await until(lambda: running(ingest), str(ingest.seen), limit_s=8)
                 async with publisher(*TEST_CARD, *H264, "-f", "flv", url + "sesame") as second:
                     assert await asyncio.wait_for(second.wait(), 5) != 0
                 assert first.returncode is None
@@ -265,8 +258,8 @@ async def test_rtmp_publisher_by_key_is_found_by_channel(directory):
                 (c.call, c.client_id) == ("publish_done", accepted.client_id)
                 for c in director.calls
             ),
-            3,
             "publish_done",
+            limit_s=3,
         )
     finally:
         await server.stop()

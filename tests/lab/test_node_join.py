@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,19 +22,13 @@ import psutil
 import pytest
 from tests.lab.machines import HOME_ADDRESS, ROOT_ADDRESS, Machines, machines
 from tests.tree.nats_server import nats_server
+from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 NODE = "away"
 WIREGUARD_TYPES = {bytes((number, 0, 0, 0)) for number in range(1, 5)}
-
-
-def until(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
 
 
 class NodeProcess:
@@ -193,7 +187,7 @@ def _a_machine_behind_a_nat_is_a_leaf() -> None:
         with world.overheard() as heard:
             began = time.monotonic()
             node.start(token)
-            until(lambda: is_serving(site))
+            wait_until(lambda: is_serving(site))
             sys.stdout.write(f"\nserving {time.monotonic() - began:.1f} s after its start\n")
             assert node_state(site) == "up"
             only_leaf_is_away(site)
@@ -208,15 +202,15 @@ def _a_machine_behind_a_nat_is_a_leaf() -> None:
 
         node.kill()
         node.start(None)
-        until(lambda: not is_serving(site))
-        until(lambda: is_serving(site))
+        wait_until(lambda: not is_serving(site))
+        wait_until(lambda: is_serving(site))
         assert watch_at_home(world, site) == "640x360"
 
         assert node.stop() == 0
         assert left_of(world) == []
-        until(lambda: node_state(site) == "invited")
+        wait_until(lambda: node_state(site) == "invited")
         node.start(None)
-        until(lambda: is_serving(site))
+        wait_until(lambda: is_serving(site))
 
         assert site.command("node", "remove", NODE).returncode == 0
         assert node.process is not None
@@ -281,17 +275,17 @@ def test_a_machine_that_has_nothing_but_http(scheme: str) -> None:
         token = invite(site)
         with world.overheard() as heard:
             node.start(token, url)
-            until(lambda: node_state(site) == "up")
+            wait_until(lambda: node_state(site) == "up")
         port = int(site.settings["REMOTE_PORT"])
         assert not any(port in tcp_ports(frame) for frame in heard)
         assert any(site.port in tcp_ports(frame) for frame in heard)
         assert not any(token.split(".")[2].encode() in frame for frame in heard)
         node.kill()
         node.start(None, url)
-        until(lambda: node.words().count("part of the tree") == 2)
-        until(lambda: node_state(site) == "up")
+        wait_until(lambda: node.words().count("part of the tree") == 2)
+        wait_until(lambda: node_state(site) == "up")
         assert node.stop() == 0
-        until(lambda: node_state(site) == "invited")
+        wait_until(lambda: node_state(site) == "invited")
         assert left_of(world) == []
 
 
@@ -308,14 +302,14 @@ def test_a_machine_that_comes_by_the_bus() -> None:
         assert server.configuration.stat().st_mode & 0o777 == 0o600
         server.start()
         node.start(invite(site))
-        until(lambda: node_state(site) == "up")
+        wait_until(lambda: node_state(site) == "up")
         assert node.stop() == 0
-        until(lambda: node_state(site) == "invited")
+        wait_until(lambda: node_state(site) == "invited")
 
         server.reload()  # the server is told of the guest
         by_bus = (f"{ROOT_ADDRESS}:1", "--bus", bus, "--site", site.name)
         node.start(None, *by_bus)
-        until(lambda: node_state(site) == "up")
+        wait_until(lambda: node_state(site) == "up")
         only_leaf_is_away(site)
         assert watch_at_home(world, site) == "640x360"
         assert site.command("node", "remove", NODE).returncode == 0
@@ -329,13 +323,13 @@ def test_a_machine_that_comes_by_the_bus() -> None:
 def test_a_node_that_leaves_while_it_is_taken_in_is_gone_soon() -> None:
     with worlds() as (_, site, node):
         node.start(invite(site))
-        until(lambda: "part of the tree" in node.words())
+        wait_until(lambda: "part of the tree" in node.words())
         node.kill()
         node.start(None)
-        until(lambda: node.words().count("part of the tree") == 2)
+        wait_until(lambda: node.words().count("part of the tree") == 2)
         began = time.monotonic()
         assert node.stop() == 0
-        until(lambda: node_state(site) == "invited")
+        wait_until(lambda: node_state(site) == "invited")
         took = time.monotonic() - began
         sys.stdout.write(f"\nremoved {took:.1f} s after its goodbye\n")
         assert took < 15
@@ -344,7 +338,7 @@ def test_a_node_that_leaves_while_it_is_taken_in_is_gone_soon() -> None:
 def test_a_viewer_plays_on_after_the_network_was_away() -> None:
     with worlds() as (world, site, node):
         node.start(invite(site))
-        until(lambda: is_serving(site))
+        wait_until(lambda: is_serving(site))
         only_leaf_is_away(site)
         url = f"http://{ROOT_ADDRESS}:{site.port}/whep/test1"
         command = [
@@ -353,12 +347,12 @@ def test_a_viewer_plays_on_after_the_network_was_away() -> None:
         ]
         viewer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            until(lambda: seats(site) == [(NODE, "watching")])
+            wait_until(lambda: seats(site) == [(NODE, "watching")])
             cut = ["ip", "-n", world.internet, "link", "set", "lan0"]
             subprocess.run([*cut, "down"], check=True)
-            until(lambda: not is_serving(site))
+            wait_until(lambda: not is_serving(site))
             subprocess.run([*cut, "up"], check=True)
-            until(lambda: is_serving(site))
+            wait_until(lambda: is_serving(site))
             assert seats(site) == [(NODE, "watching")]
             said, _ = viewer.communicate(timeout=120)
             assert (viewer.returncode, said.strip()) == (0, "640x360")
@@ -378,7 +372,7 @@ def test_a_relay_elsewhere_has_a_leaf_below_it() -> None:
         try:
             relay.start(invite(site, "middle", "--role", "relay"))
             leaf.start(invite(site, NODE, "--parent", "middle"))
-            until(lambda: is_serving(site))
+            wait_until(lambda: is_serving(site))
             only_leaf_is_away(site)
             nodes = site.api("GET", "/api/tree").json()["nodes"]
             parents = {node["name"]: node["parent"] for node in nodes}
@@ -386,11 +380,11 @@ def test_a_relay_elsewhere_has_a_leaf_below_it() -> None:
             assert watch_at_home(world, site) == "640x360"
 
             relay.kill()  # its leaf hangs from somebody else
-            until(lambda: parent_of(site, NODE) == "relay")
-            until(lambda: is_serving(site))
+            wait_until(lambda: parent_of(site, NODE) == "relay")
+            wait_until(lambda: is_serving(site))
             assert watch_at_home(world, site) == "640x360"
             relay.start(None)  # so that what the killed one left is removed
-            until(lambda: node_state(site, "middle") == "up")
+            wait_until(lambda: node_state(site, "middle") == "up")
         finally:
             relay.stop()
 

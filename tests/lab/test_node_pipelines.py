@@ -4,8 +4,7 @@ import ctypes
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from tests.lab.test_node_join import NODE, invite, is_serving, left_of, worlds
-from tests.lab.test_node_join import until as wait_until
 from tests.lab.test_site_failures import marked, namespaces
+from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 from anabranch.site.plan import namespace_of
@@ -74,13 +73,6 @@ def only(site: SiteProcess, node: str) -> dict[str, Any]:
     (found,) = site.api("GET", at(node)).json()
     result: dict[str, Any] = found
     return result
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 20.0
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def address(site: SiteProcess, node: str) -> str:
@@ -150,8 +142,8 @@ def test_a_killed_worker_is_started_again_and_the_root_told(site: SiteProcess) -
     changed(site, "POST", at("relay", "sound", "play"))
     (worker,) = workers(site)
     os.kill(worker, signal.SIGKILL)
-    until(lambda: only(site, "relay")["restarts"] == 1, "nobody told")
-    until(lambda: only(site, "relay")["state"] == "playing", "it is not started again")
+    wait_until(lambda: only(site, "relay")["restarts"] == 1, "nobody told")
+    wait_until(lambda: only(site, "relay")["state"] == "playing", "it is not started again")
     assert "signal 9" in only(site, "relay")["error"]
     (again,) = workers(site)
     assert again != worker
@@ -161,7 +153,7 @@ def test_a_killed_worker_is_started_again_and_the_root_told(site: SiteProcess) -
         changes = [each["data"] for each in log if each["kind"] == "pipeline.changed"]
         return any(change["state"] == "failed" for change in changes)
 
-    until(is_logged, "the log does not have it")
+    wait_until(is_logged, "the log does not have it")
 
 
 @pytest.mark.parametrize(

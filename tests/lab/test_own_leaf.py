@@ -1,63 +1,32 @@
-"""The leaf server of our own: with a foreign viewer in a namespace, and as part of a site."""
+"""The leaf server of our own with foreign viewers: in a namespace, and without one."""
 
 import asyncio
-import secrets
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface
 from pathlib import Path
-from statistics import median
 
 import httpx
 import pytest
-from tests.lab.page import Watching
+from tests.lab.leaf_place import leaf_place
 from tests.lab.viewer import Viewer, viewer
+from tests.waiting import until
 
-from anabranch.app.bench.site_process import SiteProcess, running_site
-from anabranch.core.names import new_id
-from anabranch.host import network
-from anabranch.host.journal import Journal
-from anabranch.host.network import Port
+from anabranch.app.bench.site_process import running_site
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.leaf import (
     Feed,
-    LeafPlace,
     LeafUnavailableError,
     OfferError,
     Rung,
     Viewing,
 )
-from anabranch.media.leaf_binary import find_server
 from anabranch.media.native import NativeLeaf
 from anabranch.media.rendition import AUDIO, Format, Rendition
 
-
-def _is_built() -> bool:
-    try:
-        find_server()
-    except LeafUnavailableError:
-        return False
-    return True
-
-
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(not _is_built(), reason="the leaf server is not built"),
-]
+pytestmark = pytest.mark.lab
 RENDITIONS = (Rendition("high", 320, 180, 400), Rendition("low", 160, 90, 100))
 HIGH, LOW, OTHER = Feed("test1", "high"), Feed("test1", "low"), Feed("test2", "high")
 LADDER = [Rung(HIGH, 400), Rung(LOW, 100)]
-
-
-async def until(condition: Callable[[], bool], limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @dataclass
@@ -112,44 +81,15 @@ class World:
         return made[0]
 
 
-def make_network(netns: str, device: str) -> None:
-    network.make_namespace(netns)
-    network.make_link(
-        Port(device, None, address=IPv4Interface("10.97.251.1/30")),
-        Port("access0", netns, address=IPv4Interface("10.97.251.2/30")),
-    )
-
-
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    directory = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
-    tag = secrets.token_hex(2)
-    netns = f"ab-t{tag}"
-    journal = Journal(directory)
-    try:
-        journal.record("netns", netns)
-        await asyncio.to_thread(make_network, netns, f"abt{tag}")
-        leaf = NativeLeaf(
-            LeafPlace(
-                name="leaf1",
-                directory=directory / "leaf",
-                run_id=new_id(),
-                netns=netns,
-                media_addresses=("10.97.251.2",),
-                public_addresses=(),
-                media_ports=(20000, 20099),
-                inlet_interface="127.0.0.1",
-                inlet_ports=(21000, 21099),
-            )
-        )
-        made = World(leaf, directory, netns)
+    async with leaf_place("127.0.0.1") as (place, netns):
+        leaf = NativeLeaf(place)
+        made = World(leaf, place.directory.parent, netns)
         await leaf.start()
         yield made
         await asyncio.gather(*(encoder.stop() for encoder in made.encoders.values()))
         await leaf.stop()
-    finally:
-        await asyncio.to_thread(journal.undo)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def test_a_foreign_viewer_sees_and_hears(world: World) -> None:
@@ -248,7 +188,7 @@ async def test_a_viewer_that_never_connects_is_given_up(world: World) -> None:
     async with viewer() as one:
         await one.connection.setLocalDescription(await one.connection.createOffer())
         await world.leaf.watch(HIGH, one.connection.localDescription.sdp)
-        await until(lambda: world.states == ["gone"], 20.0)
+        await until(lambda: world.states == ["gone"], limit_s=20.0)
 
 
 async def test_a_killed_server_comes_back_and_its_viewers_are_told(world: World) -> None:
@@ -274,54 +214,8 @@ async def test_a_server_left_alone_stays(world: World) -> None:
     assert world.leaf.child.pid == pid
 
 
-# --- as part of a site ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def own_site() -> Iterator[SiteProcess]:
-    with running_site(leaf="anabranch") as made:
-        yield made
-
-
-def test_chromium_plays_and_reads_the_clock(own_site: SiteProcess, watch: Watching) -> None:
-    page = watch(own_site.url, "test1")
-    page.wait_for_picture()
-    time.sleep(2)
-    delays = page.delays(20)
-    assert len(delays) == 20
-    assert 0 < median(delays) < 1000, delays
-    stats = page.stats()
-    assert (stats["width"], stats["height"]) == (640, 360)
-    assert stats["lossPercent"] == 0
-
-
-def test_a_rendition_that_is_asked_for_stays(own_site: SiteProcess, watch: Watching) -> None:
-    page = watch(own_site.url, "test1", "?rendition=low&embed=1")
-    page.wait_for_picture()
-    time.sleep(3)
-    assert page.has_clock()
-    assert page.stats()["width"] == 320
-
-
-def test_the_seat_of_a_vanished_viewer_is_freed_within_15_s(own_site: SiteProcess) -> None:
-    url = f"{own_site.url}/whep/test2"
-    ghost = subprocess.Popen([sys.executable, "-m", "tests.lab.viewer", url, "100000"])
-
-    def seats() -> list[str]:
-        found = own_site.api("GET", "/api/seats").json()
-        return [seat["state"] for seat in found if seat["channel"] == "test2"]
-
-    try:
-        _until(lambda: seats() == ["watching"], 20.0)
-        time.sleep(3)
-    finally:
-        ghost.kill()
-        ghost.wait()
-    _until(lambda: seats() == [], 15.0)
-
-
 async def test_a_foreign_viewer_plays_from_a_site_without_switches() -> None:
-    with running_site(leaf="anabranch", carriage="direct") as site:
+    with running_site(carriage="direct") as site:
         async with viewer() as one, httpx.AsyncClient(base_url=site.url) as client:
 
             async def ask(offer: str) -> str:
@@ -334,10 +228,3 @@ async def test_a_foreign_viewer_plays_from_a_site_without_switches() -> None:
             await one.frames(30)
             assert one.size == (640, 360)
             assert one.audio_frames > 20
-
-
-def _until(condition: Callable[[], bool], limit_s: float) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.lab.viewer import Viewer, viewer
+from tests.waiting import until
 
 from anabranch.app.bench.site_process import SiteProcess
 
@@ -63,17 +64,11 @@ async def figures(site: SiteProcess, name: str) -> dict[str, float]:
     }
 
 
-async def until(condition: Callable[[], Awaitable[bool]], limit_s: float) -> None:
-    async with asyncio.timeout(limit_s):
-        while not await condition():
-            await asyncio.sleep(0.25)
-
-
 async def nobody_but(site: SiteProcess, count: int) -> None:
     async def so() -> bool:
         return sum((await figures(site, "anabranch_leaf_viewers")).values()) == count
 
-    await until(so, 20.0)
+    await until(so, limit_s=20.0)
 
 
 def spoilt(offer: str, rng: random.Random) -> Iterator[bytes]:
@@ -136,7 +131,7 @@ async def test_watchers_who_never_connect_are_given_up(site: SiteProcess) -> Non
         async def one_inlet() -> bool:
             return sum((await figures(site, "anabranch_leaf_inlets")).values()) == 1
 
-        await until(one_inlet, 6.0)
+        await until(one_inlet, limit_s=6.0)
         assert time.monotonic() - asked < 22
         assert one.video_frames - seen > 20 * 10
     await nobody_but(site, 0)
@@ -259,7 +254,7 @@ async def test_a_film_that_is_gone_keeps_nothing_else_off_the_air(tmp_path: Path
                 return states.get("test1") == ("live", None) and states["film"][0] == "failed"
             return False
 
-        await until(told, 15.0)
+        await until(told, limit_s=15.0)
         other = ("channel", "add", "other", "--from", "rtp")
         assert (await asyncio.to_thread(site.command, *other)).returncode == 0
         assert (await asyncio.to_thread(site.command, "channel", "remove", "other")).returncode == 0

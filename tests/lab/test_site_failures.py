@@ -22,14 +22,14 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.mark.parametrize(
-    "victim", ["janus", "encoder:test1", "ingest:test1", "vswitchd-leaf", "relay-vswitchd"]
+    "victim", ["leaf", "encoder:test1", "ingest:test1", "vswitchd-leaf", "relay-vswitchd"]
 )
 def test_a_killed_part_is_back_within_5_s(site: SiteProcess, watch: Watching, victim: str) -> None:
     page = watch(site.url, "test1")
     page.wait_for_picture()
     time.sleep(1.5)
     (seat,) = [s for s in site.api("GET", "/api/seats").json() if s["channel"] == "test1"]
-    name = {"janus": f"janus:{seat['leaf']}", "vswitchd-leaf": f"{seat['leaf']}-vswitchd"}.get(
+    name = {"leaf": f"leaf:{seat['leaf']}", "vswitchd-leaf": f"{seat['leaf']}-vswitchd"}.get(
         victim, victim
     )
     pid = site.api("GET", "/api/site").json()["children"][name]["pid"]
@@ -116,8 +116,8 @@ def test_forwarding_stays_while_another_site_needs_it() -> None:
     assert switch.read_text() == before
 
 
-def test_a_hanging_janus_is_replaced(site: SiteProcess) -> None:
-    name = "janus:leaf1"
+def test_a_hanging_leaf_server_is_replaced(site: SiteProcess) -> None:
+    name = "leaf:leaf1"
     pid = site.api("GET", "/api/site").json()["children"][name]["pid"]
     os.kill(pid, signal.SIGSTOP)
     end = time.monotonic() + 15

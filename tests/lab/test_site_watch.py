@@ -11,6 +11,7 @@ import httpx
 import pytest
 from tests.lab.page import Watching
 from tests.lab.viewer import viewer
+from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 
@@ -90,20 +91,15 @@ def test_the_seat_of_a_vanished_viewer_is_freed_within_15_s(site: SiteProcess) -
     url = f"{site.url}/whep/test1"
     ghost = subprocess.Popen([sys.executable, "-m", "tests.lab.viewer", url, "100000"])
     try:
-        until(lambda: [s["state"] for s in site.api("GET", "/api/seats").json()] == ["watching"])
+        wait_until(
+            lambda: [s["state"] for s in site.api("GET", "/api/seats").json()] == ["watching"]
+        )
         time.sleep(3)
     finally:
         ghost.kill()
         ghost.wait()
-    until(lambda: site.api("GET", "/api/seats").json() == [], limit_s=15.0)
+    wait_until(lambda: site.api("GET", "/api/seats").json() == [], limit_s=15.0)
     until_quiet(lambda: link_packets(site))
-
-
-def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
 
 
 async def test_nothing_flows_where_nobody_watches(site: SiteProcess) -> None:

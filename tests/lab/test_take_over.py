@@ -6,7 +6,6 @@ aiortc and Chromium.
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,25 +20,10 @@ from anabranch.app.bench.rtp_sniffer import extended, repeats, sniffing
 from anabranch.app.bench.takeover import kill
 from anabranch.app.bench.takeover_lab import JUMP, SNAPSHOT_S, Half, Pair, running_pair, until
 from anabranch.app.bench.takeover_switch import MEDIA_PORT
-from anabranch.media.leaf import LeafUnavailableError
-from anabranch.media.leaf_binary import find_server
 from anabranch.media.leaf_protocol import RefusedError
 from anabranch.media.sdp import split
 
-
-def _is_built() -> bool:
-    try:
-        find_server()
-    except LeafUnavailableError:
-        return False
-    return True
-
-
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not _is_built(), reason="the leaf server is not built"),
-]
+pytestmark = pytest.mark.lab
 MOVES = 5
 
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import httpx
 import pytest
 from tests.lab.page import Watching
 from tests.lab.viewer import Viewer, viewer
+from tests.waiting import until
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
 from anabranch.app.bench.tree.emulated import seven_nodes
@@ -42,12 +43,6 @@ QUICK = {
         "lower_at": 1,
     },
 }
-
-
-async def until(condition: Callable[[], Awaitable[bool]], limit_s: float = 40.0) -> None:
-    async with asyncio.timeout(limit_s):
-        while not await condition():
-            await asyncio.sleep(0.3)
 
 
 class Tree:
@@ -130,7 +125,7 @@ async def quiet(whole: SiteProcess) -> AsyncIterator[Tree]:
         found = await tree.get("/api/tree/statistics")
         return not await tree.seats() and not found["lowered"] and not found["diagnoses"]
 
-    await until(is_quiet, 90)
+    await until(is_quiet, limit_s=90)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +180,7 @@ async def _come_and_go(tree: Tree) -> None:
         states = await tree.states()
         return all(states[name] == "idle" for name in ("relay2", "leaf3"))
 
-    await until(shrunk, 60)
+    await until(shrunk, limit_s=60)
     await until(lambda: tree.hung({"relay1", "leaf1", "leaf2"}))
     assert len(await tree.seats()) == 1
 

@@ -22,6 +22,7 @@ import pytest
 from tests.lab.page import Page, Watching
 from tests.lab.test_site_failures import links, marked, namespaces
 from tests.lab.viewer import viewer
+from tests.waiting import wait_until
 
 from anabranch.app.bench.recovery import SAMPLER, standstill, wait_until_steady
 from anabranch.app.bench.site_process import SiteProcess
@@ -108,13 +109,6 @@ def states(site: SiteProcess) -> dict[str, str]:
     return {node["name"]: node["state"] for node in site.api("GET", "/api/nodes").json()}
 
 
-def until(true: Callable[[], bool], what: str, limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
 def undisturbed(page: Page) -> None:
     stats = page.stats()
     assert page.evaluate("window.anabranch.reconnects") == 0
@@ -175,7 +169,7 @@ def test_a_level_is_inserted_and_taken_out_without_a_packet_lost(
         found = seven.api("GET", "/api/fabric/paths?limit=100").json()["items"]
         return {hop["dst"].partition(":")[0] for flow in found for hop in flow["links"]}
 
-    until(lambda: "relay2" in hops(), "the picture does not go by the new relay")
+    wait_until(lambda: "relay2" in hops(), "the picture does not go by the new relay")
     time.sleep(1.0)
     undisturbed(page)
     done(seven, "relay2", "stop")
@@ -293,10 +287,14 @@ def test_the_children_of_a_dead_relay_hang_elsewhere_until_it_is_back(
 ) -> None:
     dead = "relay1-vswitchd" if how is killed else "relay1"
     with how(seven, dead):
-        until(lambda: parents(seven).get("leaf1") == "root", "the leaf hangs from the dead relay")
+        wait_until(
+            lambda: parents(seven).get("leaf1") == "root", "the leaf hangs from the dead relay"
+        )
         assert states(seven)["relay1"] == "down"
         assert page.outage(8.0) < 5.0
-    until(lambda: parents(seven)["leaf1"] == "relay1", "it does not take its place again", 30)
+    wait_until(
+        lambda: parents(seven)["leaf1"] == "relay1", "it does not take its place again", limit_s=30
+    )
     assert states(seven)["relay1"] == "up"
     assert page.outage(8.0) < 5.0
     assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "navigate"

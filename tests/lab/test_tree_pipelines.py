@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.media.rtp_receiver import RtpReceiver, until
+from tests.media.rtp_receiver import RtpReceiver
+from tests.waiting import until
 
 from anabranch.host.process import SYSTEM_PYTHON, end_marked, find_marked
 from anabranch.tree.pipelines.elements import ELEMENTS, OUTLET, SOURCE, OneOf, Whole
@@ -124,7 +125,7 @@ class Sender:
 
     async def keep_to(self, receiver: RtpReceiver, lost: int = 0) -> None:
         behind = self.sent - lost
-        await until(lambda: len(receiver.packets) > behind - 32, 20, "a packet is missing")
+        await until(lambda: len(receiver.packets) > behind - 32, "a packet is missing", limit_s=20)
 
     def close(self) -> None:
         self._socket.close()
@@ -157,7 +158,7 @@ async def test_routes_change_without_a_packet_lost_where_one_stays(sender):
             await source.keep_to(stays)
             await node.route("relay", "a", *([comes, stays] if turn % 2 else [stays]))
             await node.route("relay", "b", *([other] if turn % 2 else []))
-        await until(lambda: len(stays.packets) == source.sent, 20, "all packets")
+        await until(lambda: len(stays.packets) == source.sent, "all packets", limit_s=20)
         assert not stays.gaps()
         assert 0 < len(comes.packets) < source.sent
         assert 0 < len(other.packets) < source.sent
@@ -170,13 +171,15 @@ async def test_loss_and_counters_are_reported_and_outlive_a_destination(sender):
         source = sender(node.port("relay", "news"))
         source.send(20)
         source.send(20, lost=3)
-        await until(lambda: len(receiver.packets) == 40, 20, "all packets")
+        await until(lambda: len(receiver.packets) == 40, "all packets", limit_s=20)
         await node.route("relay", "a")
 
         def report():
             return node.handler.reports()["relay"]
 
-        await until(lambda: report().sources and report().sources["news"].packets == 40, 20, "")
+        await until(
+            lambda: report().sources and report().sources["news"].packets == 40, "", limit_s=20
+        )
         received = report().sources["news"]
         assert (received.octets, received.lost) == (4000, 3)
         assert report().outlets["a"].packets == 40
@@ -196,7 +199,7 @@ async def test_a_relay_makes_a_lower_rendition_of_a_real_picture():
         to = (Endpoint("127.0.0.1", relay.port("relay", "news")),)
         await camera.obey(RoutePipeline("camera", "out", to))
         await camera.obey(PlayPipeline("camera"))
-        await until(lambda: len(low.pictures()) > 30, 60, "pictures")
+        await until(lambda: len(low.pictures()) > 30, "pictures", limit_s=60)
         sizes = {(frame.width, frame.height) for frame in full.decode()}
         assert sizes == {(320, 180)}
         assert {(frame.width, frame.height) for frame in low.decode()} == {(160, 90)}
@@ -208,14 +211,14 @@ async def test_a_killed_worker_plays_again_where_it_was_routed(sender):
         await node.route("relay", "a", later)
         pid = node.handler.pid("relay")
         os.kill(pid, 9)
-        await until(lambda: len(node.changes) >= 2, 30, "two changes")
+        await until(lambda: len(node.changes) >= 2, "two changes", limit_s=30)
         failed, playing = node.changes[:2]
         assert (failed.state, failed.restarts) == (PipelineState.FAILED, 1)
         assert failed.error == "the worker ended by signal 9"
         assert (playing.state, playing.restarts) == (PipelineState.PLAYING, 1)
         assert node.handler.pid("relay") not in (pid, None)
         sender(node.port("relay", "news")).send(10)
-        await until(lambda: len(later.packets) == 10, 20, "packets")
+        await until(lambda: len(later.packets) == 10, "packets", limit_s=20)
         assert not first.packets
         assert node.handler.reports()["relay"].lives == 2
 
@@ -224,7 +227,7 @@ async def test_a_worker_that_hangs_is_ended_and_plays_again():
     async with running("127.0.0.1", silence=3.0) as node:
         await node.play("relay", TWO_OUTLETS)
         os.kill(node.handler.pid("relay"), signal.SIGSTOP)
-        await until(lambda: len(node.changes) >= 2, 60, "two changes")
+        await until(lambda: len(node.changes) >= 2, "two changes", limit_s=60)
         assert node.changes[0].error == "the worker said nothing for 3 s"
         assert node.changes[1].state is PipelineState.PLAYING
 
@@ -299,7 +302,9 @@ async def test_a_taken_port_fails_until_it_is_free():
             info = await node.obey(PlayPipeline("relay"))
             assert info.state is PipelineState.FAILED
             assert "Address already in use" in info.error
-        await until(lambda: PipelineState.PLAYING in {c.state for c in node.changes}, 30, "plays")
+        await until(
+            lambda: PipelineState.PLAYING in {c.state for c in node.changes}, "plays", limit_s=30
+        )
 
 
 async def test_leaving_ends_everything_also_what_is_being_started():

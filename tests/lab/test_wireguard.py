@@ -11,8 +11,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
+from tests.lab.inside import socket_in
 from tests.lab.machines import ROOT_ADDRESS, Machines, machines
-from tests.lab.two_bridges import run, socket_in
+from tests.lab.two_bridges import run
 
 from anabranch.core.errors import ConflictError
 from anabranch.host import network

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,6 +9,7 @@ import pytest
 from tests.console.test_whep_change import links
 from tests.lab.page import Page, Watching
 from tests.lab.viewer import viewer
+from tests.waiting import wait_until
 
 from anabranch.app.bench.pictures import PROBE, frames_of, judge, know
 from anabranch.app.bench.site_process import SiteProcess
@@ -25,13 +25,6 @@ def press(page: Page, key: str) -> None:
     page.with_page(lambda each: each.keyboard.press(key))
 
 
-def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
 def watched(site: SiteProcess) -> list[str]:
     return [seat["channel"] for seat in site.api("GET", "/api/seats").json()]
 
@@ -39,7 +32,7 @@ def watched(site: SiteProcess) -> list[str]:
 @pytest.fixture
 def page(site: SiteProcess, watch: Watching) -> Page:
     """A page that plays the first channel and knows that there are others."""
-    until(lambda: watched(site) == [], limit_s=20.0)
+    wait_until(lambda: watched(site) == [], limit_s=20.0)
     opened = watch(site.url, "test1")
     opened.wait_for_picture()
     opened.with_page(lambda each: each.wait_for_selector("#channels a"))
@@ -72,23 +65,23 @@ def test_a_key_brings_another_picture_over_the_same_connection(
 
 def test_address_title_and_history_follow(site: SiteProcess, page: Page) -> None:
     press(page, "ArrowUp")
-    until(lambda: page.evaluate("location.pathname") == "/watch/test2")
+    wait_until(lambda: page.evaluate("location.pathname") == "/watch/test2")
     assert page.evaluate("document.title") == "Test channel 2 · Anabranch"
     current = "document.querySelector('#channels [aria-current]').dataset.name"
     assert page.evaluate(current) == "test2"
     assert watched(site) == ["test2"]
     page.with_page(lambda each: each.go_back())
-    until(lambda: watched(site) == ["test1"])
+    wait_until(lambda: watched(site) == ["test1"])
     assert page.evaluate(current) == "test1"
     page.with_page(lambda each: each.click("#channels a[data-name=test2]"))
-    until(lambda: watched(site) == ["test2"])
+    wait_until(lambda: watched(site) == ["test2"])
     assert page.evaluate("window.anabranch.reconnects") == 0
 
 
 def test_many_keys_in_a_hurry_end_where_the_last_one_led(site: SiteProcess, page: Page) -> None:
     for key in "2121212121212121212122":
         press(page, key)
-    until(lambda: watched(site) == ["test2"], limit_s=15.0)
+    wait_until(lambda: watched(site) == ["test2"], limit_s=15.0)
     time.sleep(1)
     assert page.stats()["channel"] == "test2"
     assert page.stats()["phase"] == "playing"
@@ -99,7 +92,7 @@ def test_many_keys_in_a_hurry_end_where_the_last_one_led(site: SiteProcess, page
 def test_a_page_that_cannot_change_connects_anew(
     site: SiteProcess, watch: Watching, answer: str
 ) -> None:
-    until(lambda: watched(site) == [], limit_s=20.0)
+    wait_until(lambda: watched(site) == [], limit_s=20.0)
     page = watch(site.url, "test1")
     page.wait_for_picture()
 
@@ -118,11 +111,11 @@ def test_a_page_that_cannot_change_connects_anew(
     else:
         page.with_page(lambda each: each.route("**/change", meddle))
     press(page, "2")
-    until(lambda: page.evaluate("window.anabranch.reconnects") == 1)
+    wait_until(lambda: page.evaluate("window.anabranch.reconnects") == 1)
     assert page.evaluate("window.anabranch.changes") == 0
     assert page.stats()["channel"] == "test2"
-    until(lambda: watched(site) == ["test2"])
-    until(lambda: page.evaluate("location.pathname") == "/watch/test2")
+    wait_until(lambda: watched(site) == ["test2"])
+    wait_until(lambda: page.evaluate("location.pathname") == "/watch/test2")
 
 
 def _without_links(route: Any) -> None:
@@ -138,7 +131,7 @@ def test_a_channel_that_has_gone_leaves_the_present_one(site: SiteProcess, page:
     page.with_page(lambda each: each.wait_for_selector("#channels a[data-name=brief]"))
     assert site.api("DELETE", "/api/channels/brief").status_code == 204
     press(page, "3")
-    until(lambda: page.stats()["channel"] == "test1")
+    wait_until(lambda: page.stats()["channel"] == "test1")
     time.sleep(1)
     assert page.evaluate("location.pathname") == "/watch/test1"
     assert watched(site) == ["test1"]

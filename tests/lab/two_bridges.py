@@ -7,19 +7,19 @@ vm a -- br1 a ~~~ tunnels ~~~ br1 b -- vm b
                     |-- outsider (a host that is none of ours)
 """
 
-import ctypes
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+
+from tests.lab.inside import socket_in
 
 from anabranch.core.events import Event
 from anabranch.fabric.bridges import (
@@ -44,22 +44,6 @@ def run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
     return done.stdout
-
-
-def socket_in(netns: str, make: Make) -> socket.socket:
-    """Make a socket inside a namespace: a thread that enters it, makes it and ends."""
-    made: list[socket.socket] = []
-
-    def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        with open(f"/run/netns/{netns}") as handle:
-            assert libc.setns(handle.fileno(), 0x40000000) == 0
-        made.append(make())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0]
 
 
 def packet_socket(device: str) -> Make:

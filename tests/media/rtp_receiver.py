@@ -149,13 +149,3 @@ class States:
 
     def add(self, *state: object) -> None:
         self.seen.append(state if len(state) > 1 else state[0])
-
-
-async def until(condition, seconds: float = 10.0, what: str = "") -> float:
-    """Wait until ``condition()`` is true; return the seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        if time.monotonic() - began > seconds:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        await asyncio.sleep(0.01)
-    return time.monotonic() - began

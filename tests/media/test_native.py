@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.media.control_server import ControlServer, Message, refusal
 from tests.media.offers import CHROMIUM_WHOLE, GSTREAMER
+from tests.waiting import until
 
 from anabranch.core.names import new_id
 from anabranch.media import inlets, leaf_binary, native_process, native_streams
@@ -106,12 +107,6 @@ async def both(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield made
     await made.leaf.stop()
     await made.server.stop()
-
-
-async def until(condition: Callable[[], bool], limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_viewer_is_answered_by_what_the_server_says(both: Both) -> None:

@@ -32,8 +32,8 @@ PLACE = LeafPlace(
 
 
 def test_a_leaf_server_is_of_the_kind_that_is_asked_for() -> None:
-    assert isinstance(make_leaf(LeafSettings(), PLACE), JanusLeaf)
-    assert isinstance(make_leaf(LeafSettings("anabranch"), PLACE), NativeLeaf)
+    assert isinstance(make_leaf(LeafSettings(), PLACE), NativeLeaf)
+    assert isinstance(make_leaf(LeafSettings("janus"), PLACE), JanusLeaf)
 
 
 def test_its_process_belongs_to_its_node() -> None:

@@ -1,7 +1,6 @@
 """A site on loopback: its authority, its root, and nodes with certificates or tokens."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from anabranch.tree.root import Placement, RootMember, stay
 from anabranch.tree.runtime import TreeNode
 from anabranch.tree.soleil.messages import Endpoint
 from anabranch.tree.transport.dialler import Nearby, Way
-
-
-async def until(condition: Callable[[], bool], what: str = "that") -> None:
-    """Wait for a condition; it is the test's own time limit that ends a hopeless wait."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 class Node:

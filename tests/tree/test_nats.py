@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from tests.tree.nats_server import NatsServer, nats_server
-from tests.tree.realm import Node, Realm, realm, until
+from tests.tree.realm import Node, Realm, realm
+from tests.waiting import until
 
 from anabranch.core.errors import UnavailableError, UsageError
 from anabranch.tree.certificates import CertificateError, Credentials, client_context

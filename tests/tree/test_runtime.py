@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.tree.realm import Realm, realm, until
+from tests.tree.realm import Realm, realm
+from tests.waiting import until
 
 from anabranch.core.errors import ConflictError, UnavailableError, UsageError
 from anabranch.tree.admission import Admission

@@ -18,6 +18,8 @@ const JUDGED: Micros = 2_000_000;
 const SLICE: Micros = 4_000;
 /// The head start of a burst: what an initial congestion window is to TCP (RFC 6928).
 const HEAD_START: f64 = 10.0 * 1200.0;
+/// Nor is the key frame held back up to this size: live, it would come at once as well.
+const KEY_FRAME: f64 = 64.0 * 1024.0;
 /// An estimate below this share of the stream's bitrate is taken as the path's limit. A higher one
 /// says nothing: it begins near what is received and ends at 1.5 times that.
 const FULL: f64 = 0.9;
@@ -58,8 +60,8 @@ impl Pace {
         if full { least } else { self.kbps.max(least) }
     }
 
-    /// A burst of a stream of `stream_kbps` begins.
-    pub fn begin(&mut self, stream_kbps: u32, now: Micros) {
+    /// A burst of a stream of `stream_kbps` begins, with a key frame of so many bytes.
+    pub fn begin(&mut self, stream_kbps: u32, key_frame: usize, now: Micros) {
         if self
             .ended
             .take()
@@ -68,7 +70,12 @@ impl Pace {
             self.kbps = (self.kbps * RISE).min(MAX_KBPS);
         }
         self.stream_kbps = f64::from(stream_kbps);
-        self.credit = HEAD_START.min(self.kbps() * 5.0);
+        let kbps = self.kbps();
+        self.credit = if kbps < FIRST_KBPS {
+            HEAD_START.min(kbps * 5.0)
+        } else {
+            HEAD_START.max(KEY_FRAME.min(key_frame as f64))
+        };
         self.counted = now;
     }
 
@@ -78,7 +85,8 @@ impl Pace {
         self.counted = now;
         let rate = self.kbps() / 8_000.0; // bytes per microsecond
         let most = (rate * SLICE as f64).max(HEAD_START);
-        self.credit = (self.credit + rate * passed as f64).min(most);
+        let grown = (self.credit + rate * passed as f64).min(most);
+        self.credit = self.credit.max(grown);
         self.credit
     }
 
@@ -125,7 +133,7 @@ mod tests {
     fn burst(pace: &mut Pace, bytes: usize, mut now: Micros) -> Micros {
         let began = now;
         let mut left = bytes as f64;
-        pace.begin(1000, now);
+        pace.begin(1000, 0, now);
         while left > 0.0 {
             while pace.credit(now) >= 1200.0 && left > 0.0 {
                 pace.spend(1200);
@@ -168,10 +176,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_frame_is_not_held_back_where_the_path_takes_it() {
+        let mut pace = Pace::default();
+        pace.begin(1000, 30_000, 0);
+        assert_eq!(pace.credit(0), 30_000.0);
+        pace.spend(30_000);
+        assert!(pace.credit(1_000) < 2_000.0);
+        pace.begin(1000, 10_000_000, 0);
+        assert_eq!(pace.credit(0), KEY_FRAME);
+        pace.lost(0.5, true, 0);
+        pace.begin(1000, 30_000, 0);
+        assert_eq!(pace.credit(0), HEAD_START);
+    }
+
+    #[test]
     fn a_full_path_is_respected() {
         let mut pace = Pace::default();
         pace.estimate(850.0);
-        pace.begin(1000, 0);
+        pace.begin(1000, 0, 0);
         assert_eq!(pace.kbps(), 1_300.0);
         pace.estimate(1_080.0);
         assert_eq!(pace.kbps(), FIRST_KBPS);

@@ -95,7 +95,8 @@ impl Picture {
             head,
         };
         self.cursor.begin(stream, &found.ring, start, moment);
-        self.pace.begin(found.kbps, now);
+        self.pace
+            .begin(found.kbps, found.ring.key_frame_bytes(), now);
         self.mode = Mode::CatchingUp(now);
         Begun::At {
             age: now.saturating_sub(key.arrived),

@@ -185,6 +185,16 @@ impl Ring {
         (key.index >= self.oldest()).then_some(key)
     }
 
+    /// The bytes of that key frame that are there, without headers; 0 if there is none.
+    pub fn key_frame_bytes(&self) -> usize {
+        let Some(key) = self.key() else { return 0 };
+        (key.index..self.end)
+            .filter_map(|index| self.get(index))
+            .take_while(|packet| packet.timestamp == key.timestamp)
+            .map(|packet| packet.payload.len())
+            .sum()
+    }
+
     /// Whether the pictures since the last key frame did not fit, since this was last asked.
     pub fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflowed)

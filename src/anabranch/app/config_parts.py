@@ -206,7 +206,7 @@ class TreeConfig(_Part):
 class LeafConfig(_Part):
     """The WebRTC servers of the leaves; ``leaf: KIND`` is short for ``leaf: {kind: KIND}``."""
 
-    kind: LeafKind = "janus"
+    kind: LeafKind = "anabranch"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     warm: Literal["none", "all"] | tuple[str, ...] = "none"
 

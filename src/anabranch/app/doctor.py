@@ -85,7 +85,7 @@ def check_essentials(config: Config) -> None:
     """See in a few milliseconds that every program is there without which no site comes up.
 
     Raises:
-        UsageError: some are missing; the message is a line that names them and their packages.
+        UsageError: some are missing; the message is a line that names them and what brings them.
     """
     missing = [
         (program, package)
@@ -97,6 +97,11 @@ def check_essentials(config: Config) -> None:
         packages = " ".join(dict.fromkeys(package for _, package in missing))
         verb = "are" if len(missing) > 1 else "is"
         raise UsageError(f"{programs} {verb} missing: apt-get install {packages}")
+    if config.leaf.kind == "anabranch":
+        try:
+            find_server()
+        except LeafUnavailableError as error:
+            raise UsageError(str(error)) from error
 
 
 def _is_used(program: str, config: Config) -> bool:

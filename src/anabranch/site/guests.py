@@ -206,7 +206,7 @@ class Terms:
     api_port: int = API_PORT
     inlets: tuple[int, int] = (21000, 21999)
     pipelines: tuple[int, int] = (22000, 22999)
-    leaf: LeafKind = "janus"
+    leaf: LeafKind = "anabranch"
 
     @property
     def hub(self) -> IPv4Address:

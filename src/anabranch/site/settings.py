@@ -133,7 +133,7 @@ class LeafSettings:
             viewer waits for nothing; None: all.
     """
 
-    kind: LeafKind = "janus"
+    kind: LeafKind = "anabranch"
     threads: int = 1
     warm: frozenset[str] | None = frozenset()
 

@@ -1,12 +1,13 @@
 """One connection over a real socket; the switch is a script that speaks with our codec."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.waiting import until
 
 from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.openflow.actions import NO_BUFFER, Output
@@ -121,12 +122,6 @@ async def connected(path: Path, version: int = 4, timeout_s: float = 2.0) -> Asy
         peers.connection.close(DisconnectedError("done"))
         await peers.connection.closed
         await switch
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(2):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("version", [4, 5, 6])

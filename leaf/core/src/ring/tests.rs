@@ -24,9 +24,13 @@ fn a_key_frame_begins_with_its_parameter_sets() {
     ring.insert(&packet(9, 1000, &SLICE), 0);
     ring.insert(&packet(10, 4600, &SPS), 1);
     assert_eq!(ring.key(), None);
+    assert_eq!(ring.key_frame_bytes(), 0);
     ring.insert(&packet(11, 4600, &IDR), 2);
     ring.insert(&packet(12, 4600, &IDR), 3);
     assert_eq!(ring.key().unwrap().index, CYCLE + 10);
+    assert_eq!(ring.key_frame_bytes(), SPS.len() + 2 * IDR.len());
+    ring.insert(&packet(13, 8200, &SLICE), 4);
+    assert_eq!(ring.key_frame_bytes(), SPS.len() + 2 * IDR.len());
 }
 
 #[test]

@@ -19,7 +19,7 @@ def measure(samples: int) -> list[Result]:
     """
     with running_site() as site:
         own = page_opens(site, samples)
-    with running_site(carriage="direct", keyframe_on_join="false") as site:
+    with running_site(carriage="direct", keyframe_on_join="false", leaf="janus") as site:
         peer = page_opens(site, max(10, samples // 2))
     return [
         sampled(

@@ -17,7 +17,7 @@ def measure(samples: int) -> list[Result]:
     """
     with running_site() as site:
         own = delays(site, samples)
-    with running_site(carriage="direct") as site:
+    with running_site(carriage="direct", leaf="janus") as site:
         peer = delays(site, max(50, samples // 2))
     return [
         sampled(

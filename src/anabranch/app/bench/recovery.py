@@ -19,7 +19,7 @@ from anabranch.core.errors import UnavailableError
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-PARTS = ("janus", "encoder", "ingest", "leaf-switch", "relay-switch", "root-switch", "relay-ovsdb")
+PARTS = ("leaf", "encoder", "ingest", "leaf-switch", "relay-switch", "root-switch", "relay-ovsdb")
 _STEADY_S = 2.0
 _LIMIT_S = 15.0
 _HEALTHY_S = 4.0
@@ -103,7 +103,7 @@ def _process_of(site: SiteProcess, part: str) -> int:
         raise UnavailableError("the browser has no seat")
     leaf = seats[-1]["leaf"]
     name = {
-        "janus": f"janus:{leaf}",
+        "leaf": f"leaf:{leaf}",
         "encoder": "encoder:test1",
         "ingest": "ingest:test1",
         "leaf-switch": f"{leaf}-vswitchd",
