@@ -8,6 +8,11 @@ from contextlib import suppress
 import psutil
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# How fast a busy machine makes examples says nothing about them.
+settings.register_profile("shared", settings.default, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -338,6 +338,7 @@ def test_a_lock_that_root_does_not_hold_any_more_says_nothing(
 def test_up_names_every_missing_program_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:
+    monkeypatch.setenv("ANABRANCH_LEAF", "janus")
     monkeypatch.setattr("shutil.which", lambda *_args, **_kwargs: None)
     monkeypatch.setattr("subprocess.run", None)
     fails(run("up", "--direct"), "ffmpeg, janus are missing: apt-get install ffmpeg janus")
@@ -345,6 +346,10 @@ def test_up_names_every_missing_program_before_anything_is_made(
     fails(run("up"), "ffmpeg, janus, ovs-vswitchd, ovsdb-tool, nft, ethtool, nsenter are missing")
     monkeypatch.setattr("shutil.which", lambda name, **_: None if name == "janus" else name)
     fails(run("up"), "janus is missing: apt-get install janus")
+    monkeypatch.setattr("shutil.which", lambda name, **_: name)
+    monkeypatch.setenv("ANABRANCH_LEAF", "anabranch")
+    monkeypatch.setenv("ANABRANCH_LEAF_SERVER", str(here / "none"))
+    fails(run("up"), "$ANABRANCH_LEAF_SERVER")
     assert list(here.iterdir()) == []
 
 

@@ -97,5 +97,7 @@ def test_the_doctor_runs_the_leaf_server(monkeypatch: pytest.MonkeyPatch, here: 
 
 def test_the_doctor_misses_the_leaf_server(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
     monkeypatch.setenv("ANABRANCH_LEAF_SERVER", str(here / "none"))
-    lacks = {finding.what for finding in examine(load_config()) if finding.state == "lacks"}
-    assert f"$ANABRANCH_LEAF_SERVER: {here}/none cannot be executed" in lacks
+    for kind, state in (("anabranch", "fails"), ("janus", "lacks")):
+        monkeypatch.setenv("ANABRANCH_LEAF", kind)
+        found = {each.what for each in examine(load_config()) if each.state == state}
+        assert f"$ANABRANCH_LEAF_SERVER: {here}/none cannot be executed" in found

@@ -267,7 +267,7 @@ def test_a_forged_token_is_refused_and_leaves_nothing() -> None:
         assert HOME_ADDRESS not in site.log.read_text()
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("scheme", [pytest.param("http", marks=pytest.mark.proof), "https"])
 def test_a_machine_that_has_nothing_but_http(scheme: str) -> None:
     """What media needs is WireGuard's UDP; the tree, joining included, goes by the pages' port."""
     with worlds(TLS__ENABLED=str(scheme == "https").lower()) as (world, site, node):
