@@ -12,7 +12,7 @@ from anabranch.channels.definitions import Definition
 from anabranch.console.api import make_app
 from anabranch.host.journal import Journal
 from anabranch.media.encoder import EncoderConfig
-from anabranch.media.leaf import Feed, Inlet, Ladder, ViewerStatistics, Viewing
+from anabranch.media.leaf import Feed, Inlet, KeyFrame, Ladder, ViewerStatistics, Viewing
 from anabranch.media.sdp import parse_offer
 from anabranch.site.settings import SiteSettings
 from anabranch.site.site import Site
@@ -44,6 +44,8 @@ class MemoryLeaf:
         self.changing = asyncio.Event()
         self.changing.set()
         self.changes = 0
+        self.key_frames: dict[Feed, KeyFrame] = {}
+        self.looks = 0
         self.fails: Exception | None = None
 
     async def watch(
@@ -71,6 +73,10 @@ class MemoryLeaf:
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         return ViewerStatistics(1000, 8, 2, 3, 4.5, None) if viewing_id in self.viewings else None
+
+    async def key_frame(self, feed: Feed) -> KeyFrame | None:
+        self.looks += 1
+        return self.key_frames.get(feed)
 
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)

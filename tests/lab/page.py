@@ -123,7 +123,11 @@ class Watching:
         self._contexts: list[Any] = []
 
     def __call__(self, url: str, channel: str, query: str = "") -> Page:
-        return self._thread.do(lambda: self._open(f"{url}/watch/{channel}{query}"))
+        return self.open(f"{url}/watch/{channel}{query}")
+
+    def open(self, url: str) -> Page:
+        """Open any page of a site."""
+        return self._thread.do(lambda: self._open(url))
 
     def _open(self, url: str) -> Page:
         context = self._thread.browser.new_context(

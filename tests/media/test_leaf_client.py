@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from anabranch.media.leaf_protocol import (
     LeafProtocolError,
     RefusedError,
     Reply,
+    read_key_frame,
     read_line,
     write_request,
 )
@@ -132,6 +134,24 @@ JSON = st.recursive(
         )
     ),
 )
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+
+
+@given(
+    st.fixed_dictionaries(
+        {"annex_b": VALUES | st.binary().map(lambda raw: b64encode(raw).decode()), "age_ms": VALUES}
+    )
+)
+def test_what_is_said_of_a_key_frame_is_understood_or_refused(reply: Message) -> None:
+    try:
+        found = read_key_frame(reply)
+    except LeafProtocolError:
+        return
+    assert found is not None
+    assert found.annex_b == b64decode(reply["annex_b"])
+    assert found.age_s == reply["age_ms"] / 1000
 
 
 @given(JSON)

@@ -23,6 +23,7 @@ from anabranch.core.names import new_id
 from anabranch.media import inlets, leaf_binary, native_process, native_streams
 from anabranch.media.leaf import (
     Feed,
+    KeyFrame,
     LeafBusyError,
     LeafPlace,
     LeafUnavailableError,
@@ -197,6 +198,20 @@ async def test_an_inlet_outlives_its_last_viewer_by_a_moment(
     assert both.feeds() == {HIGH}
     await until(lambda: both.server.streams == {})
     assert both.opened == [{HIGH}, set()]
+
+
+async def test_a_key_frame_is_asked_for_where_it_arrives(both: Both) -> None:
+    assert await both.leaf.key_frame(HIGH) is None  # nobody watches
+    await both.leaf.watch(HIGH, CHROMIUM_WHOLE, ladder=LADDER)
+    both.server.answers["stream.key_frame"] = lambda _: {
+        "ok": {"annex_b": "AAAAAWU=", "age_ms": 40}
+    }
+    assert await both.leaf.key_frame(HIGH) == KeyFrame(b"\0\0\0\1\x65", 0.04)
+    assert both.server.asked("stream.key_frame") == [{"stream": both.stream(HIGH)}]
+    assert await both.leaf.key_frame(LOW) is None
+    for answer in ({"ok": None}, {"ok": {"annex_b": "?", "age_ms": 40}}, refusal("unknown")):
+        both.server.answers["stream.key_frame"] = lambda _, answer=answer: answer
+        assert await both.leaf.key_frame(HIGH) is None
 
 
 async def test_a_change_is_one_request(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A leaf server over the agent's API: the same contract, whatever is between."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from anabranch.console.leaf_api import make_leaf_api
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    KeyFrame,
     Ladder,
     LeafBusyError,
     LeafUnavailableError,
@@ -25,7 +27,7 @@ from anabranch.media.leaf import (
     ViewingState,
 )
 from anabranch.site.leaf_news import LeafNews, read_inlets
-from anabranch.site.remote_leaf import RemoteLeaf
+from anabranch.site.remote_leaf import RemoteLeaf, _read_key_frame
 
 FEED, LOW = Feed("news", "high"), Feed("news", "low")
 LADDER = [Rung(FEED, 1000), Rung(LOW, 300)]
@@ -50,6 +52,7 @@ class Server:
         self.viewings: dict[str, Feed] = {}
         self.fails: Exception | None = None
         self.served: frozenset[Inlet] = frozenset()
+        self.key_frames: dict[Feed, KeyFrame] = {}
 
     async def start(self) -> None: ...
 
@@ -80,6 +83,9 @@ class Server:
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         return FIGURES if viewing_id in self.viewings else None
+
+    async def key_frame(self, feed: Feed) -> KeyFrame | None:
+        return self.key_frames.get(feed)
 
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
@@ -158,6 +164,29 @@ async def test_a_viewer_from_offer_to_end(both: Both) -> None:
     await both.leaf.close("1")
     assert both.server.viewings == both.news.viewings == {}
     assert await both.leaf.statistics("1") is None
+
+
+async def test_a_key_frame_comes_as_it_is_there(both: Both) -> None:
+    odd = Feed("a/b ?", "high")
+    both.server.key_frames = {FEED: KeyFrame(bytes(range(256)), 0.25), odd: KeyFrame(b"x", 0.0)}
+    assert await both.leaf.key_frame(FEED) == KeyFrame(bytes(range(256)), 0.25)
+    assert await both.leaf.key_frame(LOW) is None
+    both.news.follow(None)
+    assert await both.leaf.key_frame(FEED) is None
+
+
+VALUES = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+
+
+@given(
+    VALUES
+    | st.fixed_dictionaries(
+        {"annex_b": VALUES | st.binary().map(lambda raw: b64encode(raw).decode()), "age_s": VALUES}
+    )
+)
+def test_whatever_is_said_of_a_key_frame_is_understood_or_none(said: Any) -> None:
+    found = _read_key_frame(said)
+    assert found is None or (found.annex_b and 0 <= found.age_s < float("inf"))
 
 
 @pytest.mark.parametrize("error", [OfferError("no video"), LeafUnavailableError("it restarts")])

@@ -3,6 +3,7 @@
 import type { Channel } from "./channels";
 import { capitalised, hueOf, monogram, stateLabel, viewersLabel } from "./format";
 import { embedCode, watchPath, whepPath } from "./target";
+import { Thumbnail } from "./thumbnails";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -45,6 +46,7 @@ function setText(element: HTMLElement, text: string): void {
 
 export class Card {
   readonly element: HTMLLIElement;
+  readonly thumbnail: Thumbnail;
   readonly #letters = make("span", "monogram");
   readonly #title = make("a", "");
   readonly #name = make("code", "name");
@@ -62,7 +64,8 @@ export class Card {
     const { name } = channel;
     const page = watchPath(name);
     const hue = hueOf(name);
-    const cover = make("a", "cover", streams(hue), this.#letters, make("span", "triangle"));
+    this.thumbnail = new Thumbnail(name);
+    const cover = make("a", "cover", streams(hue), this.#letters, this.thumbnail.element, make("span", "triangle"));
     cover.href = page;
     // The title is the same link; one stop of the tab key is enough.
     cover.tabIndex = -1;

@@ -6,6 +6,7 @@ import { Card } from "./cards";
 import { copyText } from "./clipboard";
 import { followEvents } from "./events";
 import { viewersLabel } from "./format";
+import { Thumbnails } from "./thumbnails";
 
 // Asked for before anything else is set up.
 const first = fetchChannels();
@@ -26,6 +27,7 @@ function run(): void {
   const part = (id: string) => document.getElementById(id)!;
   const grid = part("grid");
   const cards = new Map<string, Card>();
+  const thumbnails = new Thumbnails();
 
   let fading = 0;
   const toast = (text: string) => {
@@ -45,6 +47,7 @@ function run(): void {
     const names = new Set(channels.map(({ name }) => name));
     for (const [name, card] of cards) {
       if (names.has(name)) continue;
+      thumbnails.remove(card.thumbnail);
       card.element.remove();
       cards.delete(name);
     }
@@ -54,6 +57,7 @@ function run(): void {
       else {
         card = new Card(channel, (text, what) => void copy(text, what));
         cards.set(channel.name, card);
+        thumbnails.add(card.thumbnail);
       }
       // Moving an element takes the focus from it: only where the order has really changed.
       if (grid.children[index] !== card.element) grid.insertBefore(card.element, grid.children[index] ?? null);

@@ -3,6 +3,7 @@ import { concernsList } from "../src/events";
 import { bitrateLabel, hueOf, median, monogram, percentLabel, stateLabel, viewersLabel } from "../src/format";
 import { Meter, readCounters } from "../src/stats";
 import { embedCode, readTarget, watchPath, whepPath } from "../src/target";
+import { EVERY_MS, pauseAfter, thumbnailPath } from "../src/thumbnails";
 import { bestOffset } from "../src/time";
 import { askForStereo } from "../src/whep";
 
@@ -68,6 +69,11 @@ describe("words", () => {
     expect(hueOf("test1")).not.toBe(hueOf("test2"));
     expect([median([3, 1, 2]), median([4, 1]), median([])]).toEqual([2, 2.5, null]);
   });
+});
+
+it("a channel without a picture is asked for one less and less often", () => {
+  expect([0, 1, 2, 3, 1000].map(pauseAfter)).toEqual([EVERY_MS, 20_000, 40_000, 60_000, 60_000]);
+  expect(thumbnailPath("a/b c")).toBe("/api/channels/a%2Fb%20c/thumbnail.jpg");
 });
 
 it("the offset is that of the shortest round trip", () => {

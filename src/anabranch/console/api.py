@@ -18,6 +18,7 @@ from anabranch.console import (
     problems,
     soleil,
     statistics_api,
+    thumbnails,
     whep,
     whep_events,
 )
@@ -65,6 +66,7 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
     app.add_middleware(LimitBody, limit=128 * 1024)
     app.add_middleware(whep.OpenToOthers)
     app.include_router(_public())
+    app.include_router(thumbnails.make_router(site))
     app.include_router(_operator(token))
     app.include_router(fabric_api.make_router(token, wishes=wishes, elsewhere=elsewhere))
     app.include_router(nodes_api.make_router(token))

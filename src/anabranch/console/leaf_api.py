@@ -4,6 +4,7 @@ Nobody is asked who they are here: only the root gets to the socket (:mod:`anabr
 """
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
@@ -71,6 +72,13 @@ class ChangeOut(BaseModel):
     waits: bool
 
 
+class KeyFrameOut(BaseModel):
+    """A key frame: Annex B in base64, and its age in seconds."""
+
+    annex_b: str
+    age_s: float
+
+
 class ViewingOut(BaseModel):
     """The answer to it."""
 
@@ -113,6 +121,13 @@ def make_leaf_api(news: LeafNews) -> FastAPI:
         if found is None:
             raise NotFoundError("there is no such viewing")
         return asdict(found)
+
+    @app.get("/key_frames/{channel}/{rendition}")
+    async def key_frame(channel: str, rendition: str) -> KeyFrameOut:
+        found = await leaf().key_frame(Feed(channel, rendition))
+        if found is None:
+            raise NotFoundError("no key frame is at hand")
+        return KeyFrameOut(annex_b=b64encode(found.annex_b).decode(), age_s=found.age_s)
 
     @app.delete("/viewings/{viewing}", status_code=204)
     async def close(viewing: str) -> None:

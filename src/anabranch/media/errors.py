@@ -19,5 +19,9 @@ class EncoderError(MediaError):
     """The encoder process could not be started or did not become ready in time."""
 
 
+class ThumbnailError(MediaError):
+    """A key frame of which no picture can be made."""
+
+
 class RtmpError(MediaError):
     """The RTMP server could not be started, or its call could not be understood."""

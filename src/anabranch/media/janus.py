@@ -25,6 +25,7 @@ from anabranch.media.janus_figures import read_handle_info
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    KeyFrame,
     Ladder,
     LeafError,
     LeafPlace,
@@ -240,6 +241,10 @@ class JanusLeaf:
         except LeafError:
             return None
         return read_handle_info(within(answer, "info"))
+
+    async def key_frame(self, _feed: Feed) -> KeyFrame | None:
+        """See :class:`~anabranch.media.leaf.LeafServer`: Janus keeps none that can be asked for."""
+        return None
 
     async def close(self, viewing_id: str) -> None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""

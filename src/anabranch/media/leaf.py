@@ -111,6 +111,19 @@ class ViewerStatistics:
     rtt_ms: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFrame:
+    """A key frame of a feed.
+
+    Attributes:
+        annex_b: H.264 as a byte stream (ITU-T H.264 Annex B), its parameter sets included.
+        age_s: seconds since it came.
+    """
+
+    annex_b: bytes
+    age_s: float
+
+
 ViewingState = Literal["up", "gone"]
 LeafKind = Literal["janus", "anabranch"]
 """Debian's Janus, or the server of our own."""
@@ -174,6 +187,9 @@ class LeafServer(Protocol):
 
     async def statistics(self, viewing_id: str) -> ViewerStatistics | None:
         """Return a viewer's figures, or None if there is no such viewer."""
+
+    async def key_frame(self, feed: Feed) -> KeyFrame | None:
+        """Return the newest key frame of a feed, or None if none is at hand."""
 
     async def close(self, viewing_id: str) -> None:
         """End a viewing; unknown identifiers are ignored."""

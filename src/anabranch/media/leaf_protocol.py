@@ -1,10 +1,12 @@
 """The leaf server's control protocol (docs/protocols/leaf.md): lines to and from it, as values."""
 
+import binascii
 import json
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import Any
 
-from anabranch.media.leaf import LeafError
+from anabranch.media.leaf import KeyFrame, LeafError
 
 PROTOCOL = 1
 MAX_REQUEST = 2**20
@@ -136,6 +138,20 @@ def read_added(reply: Message) -> Added:
         integer(reply, "rtx_ssrc") if reply.get("rtx_ssrc") is not None else None,
         integer(reply, "audio_ssrc") if reply.get("audio_ssrc") is not None else None,
     )
+
+
+def read_key_frame(reply: Message) -> KeyFrame | None:
+    """Understand the reply to ``stream.key_frame``. Raises LeafProtocolError."""
+    if not reply:
+        return None
+    age_ms = integer(reply, "age_ms")
+    try:
+        annex_b = b64decode(text(reply, "annex_b"), validate=True)
+    except (binascii.Error, ValueError):
+        raise LeafProtocolError("a key frame that is no base64") from None
+    if not annex_b or not 0 <= age_ms < 2**53:
+        raise LeafProtocolError("a key frame that cannot be")
+    return KeyFrame(annex_b, age_ms / 1000)
 
 
 def integer(message: Message, name: str) -> int:

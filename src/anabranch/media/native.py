@@ -20,6 +20,7 @@ from anabranch.media.inlets import UNKNOWN_KBPS, Inlets
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    KeyFrame,
     Ladder,
     LeafBusyError,
     LeafError,
@@ -39,6 +40,7 @@ from anabranch.media.leaf_protocol import (
     integer,
     members,
     read_added,
+    read_key_frame,
     text,
 )
 from anabranch.media.native_figures import Figures
@@ -220,6 +222,16 @@ class NativeLeaf:
         if viewing_id not in self._viewers:
             return None
         return await self._figures.of(viewing_id)
+
+    async def key_frame(self, feed: Feed) -> KeyFrame | None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        if feed not in {inlet.feed for inlet in self._inlets.inlets()}:
+            return None
+        number = self._inlets.number(feed)
+        with suppress(LeafError):  # it starts, or the stream is on its way there
+            reply = await self._process.connected().request("stream.key_frame", stream=number)
+            return read_key_frame(reply)
+        return None
 
     async def close(self, viewing_id: str) -> None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""

@@ -1,10 +1,13 @@
 """A leaf server on another machine, reached through the HTTP API of the agent there."""
 
 import asyncio
+import binascii
 import json
+from base64 import b64decode
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +19,7 @@ from anabranch.host.process import Child
 from anabranch.media.leaf import (
     Feed,
     Inlet,
+    KeyFrame,
     Ladder,
     LeafBusyError,
     LeafError,
@@ -139,6 +143,14 @@ class RemoteLeaf:
         except (LeafError, TypeError):
             return None
 
+    async def key_frame(self, feed: Feed) -> KeyFrame | None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        place = f"/key_frames/{quote(feed.channel, safe='')}/{quote(feed.rendition, safe='')}"
+        try:
+            return _read_key_frame(await self._ask("GET", place))
+        except LeafError:
+            return None
+
     async def close(self, viewing_id: str) -> None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
         with suppress(LeafError):
@@ -241,6 +253,15 @@ def _shows(feed: Feed, ladder: Ladder, *, pinned: bool) -> dict[str, Any]:
 
 def _rungs(ladder: Iterable[Rung]) -> list[dict[str, Any]]:
     return [{**asdict(rung.feed), "kbps": rung.kbps} for rung in ladder]
+
+
+def _read_key_frame(said: Any) -> KeyFrame | None:
+    """Understand what a node says of a key frame; what cannot be one is none."""
+    try:
+        annex_b, age_s = b64decode(said["annex_b"], validate=True), float(said["age_s"])
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error):
+        return None
+    return KeyFrame(annex_b, age_s) if annex_b and isfinite(age_s) and age_s >= 0 else None
 
 
 def _place(viewing_id: str) -> str:
