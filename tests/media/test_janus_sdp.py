@@ -84,6 +84,8 @@ def test_other_orders_and_sections_are_answered_in_kind() -> None:
     assert [section.kind for section in sections] == ["audio", "video", "application"]
     assert session.value("group") == "BUNDLE 0 1"
     assert sections[2].lines[0] == "m=application 0 UDP/DTLS/SCTP webrtc-datachannel"
+    for name in ("ice-ufrag", "ice-pwd", "fingerprint", "setup"):  # GStreamer asks for them
+        assert sections[2].value(name) == sections[1].value(name) != ""
 
 
 def test_an_offer_of_video_alone_is_answered_without_sound() -> None:

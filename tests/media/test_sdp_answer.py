@@ -104,6 +104,19 @@ def test_what_chromium_offers_is_used() -> None:
     assert not audio.has("rtcp-fb")
 
 
+def test_a_refused_section_has_a_transport_all_the_same() -> None:
+    _, sections = answered(GSTREAMER.replace("OPUS/48000/2", "PCMU/8000"))
+    assert [section.port for section in sections.values()] == [20000, 0]
+    assert sections["audio"].has("inactive")
+    for name in ("ice-ufrag", "ice-pwd", "fingerprint", "setup"):  # GStreamer asks for them
+        assert sections["audio"].value(name) == sections["video"].value(name) is not None
+
+
+def test_gstreamers_opus_has_no_number_of_channels() -> None:
+    _, sections = answered(GSTREAMER.replace("OPUS/48000/2", "OPUS/48000"))
+    assert list(sections["audio"].values("rtpmap")) == ["97 opus/48000/2"]
+
+
 def test_a_direction_of_an_extension_is_answered_by_its_mirror() -> None:
     _, sections = answered(FIREFOX)
     found = list(sections["video"].values("extmap"))

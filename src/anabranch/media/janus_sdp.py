@@ -7,9 +7,18 @@ the server is ICE-lite (RFC 8445 section 6.1.1: the full agent controls), the DT
 both answers make the viewer the client.
 """
 
-from anabranch.media.sdp import Offer, Section, codec_lines, offered_feedback, rejected, split
+from anabranch.media.sdp import (
+    Offer,
+    Section,
+    codec_lines,
+    offered_feedback,
+    rejected,
+    split,
+    transport_lines,
+)
 
 _FEEDBACK = ("nack", "nack pli", "ccm fir")
+_TRANSPORT = ("ice-ufrag", "ice-pwd", "fingerprint")
 
 
 def media_port(server_offer: str) -> int | None:
@@ -59,9 +68,10 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
     if all(mids):
         lines.append("a=group:BUNDLE " + " ".join(mid or "" for mid in mids))
     lines.append("a=msid-semantic: WMS *")
+    refused = _transport(session, sources["video"])
     for index, section in enumerate(offer.media):
         if index not in offer.accepted:
-            lines += rejected(section)
+            lines += [*rejected(section), *refused]
             continue
         source = sources[section.kind]
         codec = offer.video_codec if index == offer.video else offer.audio_codec
@@ -74,10 +84,7 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
             "a=sendonly",
             *([f"a=mid:{mid}"] if mid else []),
             "a=rtcp-mux",
-            f"a=ice-ufrag:{source.value('ice-ufrag')}",
-            f"a=ice-pwd:{source.value('ice-pwd')}",
-            f"a=fingerprint:{source.value('fingerprint') or session.value('fingerprint')}",
-            "a=setup:passive",
+            *_transport(session, source),
             *codec_lines(codec, [kind for kind in _FEEDBACK if kind in offered]),
             f"a=msid:anabranch {section.kind}",
         ]
@@ -89,6 +96,11 @@ def answer_for_viewer(offer: Offer, server_offer: str) -> str:
         lines += _candidates(source)
         lines.append("a=end-of-candidates")
     return "\r\n".join(lines) + "\r\n"
+
+
+def _transport(session: Section, source: Section) -> list[str]:
+    found = (source.value(name) or session.value(name) for name in _TRANSPORT)
+    return transport_lines(*(value or "" for value in found))
 
 
 def _candidates(source: Section) -> list[str]:

@@ -225,7 +225,23 @@ def _pick_h264(section: Section) -> Codec:
 
 
 def _pick_opus(section: Section) -> Codec | None:
-    return next((codec for codec in codecs_of(section) if codec.name == "opus/48000/2"), None)
+    # It always has two channels (RFC 7587 section 7); GStreamer leaves their number out.
+    names = ("opus/48000/2", "opus/48000")
+    return next((codec for codec in codecs_of(section) if codec.name in names), None)
+
+
+def transport_lines(ufrag: str, pwd: str, fingerprint: str) -> list[str]:
+    """Return what an answer says of its transport in every section, bundled or not.
+
+    Some stacks look for it there. GStreamer's takes no answer in which a section, be it a refused
+    one, has none.
+    """
+    return [
+        f"a=ice-ufrag:{ufrag}",
+        f"a=ice-pwd:{pwd}",
+        f"a=fingerprint:{fingerprint}",
+        "a=setup:passive",
+    ]
 
 
 def rejected(section: Section) -> list[str]:

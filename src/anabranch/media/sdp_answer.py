@@ -19,6 +19,7 @@ from anabranch.media.sdp import (
     codecs_of,
     offered_feedback,
     rejected,
+    transport_lines,
 )
 
 ABS_SEND_TIME = "abs-send-time"
@@ -196,7 +197,7 @@ def answer(offer: Offer, agreement: Agreement, server: ServerEnd) -> str:
     for index, section in enumerate(offer.media):
         medium = agreement.video if index == offer.video else agreement.audio
         if index not in offer.accepted or medium is None:
-            lines += rejected(section)
+            lines += [*rejected(section), *_transport(server)]
             continue
         lines += _section_lines(section, medium, server)
         if not mids or medium.mid == mids[0]:  # the others share its transport
@@ -220,11 +221,7 @@ def _section_lines(section: Section, medium: Medium, server: ServerEnd) -> list[
     return [
         f"m={section.kind} {default.port} {section.protocol} {' '.join(map(str, types))}",
         f"c=IN IP{ip_address(default.address).version} {default.address}",
-        # Repeated in every section: some stacks look for it there, bundled or not.
-        f"a=ice-ufrag:{server.ufrag}",
-        f"a=ice-pwd:{server.pwd}",
-        f"a=fingerprint:{server.fingerprint}",
-        "a=setup:passive",
+        *_transport(server),
         *([f"a=mid:{medium.mid}"] if medium.mid else []),
         *(
             f"a=extmap:{extension.id}{'/sendonly' if extension.directed else ''} {_URIS[name]}"
@@ -238,6 +235,10 @@ def _section_lines(section: Section, medium: Medium, server: ServerEnd) -> list[
         *_rtx_lines(medium),
         *_source_lines(section.kind, medium, server),
     ]
+
+
+def _transport(server: ServerEnd) -> list[str]:
+    return transport_lines(server.ufrag, server.pwd, server.fingerprint)
 
 
 def _rtx_lines(medium: Medium) -> list[str]:
