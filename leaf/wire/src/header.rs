@@ -5,8 +5,8 @@ use thiserror::Error;
 
 const FIXED_LEN: usize = 12;
 const EXTENSION_PROFILE: [u8; 2] = [0xbe, 0xde];
-/// Fixed header, extension header, abs-send-time, playout-delay and the longest mid.
-const MAX_LEN: usize = FIXED_LEN + 4 + 4 + 4 + 17 + 3;
+/// Fixed header, extension header, abs-send-time and the longest mid.
+const MAX_LEN: usize = FIXED_LEN + 4 + 4 + 17 + 3;
 
 /// Why a header cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -20,14 +20,6 @@ pub enum HeaderError {
     /// A one-byte extension carries 1 to 16 bytes.
     #[error("an extension value of {0} bytes is not within 1 to 16")]
     ExtensionLen(usize),
-    /// Playout delays have 12 bits of 10 ms, the least not above the greatest.
-    #[error("playout delay {min_ms} to {max_ms} ms is not within 0 to 40950 ms")]
-    PlayoutDelay {
-        /// The least delay asked for.
-        min_ms: u32,
-        /// The greatest delay asked for.
-        max_ms: u32,
-    },
     /// The extensions together are longer than a template holds.
     #[error("the header extensions do not fit")]
     TooLong,
@@ -86,26 +78,6 @@ impl HeaderTemplate {
         Ok(self)
     }
 
-    /// Adds the limits of the receiver's delay (`playout-delay`, 12 bits of 10 ms each).
-    ///
-    /// # Errors
-    ///
-    /// [`HeaderError`] if the id is taken or out of range, or the delay is out of range.
-    pub fn with_playout_delay(
-        mut self,
-        id: u8,
-        min_ms: u32,
-        max_ms: u32,
-    ) -> Result<Self, HeaderError> {
-        let (min, max) = (min_ms / 10, max_ms / 10);
-        if min_ms > max_ms || max > 0xfff {
-            return Err(HeaderError::PlayoutDelay { min_ms, max_ms });
-        }
-        let [_, value @ ..] = ((min << 12) | max).to_be_bytes();
-        self.push(id, &value)?;
-        Ok(self)
-    }
-
     /// Appends an extension element and brings the extension's length up to date.
     fn push(&mut self, id: u8, value: &[u8]) -> Result<(), HeaderError> {
         if !(1..=14).contains(&id) || self.has_extension(id) {
@@ -140,7 +112,7 @@ impl HeaderTemplate {
         false
     }
 
-    /// Length in bytes of every header of this template: 12 to 44, a multiple of 4.
+    /// Length in bytes of every header of this template: 12 to 40, a multiple of 4.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub fn len(&self) -> usize {
@@ -202,13 +174,11 @@ mod tests {
     fn extensions_stand_in_one_byte_form() {
         let template = HeaderTemplate::new(96, 1)
             .and_then(|header| header.with_abs_send_time(3))
-            .and_then(|header| header.with_playout_delay(5, 100, 400))
             .and_then(|header| header.with_mid(4, "v0"))
             .unwrap();
         let extensions = [
-            0xbe, 0xde, 0, 3, // profile and length in words
+            0xbe, 0xde, 0, 2, // profile and length in words
             0x32, 0xab, 0xcd, 0xef, // id 3: send time
-            0x52, 0x00, 0xa0, 0x28, // id 5: 10 and 40 times 10 ms
             0x41, b'v', b'0', 0, // id 4, then padding
         ];
         let header = write(&template);
@@ -221,7 +191,6 @@ mod tests {
         let template = HeaderTemplate::new(96, 1)
             .and_then(|header| header.with_mid(1, "0123456789abcdef"))
             .and_then(|header| header.with_abs_send_time(2))
-            .and_then(|header| header.with_playout_delay(14, 0, 40_950))
             .unwrap();
         assert_eq!(template.len(), MAX_LEN);
         assert_eq!(
@@ -257,11 +226,6 @@ mod tests {
             ),
         ];
         for (result, expected) in refusals {
-            assert_eq!(result.unwrap_err(), expected);
-        }
-        for (min_ms, max_ms) in [(20, 10), (0, 40_960)] {
-            let expected = HeaderError::PlayoutDelay { min_ms, max_ms };
-            let result = template.with_playout_delay(1, min_ms, max_ms);
             assert_eq!(result.unwrap_err(), expected);
         }
     }

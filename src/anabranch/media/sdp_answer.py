@@ -23,11 +23,9 @@ from anabranch.media.sdp import (
 )
 
 ABS_SEND_TIME = "abs-send-time"
-PLAYOUT_DELAY = "playout-delay"
 MID = "mid"
 _URIS = {
     ABS_SEND_TIME: "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
-    PLAYOUT_DELAY: "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
     MID: "urn:ietf:params:rtp-hdrext:sdes:mid",
 }
 _NAMES = {uri: name for name, uri in _URIS.items()}

@@ -261,19 +261,8 @@ impl Media {
         if self.rtx_payload_type == Some(self.payload_type) {
             return Err(invalid("rtx_payload_type: the same as payload_type"));
         }
-        let Extensions {
-            abs_send_time,
-            playout_delay,
-            mid,
-        } = self.extensions;
-        let mut ids: Vec<_> = [abs_send_time, playout_delay, mid]
-            .into_iter()
-            .flatten()
-            .collect();
-        let count = ids.len();
-        ids.sort_unstable();
-        ids.dedup();
-        if ids.len() < count {
+        let Extensions { abs_send_time, mid } = self.extensions;
+        if abs_send_time.is_some() && abs_send_time == mid {
             return Err(invalid("extensions: two with the same id"));
         }
         Ok(())
@@ -294,9 +283,6 @@ pub struct Extensions {
     /// When the packet left.
     #[serde(default)]
     pub abs_send_time: Option<ExtensionId>,
-    /// How long the viewer may hold pictures back.
-    #[serde(default)]
-    pub playout_delay: Option<ExtensionId>,
     /// The media section (RFC 9143).
     #[serde(default)]
     pub mid: Option<ExtensionId>,

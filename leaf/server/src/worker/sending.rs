@@ -12,7 +12,7 @@ use leaf_wire::header::HeaderTemplate;
 use crate::net::batch::Batch;
 
 /// The longest header of a template.
-const MAX_HEADER: usize = 44;
+const MAX_HEADER: usize = 40;
 /// The longest delay that is told apart.
 const MAX_DELAY: u64 = 10_000_000;
 
