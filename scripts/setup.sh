@@ -12,7 +12,8 @@ RUN_PACKAGES=(
   wireguard-tools wireguard-go dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
 )
 TEST_PACKAGES=(
-  gir1.2-gst-rtsp-server-1.0 gstreamer1.0-nice gir1.2-gst-plugins-bad-1.0 chromium nats-server postgresql sqlite3 socat procps git openssl
+  gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice
+  chromium nats-server postgresql sqlite3 socat procps git openssl
   mininet iperf iputils-ping udhcpc
 )
 
