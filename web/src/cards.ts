@@ -88,6 +88,7 @@ export class Card {
 
   /** In place, so that the focus and a selection survive. */
   update(channel: Channel): void {
+    if (channel.viewers > this.#channel.viewers) this.thumbnail.watched(performance.now());
     this.#channel = channel;
     const title = channel.title || channel.name;
     this.element.dataset.state = channel.state;

@@ -4,6 +4,7 @@ export const EVERY_MS = 10_000;
 const LONGEST_MS = 60_000;
 const LOOK_MS = 1000;
 const ATTEMPT_MS = 8000;
+const ARRIVAL_MS = 1500;
 
 /** How long to wait after so many tries in a row that brought nothing. */
 export function pauseAfter(failures: number): number {
@@ -33,6 +34,11 @@ export class Thumbnail {
 
   isDue(now: number): boolean {
     return !this.#busy && now >= this.#due;
+  }
+
+  /** Somebody has begun to watch: if there was no picture, there is one in a moment. */
+  watched(now: number): void {
+    if (this.#failures) this.#due = Math.min(this.#due, now + ARRIVAL_MS);
   }
 
   async look(now: number): Promise<void> {
