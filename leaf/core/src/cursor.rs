@@ -76,11 +76,6 @@ impl Cursor {
         self.next
     }
 
-    /// The extended sequence number after the last one that was used.
-    pub fn next_sequence(&self) -> u64 {
-        self.next_out
-    }
-
     /// The last extended timestamp that was sent.
     pub fn last_timestamp(&self) -> Option<u64> {
         self.last_timestamp
@@ -124,15 +119,6 @@ impl Cursor {
     /// Skip to `index`, which is not behind the place of now: the gap stays a gap.
     pub fn skip_to(&mut self, index: u64) {
         self.next = self.next.max(index);
-    }
-
-    /// Whether the packet comes after everything that was sent, in time too.
-    pub fn is_ahead(&self, packet: &Packet<'_>) -> bool {
-        let Some(segment) = self.segment() else {
-            return false;
-        };
-        let timestamp = segment.time.map(packet.timestamp);
-        self.last_timestamp.is_none_or(|last| timestamp > last)
     }
 
     /// Place the next packet and step over it.

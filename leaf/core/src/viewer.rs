@@ -95,11 +95,6 @@ impl Viewer {
         }
     }
 
-    /// Whether the connection was up.
-    pub fn is_started(&self) -> bool {
-        self.started.is_some()
-    }
-
     /// Whether something has happened that was not asked for yet.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
