@@ -5,4 +5,5 @@
 #![warn(missing_docs)]
 
 pub mod dtls;
+pub mod memory;
 pub mod srtp;

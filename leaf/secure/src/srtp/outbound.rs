@@ -5,6 +5,7 @@ use super::keys::{Flow, SessionKeys};
 use super::{
     ENCRYPTED, MasterKey, Profile, RTCP_HEADER, RTCP_SSRC, RTP_SSRC, SrtpError, associated, word,
 };
+use crate::memory::prefetch;
 
 /// SRTCP has this many indices, from 0 on (RFC 3711, section 9.2).
 pub const MAX_RTCP_INDEX: u32 = 1 << 31;
@@ -47,6 +48,14 @@ impl Outbound {
             rtcp: Cipher::new(profile, rtcp)?,
             rtcp_index: 0,
         })
+    }
+
+    /// Has the keys fetched that [`protect_rtp`](Self::protect_rtp) needs, without waiting for them.
+    pub fn prefetch(&self) {
+        match &self.rtp {
+            Cipher::Aead(cipher) => prefetch(&**cipher),
+            Cipher::CounterMode(cipher) => prefetch(&**cipher),
+        }
     }
 
     /// Writes the SRTP packet of a header and a payload into `out` and gives its length, which is longer
