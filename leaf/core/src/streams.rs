@@ -1,6 +1,6 @@
 //! All rings of a worker, and the clocks of their groups.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::Micros;
 use crate::clock::{GroupClock, StreamClock};
@@ -51,8 +51,8 @@ pub struct Counters {
 /// The streams of one worker.
 #[derive(Debug, Default)]
 pub struct Streams {
-    streams: HashMap<StreamId, Stream>,
-    groups: HashMap<GroupId, GroupClock>,
+    streams: FxHashMap<StreamId, Stream>,
+    groups: FxHashMap<GroupId, GroupClock>,
     /// The highest generation of the rings that were removed: no later ring has one of theirs, so
     /// that a cursor in a ring of before is in none of now.
     generation: u32,
