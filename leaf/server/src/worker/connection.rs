@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use leaf_core::Micros;
-use leaf_core::cursor::StreamId;
+use leaf_core::cursor::{Cursor, StreamId};
 use leaf_core::ladder::Rung;
 use leaf_core::streams::Streams;
 use leaf_core::viewer::{Agreed, Report, Target, Viewer};
 use leaf_secure::dtls::{Fingerprint, Secrets};
+use leaf_secure::memory::prefetch;
 use leaf_secure::srtp::{Inbound, Outbound, SrtpError};
 use leaf_wire::header::{HeaderError, HeaderTemplate};
 use leaf_wire::ice::Credentials;
@@ -179,6 +180,31 @@ impl Connection {
             (None, true) => ViewerState::Handshaking,
             (None, false) => ViewerState::New,
         }
+    }
+
+    /// Have fetched what is needed to send to it and stands elsewhere.
+    pub fn prefetch(&self) {
+        if let Some(keys) = &self.keys {
+            keys.outbound.prefetch();
+        }
+        let picture = self.viewer.picture().map(|picture| &picture.cursor);
+        let sound = self.viewer.sound().map(|sound| &sound.cursor);
+        for segment in [picture, sound].into_iter().flatten().map(Cursor::segment) {
+            segment.map(prefetch);
+        }
+        self.subscribed.first().map(prefetch);
+    }
+
+    /// Whether nothing is to be told of it, and subscriptions and timer are as they are to be.
+    pub fn is_settled(&self) -> bool {
+        let subscribed = self.subscribed.iter().copied();
+        !self.viewer.has_events() && self.viewer.streams().eq(subscribed) && self.is_timed()
+    }
+
+    /// Whether it stands in the timers early enough.
+    pub fn is_timed(&self) -> bool {
+        let due = self.viewer.due();
+        due.is_none_or(|due| self.scheduled.is_some_and(|at| at <= due))
     }
 
     /// Let the viewer do something with a way to send, if its connection is up.

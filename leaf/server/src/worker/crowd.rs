@@ -7,8 +7,13 @@ use std::net::SocketAddr;
 
 use leaf_core::Micros;
 use leaf_core::cursor::StreamId;
+use leaf_secure::memory::prefetch;
+use rustc_hash::FxHashMap;
 
 use super::connection::{Connection, Path};
+
+/// After so many rounds everybody was served at every place.
+const TURNS: usize = 64;
 
 /// A viewer's number, unique in the process and never used again.
 pub type Key = u64;
@@ -16,11 +21,11 @@ pub type Key = u64;
 /// The viewers of one worker.
 #[derive(Default)]
 pub struct Crowd {
-    connections: HashMap<Key, Connection>,
+    connections: FxHashMap<Key, Box<Connection>>,
     names: HashMap<String, Key>,
     ufrags: HashMap<String, Key>,
     addresses: HashMap<SocketAddr, Key>,
-    subscribers: HashMap<StreamId, Vec<Key>>,
+    subscribers: FxHashMap<StreamId, Vec<Key>>,
     timers: BinaryHeap<Reverse<(Micros, Key)>>,
 }
 
@@ -39,7 +44,7 @@ impl Crowd {
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
         self.connections
             .iter()
-            .map(|(key, connection)| (*key, connection))
+            .map(|(key, connection)| (*key, &**connection))
     }
 
     /// Take a viewer in.
@@ -50,7 +55,7 @@ impl Crowd {
         if let Some(path) = connection.path {
             self.addresses.insert(path.to, key);
         }
-        self.connections.insert(key, connection);
+        self.connections.insert(key, Box::new(connection));
         self.follow(key);
     }
 
@@ -67,17 +72,31 @@ impl Crowd {
         for stream in &gone.subscribed {
             unsubscribe(&mut self.subscribers, *stream, key);
         }
-        Some(gone)
+        Some(*gone)
     }
 
     /// A viewer.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
-        self.connections.get_mut(&key)
+        self.connections.get_mut(&key).map(Box::as_mut)
     }
 
     /// A viewer.
     pub fn get(&self, key: Key) -> Option<&Connection> {
-        self.connections.get(&key)
+        self.connections.get(&key).map(Box::as_ref)
+    }
+
+    /// A viewer's turn will come soon: have what is needed for it fetched.
+    pub fn prefetch(&self, key: Key) {
+        if let Some(connection) = self.connections.get(&key) {
+            prefetch(&**connection);
+        }
+    }
+
+    /// A viewer's turn comes next: have fetched what its own memory says where it is.
+    pub fn prefetch_more(&self, key: Key) {
+        if let Some(connection) = self.get(key) {
+            connection.prefetch();
+        }
     }
 
     /// The viewer of the controller's name.
@@ -116,6 +135,15 @@ impl Crowd {
         self.subscribers.get(&stream).map_or(&[], Vec::as_slice)
     }
 
+    /// Whoever of a stream's subscribers was served last, and some before, come first from now on:
+    /// a few at a time, so that for one viewer the order hardly changes from frame to frame.
+    pub fn take_turns(&mut self, stream: StreamId) {
+        if let Some(keys) = self.subscribers.get_mut(&stream) {
+            let few = keys.len().div_ceil(TURNS);
+            keys.rotate_left(few);
+        }
+    }
+
     /// Bring subscriptions and timer of a viewer up to date after it has done something.
     pub fn follow(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(&key) else {
@@ -135,8 +163,7 @@ impl Crowd {
                 self.subscribers.entry(stream).or_default().push(key);
             }
         }
-        let due = connection.viewer.due();
-        if let Some(due) = due.filter(|due| connection.scheduled.is_none_or(|at| *due < at)) {
+        if let Some(due) = connection.viewer.due().filter(|_| !connection.is_timed()) {
             connection.scheduled = Some(due);
             self.timers.push(Reverse((due, key)));
         }
@@ -166,7 +193,7 @@ impl Crowd {
     }
 }
 
-fn unsubscribe(subscribers: &mut HashMap<StreamId, Vec<Key>>, stream: StreamId, key: Key) {
+fn unsubscribe(subscribers: &mut FxHashMap<StreamId, Vec<Key>>, stream: StreamId, key: Key) {
     if let Some(keys) = subscribers.get_mut(&stream) {
         if let Some(at) = keys.iter().position(|other| *other == key) {
             keys.swap_remove(at);

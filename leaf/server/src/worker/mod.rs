@@ -11,6 +11,7 @@ pub mod handover;
 mod house;
 mod limits;
 pub mod requests;
+mod rounds;
 mod streams;
 mod viewers;
 
@@ -38,6 +39,7 @@ use crate::net::receive::{Receiver, join_datagrams};
 
 use crowd::Crowd;
 use intake::{Gathering, Intake};
+use rounds::Rounds;
 use sending::Delays;
 
 pub use figures::{Figures, StreamFigures};
@@ -146,6 +148,7 @@ pub struct Worker {
     next_group: GroupId,
     intake: Intake,
     gathering: Gathering,
+    rounds: Rounds,
     crowd: Crowd,
     routes: HashMap<SocketAddr, usize>,
     delays: Delays,
@@ -190,6 +193,7 @@ impl Worker {
             next_group: 0,
             intake: Intake::new(FIRST_INLET),
             gathering: Gathering::default(),
+            rounds: Rounds::default(),
             crowd: Crowd::default(),
             routes: HashMap::new(),
             delays: Delays::default(),
@@ -226,7 +230,7 @@ impl Worker {
             }
             let now = clock::now();
             while let Some(stream) = self.gathering.next(now) {
-                self.pass_on(stream, now);
+                self.pass_on(stream);
             }
             while let Some(key) = self.crowd.next_due(now) {
                 self.on_time(key, now);
@@ -235,13 +239,14 @@ impl Worker {
                 self.housekeeping = now + HOUSEKEEPING;
                 self.keep_house(now);
             }
+            self.serve_viewers();
             self.send();
         }
         Ok(())
     }
 
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.rounds.is_empty() {
             return Some(Duration::ZERO);
         }
         let due = [
@@ -338,3 +343,6 @@ pub fn stream_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     join_datagrams(&socket);
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ const MAX_HEADER: usize = 40;
 /// The longest delay that is told apart.
 const MAX_DELAY: u64 = 10_000_000;
 
+/// Times of arrival among which one is looked for: more than the packets of a frame have.
+const NEAR: usize = 16;
+
 /// The headers of one viewer's RTP streams.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
@@ -45,9 +48,11 @@ impl Default for Delays {
 
 impl Delays {
     fn note(&mut self, arrived: Micros) {
-        match self.waiting.last_mut() {
-            Some((at, count)) if *at == arrived => *count += 1,
-            _ => self.waiting.push((arrived, 1)),
+        // Viewers get the same few packets one after the other.
+        let known = self.waiting.iter_mut().rev().take(NEAR);
+        match known.into_iter().find(|(at, _)| *at == arrived) {
+            Some((_, count)) => *count += 1,
+            None => self.waiting.push((arrived, 1)),
         }
     }
 

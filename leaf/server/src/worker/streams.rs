@@ -2,7 +2,7 @@
 
 use leaf_core::Micros;
 use leaf_core::cursor::StreamId;
-use leaf_core::ring::{Arrival, Inserted, MAX_PAYLOAD};
+use leaf_core::ring::{Arrival, Inserted, Kind, MAX_PAYLOAD};
 use leaf_wire::h264::{Sps, sps_of};
 use leaf_wire::rtp::RtpPacket;
 use mio::Token;
@@ -59,7 +59,12 @@ impl Worker {
         };
         match self.streams.insert(stream, &arrival, now) {
             Some(Inserted::Newest { .. } | Inserted::Restarted) => {
-                self.gathering.touch(stream, packet.marker, now);
+                // A packet of sound is a whole frame, whatever its marker says (RFC 7587 section 4.2).
+                let is_sound = self
+                    .streams
+                    .get(stream)
+                    .is_some_and(|found| found.ring.kind() == Kind::Audio);
+                self.gathering.touch(stream, packet.marker || is_sound, now);
             }
             Some(Inserted::Late(index)) => {
                 for at in 0..self.crowd.subscribers(stream).len() {
@@ -108,16 +113,5 @@ impl Worker {
             receiving,
             size,
         });
-    }
-
-    /// Let everybody who watches a stream have what came.
-    pub(super) fn pass_on(&mut self, stream: StreamId, now: Micros) {
-        // A viewer may leave the list while it is served: at a change of rendition.
-        for key in self.crowd.subscribers(stream).to_vec() {
-            self.act(key, now, |viewer, streams, sink| {
-                viewer.flush(stream, streams, now, sink)
-            });
-            self.after(key, "estimate", now);
-        }
     }
 }

@@ -1,5 +1,6 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::super::lab::{in_namespace, ip, processor_time};
 use super::super::receive::Receiver;
 use super::super::socket::bind_alone;
 use super::*;
@@ -184,22 +185,6 @@ fn nothing_written_is_nothing_sent() {
     assert_eq!(batch.counters(), Counters::default());
 }
 
-/// In a network namespace of this thread: `ip` changes nothing outside.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        test();
-    });
-    thread.join().unwrap();
-}
-
-fn ip(arguments: &str) {
-    let status = std::process::Command::new("ip")
-        .args(arguments.split_whitespace())
-        .status();
-    assert!(status.unwrap().success(), "ip {arguments}");
-}
-
 #[test]
 #[ignore = "needs CAP_SYS_ADMIN and ip"]
 fn a_path_with_a_smaller_mtu_gets_single_datagrams() {
@@ -324,12 +309,4 @@ fn measure_the_call_styles() {
             (ROUNDS * REPEATS * 100 * (1 + 4 + 16)) as u64
         );
     }
-}
-
-/// Processor time of this thread, which other load on the machine disturbs less than a clock.
-fn processor_time() -> Duration {
-    nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID
-        .now()
-        .unwrap()
-        .into()
 }
