@@ -62,6 +62,33 @@ def test_what_the_journal_names_is_removed(journal: Journal) -> None:
     assert journal.undo() == 0  # a second time is harmless
 
 
+def offloads(netns: str, device: str) -> bool:
+    """Say whether a device leaves checksums and segmentation to who is behind it."""
+    shown = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{netns}", "ethtool", "-k", device],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return "tx-checksumming: on" in shown and "tx-udp-segmentation: on" in shown
+
+
+@needs_root
+@pytest.mark.lab
+def test_only_beside_a_switch_packets_leave_whole(journal: Journal) -> None:
+    one = f"ab-{secrets.token_hex(2)}"
+    journal.record("netns", one)
+    network.make_namespace(one)
+    host, viewers = IPv4Interface("10.97.9.1/30"), IPv4Interface("10.97.9.5/30")
+    network.make_link(Port("host0", one, address=host), Port("sw-host", one))
+    network.make_link(
+        Port("access0", one, address=viewers),
+        Port("gate0", one, address=IPv4Interface("10.97.9.6/30")),
+    )
+    assert not offloads(one, "host0")
+    assert offloads(one, "access0")
+
+
 @needs_root
 @pytest.mark.lab
 def test_processes_in_a_namespace_end_with_it(journal: Journal) -> None:

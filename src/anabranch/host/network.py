@@ -98,8 +98,8 @@ def make_link(one: Port, other: Port) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    for port in (one, other):
-        _bring_up(port)
+    for port, peer in ((one, other), (other, one)):
+        _bring_up(port, beside_switch=peer.address is None)
 
 
 def make_vxlan(
@@ -137,7 +137,7 @@ def make_vxlan(
     finally:
         for descriptor in _descriptors(end):
             os.close(descriptor)
-    _bring_up(port)
+    _bring_up(port, beside_switch=False)
 
 
 def has_device(device: str, namespace: str | None = None) -> bool:
@@ -247,7 +247,7 @@ def _descriptors(arguments: Mapping[str, object]) -> Iterator[int]:
             yield from _descriptors(value)
 
 
-def _bring_up(port: Port) -> None:
+def _bring_up(port: Port, *, beside_switch: bool) -> None:
     with _inside(port.namespace) as inside:
         index = inside.link_lookup(ifname=port.device)[0]
         if port.address is not None:
@@ -267,7 +267,7 @@ def _bring_up(port: Port) -> None:
                 burst=64 * 1024,
                 latency="50ms",
             )
-    if port.address is not None:
+    if port.address is not None and beside_switch:
         # A userspace switch hands packets on as they are: without this, UDP and TCP from a
         # host port leave with their checksum still to be filled in, and are dropped.
         _run("ethtool", "-K", port.device, "tx", "off", namespace=port.namespace)

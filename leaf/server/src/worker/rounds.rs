@@ -1,5 +1,6 @@
-//! Who is to be given what came: all who watch a stream, some of them at a time, so that sound does
-//! not wait until everybody has a key frame, and what viewers send is heard in between.
+//! Who is to be given what came: all who watch a stream, some of them at a time, so that what viewers
+//! send is heard in between. Pictures go first, so that the last viewer of a key frame does not wait for
+//! everybody's sound as well; sound waits for them, but not longer than [`PATIENCE`].
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,6 +20,8 @@ const SOON: usize = 4;
 const NEXT: usize = 2;
 /// So long viewers are served before others have their turn.
 const SLICE: Micros = 1_000;
+/// So long sound waits for pictures at most.
+const PATIENCE: Micros = 15_000;
 
 /// One stream's way through the list of those who watch it, from its end to its beginning: who
 /// leaves the list is replaced by its last one, who was served already.
@@ -29,6 +32,8 @@ struct Round {
     left: usize,
     /// Something came since it began.
     again: bool,
+    /// When it began.
+    since: Micros,
 }
 
 /// The rounds that are under way.
@@ -46,7 +51,7 @@ impl Rounds {
 
     /// Something came for a stream that so many watch. Whether a round begins now; if one is under
     /// way, another one follows.
-    pub fn begin(&mut self, stream: StreamId, kind: Kind, audience: usize) -> bool {
+    pub fn begin(&mut self, stream: StreamId, kind: Kind, audience: usize, now: Micros) -> bool {
         let rounds = match kind {
             Kind::Audio => &mut self.sound,
             Kind::Video => &mut self.picture,
@@ -59,18 +64,25 @@ impl Rounds {
             stream,
             left: audience,
             again: false,
+            since: now,
         });
         true
     }
 
     /// Whose turn it is: a stream and at most `most` places of the list of those who watch it.
-    /// `audience` is how long that list is now. Sound comes first.
+    /// `audience` is how long that list is now.
     pub fn next(
         &mut self,
         most: usize,
+        now: Micros,
         audience: impl Fn(StreamId) -> usize,
     ) -> Option<(StreamId, Range<usize>)> {
-        for rounds in [&mut self.sound, &mut self.picture] {
+        let oldest = self.sound.front().map(|round| round.since);
+        let mut order = [&mut self.picture, &mut self.sound];
+        if oldest.is_some_and(|since| now.saturating_sub(since) >= PATIENCE) {
+            order.reverse();
+        }
+        for rounds in order {
             while let Some(round) = rounds.front_mut() {
                 let there = audience(round.stream);
                 let end = round.left.min(there);
@@ -79,7 +91,7 @@ impl Rounds {
                     return Some((round.stream, round.left..end));
                 }
                 if round.again && there > 0 {
-                    (round.left, round.again) = (there, false);
+                    (round.left, round.again, round.since) = (there, false, now);
                     rounds.rotate_left(1);
                 } else {
                     rounds.pop_front();
@@ -96,7 +108,7 @@ impl Worker {
         if let Some(found) = self.streams.get(stream) {
             let kind = found.ring.kind();
             let audience = self.crowd.subscribers(stream).len();
-            if self.rounds.begin(stream, kind, audience) {
+            if self.rounds.begin(stream, kind, audience, clock::now()) {
                 self.crowd.take_turns(stream);
             }
         }
@@ -112,7 +124,7 @@ impl Worker {
         while now.saturating_sub(began) < SLICE {
             let crowd = &self.crowd;
             let audience = |stream| crowd.subscribers(stream).len();
-            let Some((stream, places)) = self.rounds.next(PORTION, audience) else {
+            let Some((stream, places)) = self.rounds.next(PORTION, now, audience) else {
                 return;
             };
             // A viewer may leave the list while it is served: at a change of rendition.
@@ -158,39 +170,44 @@ mod tests {
     use super::*;
 
     fn all(rounds: &mut Rounds, audience: usize) -> Vec<(StreamId, Range<usize>)> {
-        std::iter::from_fn(|| rounds.next(2, |_| audience)).collect()
+        std::iter::from_fn(|| rounds.next(2, 0, |_| audience)).collect()
     }
 
     #[test]
     fn everybody_is_served_once() {
         let mut rounds = Rounds::default();
-        assert_eq!(rounds.next(2, |_| 5), None);
-        assert!(rounds.begin(1, Kind::Video, 5));
+        assert_eq!(rounds.next(2, 0, |_| 5), None);
+        assert!(rounds.begin(1, Kind::Video, 5, 0));
         assert_eq!(all(&mut rounds, 5), [(1, 3..5), (1, 1..3), (1, 0..1)]);
         assert!(rounds.is_empty());
-        rounds.begin(1, Kind::Video, 0);
+        rounds.begin(1, Kind::Video, 0, 0);
         assert_eq!(all(&mut rounds, 0), []);
         assert!(rounds.is_empty());
     }
 
     #[test]
-    fn sound_does_not_wait_for_a_picture() {
+    fn sound_waits_for_a_picture_but_not_long() {
         let mut rounds = Rounds::default();
-        rounds.begin(1, Kind::Video, 4);
-        assert_eq!(rounds.next(2, |_| 4), Some((1, 2..4)));
-        rounds.begin(2, Kind::Audio, 3);
-        assert_eq!(all(&mut rounds, 4), [(2, 1..3), (2, 0..1), (1, 0..2)]);
+        rounds.begin(2, Kind::Audio, 3, 0);
+        rounds.begin(1, Kind::Video, 6, 0);
+        let mut next = |now| rounds.next(2, now, |_| 6);
+        assert_eq!(next(0), Some((1, 4..6)));
+        assert_eq!(next(PATIENCE - 1), Some((1, 2..4)));
+        assert_eq!(next(PATIENCE), Some((2, 1..3)));
+        assert_eq!(next(PATIENCE), Some((2, 0..1)));
+        assert_eq!(next(PATIENCE), Some((1, 0..2)));
+        assert_eq!(next(PATIENCE), None);
     }
 
     #[test]
     fn what_comes_meanwhile_begins_another_round_after_others() {
         let mut rounds = Rounds::default();
-        rounds.begin(1, Kind::Video, 3);
-        assert_eq!(rounds.next(2, |_| 3), Some((1, 1..3)));
-        rounds.begin(2, Kind::Video, 1);
-        assert!(!rounds.begin(1, Kind::Video, 3));
+        rounds.begin(1, Kind::Video, 3, 0);
+        assert_eq!(rounds.next(2, 0, |_| 3), Some((1, 1..3)));
+        rounds.begin(2, Kind::Video, 1, 0);
+        assert!(!rounds.begin(1, Kind::Video, 3, 0));
         let audience = |stream| if stream == 1 { 3 } else { 1 };
-        let served: Vec<_> = std::iter::from_fn(|| rounds.next(2, audience)).collect();
+        let served: Vec<_> = std::iter::from_fn(|| rounds.next(2, 0, audience)).collect();
         assert_eq!(served, [(1, 0..1), (2, 0..1), (1, 1..3), (1, 0..1)]);
     }
 
@@ -206,9 +223,9 @@ mod tests {
             let mut stay = list.clone();
             let mut served = vec![];
             let mut rounds = Rounds::default();
-            rounds.begin(1, Kind::Video, list.len());
+            rounds.begin(1, Kind::Video, list.len(), 0);
             let mut changes = changes.into_iter();
-            while let Some((_, places)) = rounds.next(1 + served.len() % 3, |_| list.len()) {
+            while let Some((_, places)) = rounds.next(1 + served.len() % 3, 0, |_| list.len()) {
                 served.extend_from_slice(&list[places]);
                 match changes.next() {
                     Some((true, index)) if !list.is_empty() => {

@@ -1,8 +1,8 @@
 """Where ``bench viewers`` takes place: a leaf server on one core, everything else on another.
 
 Two namespaces with a cable between them. Each end's packets are received on the core of its own
-side (RPS), as they would be on two machines: a sender does not pay for what its peer receives. And
-the cable's ends do what network cards do: checksums, and cutting what is sent joined (GSO).
+side (RPS), as they would be on two machines: a sender does not pay for what its peer receives. As a
+site's way from a leaf to its viewers, the cable takes what is sent joined (GSO) and without checksums.
 """
 
 import asyncio
@@ -71,8 +71,6 @@ async def lab(kind: str) -> AsyncIterator[Lab]:
     directory = Path(tempfile.mkdtemp(prefix="abv", dir="/tmp"))
     try:
         await asyncio.to_thread(_cable, server, client)
-        await _offload(server)
-        await _offload(client)
         await _receive_on(server, leaf_core)
         await _receive_on(client, client_core)
         leaf = _leaf(kind, server, directory, run_id)
@@ -113,12 +111,6 @@ def _cable(server: str, client: str) -> None:
         Port(_DEVICE, server, address=IPv4Interface(f"{LEAF_ADDRESS}/30")),
         Port(_DEVICE, client, address=IPv4Interface(f"{CLIENT_ADDRESS}/30")),
     )
-
-
-async def _offload(namespace: str) -> None:
-    """Let a cable's end do again what a site's switches need done before it."""
-    inside = ("ip", "netns", "exec", namespace)
-    await run_command(*inside, "ethtool", "-K", _DEVICE, "tx", "on")
 
 
 async def _receive_on(namespace: str, core: int) -> None:
