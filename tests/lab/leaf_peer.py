@@ -39,6 +39,12 @@ VIDEO, AUDIO = 1, 2
 Message = dict[str, Any]
 
 
+def is_listening(path: Path) -> bool:
+    """Say whether a Unix socket takes connections: its file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 class LineClient:
     """Requests and events as lines of JSON, over whatever carries them."""
 
@@ -357,7 +363,7 @@ def a_world(watchers: int = 4, threads: int = 1) -> Iterator[World]:
             *(str(find_server()), "serve", "--control", str(path), "--listen", listen),
             *("--threads", str(threads)),
         )
-        wait_until(path.exists)
+        wait_until(lambda: is_listening(path))
         control = Control(path)
         first_one = stack.enter_context(ExitStack())
         first_one.callback(control.close)

@@ -239,6 +239,7 @@ mod tests {
                 sequence: from.wrapping_add(n),
                 timestamp: u32::from(n) * 3600,
                 marker: true,
+                payload_type: 96,
                 payload: if n == 0 { &[0x65, 1] } else { &[0x41, 1] },
             };
             ring.insert(&arrival, 0);
@@ -315,6 +316,7 @@ mod tests {
             sequence,
             timestamp: u32::from(sequence - 100) * 3600,
             marker: true,
+            payload_type: 96,
             payload,
         };
         one.insert(&next(111), 0);
@@ -345,6 +347,7 @@ mod tests {
                     sequence: packet.index as u16,
                     timestamp: packet.timestamp as u32,
                     marker: packet.marker,
+                    payload_type: packet.payload_type,
                     payload: packet.payload,
                 };
                 ring.insert(&arrival, 0);

@@ -5,12 +5,15 @@
 //! and what its receiver reports, and it says which packets are to be sent under which sequence
 //! number and timestamp. Encryption and sockets are the caller's.
 
+pub mod answers;
 pub mod clock;
 pub mod cursor;
+pub mod gaps;
 pub mod ladder;
 pub mod output;
 pub mod pace;
 pub mod picture;
+pub mod prefix;
 pub mod probation;
 pub mod retransmit;
 pub mod ring;

@@ -17,6 +17,7 @@ pub struct Kept {
     sequence: u16,
     timestamp: u32,
     marker: bool,
+    payload_type: u8,
     payload: Vec<u8>,
     /// When it came.
     pub arrived: Micros,
@@ -29,6 +30,7 @@ impl Kept {
             sequence: arrival.sequence,
             timestamp: arrival.timestamp,
             marker: arrival.marker,
+            payload_type: arrival.payload_type,
             payload: arrival.payload.to_vec(),
             arrived: now,
         }
@@ -41,6 +43,7 @@ impl Kept {
             sequence: self.sequence,
             timestamp: self.timestamp,
             marker: self.marker,
+            payload_type: self.payload_type,
             payload: &self.payload,
         }
     }
@@ -85,6 +88,7 @@ mod tests {
             sequence,
             timestamp: 7,
             marker: false,
+            payload_type: 96,
             payload: &[0x41, 1],
         }
     }

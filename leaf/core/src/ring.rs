@@ -42,6 +42,8 @@ pub struct Arrival<'a> {
     pub timestamp: u32,
     /// RTP marker: with video the last packet of a frame.
     pub marker: bool,
+    /// RTP payload type.
+    pub payload_type: u8,
     /// The payload without padding.
     pub payload: &'a [u8],
 }
@@ -55,6 +57,8 @@ pub struct Packet<'a> {
     pub timestamp: u64,
     /// RTP marker.
     pub marker: bool,
+    /// RTP payload type.
+    pub payload_type: u8,
     /// When it came.
     pub arrived: Micros,
     /// The payload.
@@ -101,6 +105,7 @@ struct Slot {
     arrived: Micros,
     length: u16,
     marker: bool,
+    payload_type: u8,
 }
 
 /// The recent packets of one stream, at least those since its last key frame.
@@ -158,6 +163,11 @@ impl Ring {
         self.generation
     }
 
+    /// The source, once something came of it.
+    pub fn ssrc(&self) -> Option<u32> {
+        self.ssrc
+    }
+
     /// One more than the newest index, 0 before the first packet.
     pub fn end(&self) -> u64 {
         self.end
@@ -211,6 +221,7 @@ impl Ring {
             index,
             timestamp: slot.timestamp,
             marker: slot.marker,
+            payload_type: slot.payload_type,
             arrived: slot.arrived,
             payload: &self.data[at * SLOT..at * SLOT + usize::from(slot.length)],
         })
@@ -355,6 +366,7 @@ impl Ring {
             arrived: now,
             length: length as u16,
             marker: arrival.marker,
+            payload_type: arrival.payload_type,
         };
         self.data[at * SLOT..at * SLOT + length].copy_from_slice(arrival.payload);
     }

@@ -23,6 +23,7 @@ fn elsewhere(watch: &Watch, from: u32) -> Streams {
                 sequence: packet.index as u16,
                 timestamp: packet.timestamp as u32,
                 marker: packet.marker,
+                payload_type: packet.payload_type,
                 payload: packet.payload,
             };
             streams.insert(stream + 10, &arrival, packet.arrived);

@@ -13,6 +13,7 @@ fn packet(ssrc: u32, sequence: u16, timestamp: u32, payload: &[u8]) -> Arrival<'
         sequence,
         timestamp,
         marker: true,
+        payload_type: 96,
         payload,
     }
 }

@@ -269,7 +269,7 @@ proptest! {
                     held.push((sequence, timestamp, marker, payload));
                     continue;
                 }
-                let arrival = Arrival { ssrc: 1, sequence, timestamp, marker, payload: &payload };
+                let arrival = Arrival { ssrc: 1, sequence, timestamp, marker, payload_type: 96, payload: &payload };
                 watch.streams.insert(1, &arrival, watch.now);
             }
             watch.now += FRAME;
@@ -277,7 +277,7 @@ proptest! {
             watch.viewer.tick(&watch.streams, watch.now, &mut watch.wire);
         }
         for (sequence, timestamp, marker, payload) in held {
-            let arrival = Arrival { ssrc: 1, sequence, timestamp, marker, payload: &payload };
+            let arrival = Arrival { ssrc: 1, sequence, timestamp, marker, payload_type: 96, payload: &payload };
             match watch.streams.insert(1, &arrival, watch.now) {
                 Some(Inserted::Late(index)) => {
                     watch.viewer.late(1, index, &watch.streams, &mut watch.wire);

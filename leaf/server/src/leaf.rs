@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -19,13 +19,14 @@ use crate::clock;
 use crate::control::reply::{
     Added, Code, Delay, Passive, Refusal, Reply, State, Statistics, StreamFigures, Viewers,
 };
-use crate::control::request::{Kind, Request, StreamAdd, ViewerAdd, ViewerImport};
+use crate::control::request::{Kind, Request, StreamAdd, StreamParent, ViewerAdd, ViewerImport};
 use crate::control::server::{Outbox, Site};
 use crate::handshakes::{self, Mailbox};
 use crate::log::{set_level, unwritten};
 use crate::mesh::{Post, connect};
 use crate::worker::connection::{Connection, Ssrcs};
 use crate::worker::handover::{name_in, ufrag_in};
+use crate::worker::repair::Answering;
 use crate::worker::requests::worker_of;
 use crate::worker::{Figures, MESH, Message, Others, Worker, credentials, stream_socket};
 
@@ -40,19 +41,23 @@ pub struct Leaf {
     streams: BTreeMap<StreamId, Vec<StreamAdd>>,
     viewers: HashMap<String, usize>,
     gone: Receiver<String>,
+    takes_viewers: bool,
     next_key: u64,
 }
 
 impl Leaf {
-    /// Start the handshake thread and a worker for each set of sockets.
+    /// Start the handshake thread and a worker for each set of sockets; `answering` is where other
+    /// servers ask for packets.
     ///
     /// # Errors
     /// What the system says.
     pub fn start(
         identity: Identity,
         sockets: Vec<Vec<UdpSocket>>,
+        mut answering: Option<Answering>,
         outbox: &Outbox,
     ) -> io::Result<Self> {
+        let takes_viewers = sockets.iter().any(|of_worker| !of_worker.is_empty());
         let polls = sockets
             .iter()
             .map(|_| Poll::new())
@@ -78,7 +83,9 @@ impl Leaf {
                 outbox: outbox.clone(),
                 gone: gone_sender.clone(),
             };
-            let mut worker = Worker::new(poll, seat, others, sockets)?;
+            // Every worker has every ring.
+            let answering = answering.take();
+            let mut worker = Worker::new(poll, seat, others, sockets, answering)?;
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || {
                 if let Err(error) = worker.run() {
@@ -96,6 +103,7 @@ impl Leaf {
             streams,
             viewers,
             gone,
+            takes_viewers,
             next_key: 1,
         })
     }
@@ -167,11 +175,13 @@ impl Leaf {
                 ));
             }
         }
+        if let Some(parent) = request.parent {
+            check_parent(parent, std::iter::once(request.address))?;
+        }
         let address = SocketAddr::new(request.address, request.port.get());
         let socket = stream_socket(address)
             .map_err(|error| Refusal::new(Code::Failed, format_args!("{address}: {error}")))?;
-        // The stream's number says which worker listens: all ports of a stream are with one.
-        let intake = request.stream as usize % self.posts.len();
+        let intake = self.intake_of(request.stream);
         let mut socket = Some(socket);
         for worker in 0..self.posts.len() {
             let (stream, socket) = (request.clone(), socket.take_if(|_| worker == intake));
@@ -185,18 +195,39 @@ impl Leaf {
         Ok(Reply::Done {})
     }
 
+    /// Which worker listens: all ports of a stream are with one.
+    fn intake_of(&self, stream: StreamId) -> usize {
+        stream as usize % self.posts.len()
+    }
+
+    fn set_parent(&mut self, request: StreamParent) -> Result<Reply, Refusal> {
+        let StreamParent { stream, parent } = request;
+        let Some(known) = self.streams.get_mut(&stream) else {
+            return Err(unknown(stream));
+        };
+        if let Some(parent) = parent {
+            check_parent(parent, known.iter().map(|it| it.address))?;
+        }
+        known.iter_mut().for_each(|it| it.parent = parent);
+        self.ask_all(move |worker| worker.set_parent(stream, parent))?;
+        Ok(Reply::Done {})
+    }
+
     fn remove_stream(&mut self, stream: StreamId) -> Result<Reply, Refusal> {
         if self.streams.remove(&stream).is_none() {
-            return Err(Refusal::new(
-                Code::Unknown,
-                format_args!("no stream {stream}"),
-            ));
+            return Err(unknown(stream));
         }
         self.ask_all(move |worker| worker.remove_stream(stream))?;
         Ok(Reply::Done {})
     }
 
     fn add_viewer(&mut self, request: ViewerAdd) -> Result<Reply, Refusal> {
+        if !self.takes_viewers {
+            return Err(Refusal::new(
+                Code::Invalid,
+                "no --listen: here are no viewers",
+            ));
+        }
         let name = request.viewer.as_str().to_owned();
         if self.viewers.contains_key(&name) {
             return Err(Refusal::new(
@@ -250,6 +281,12 @@ impl Leaf {
     }
 
     fn import(&mut self, import: ViewerImport) -> Result<Reply, Refusal> {
+        if !self.takes_viewers {
+            return Err(Refusal::new(
+                Code::Invalid,
+                "no --listen: here are no viewers",
+            ));
+        }
         let name = name_in(&import.state)?;
         self.check_new(&name)?;
         // Its checks are passed on by the first character of its ICE name.
@@ -328,12 +365,12 @@ impl Leaf {
                 *statistics.totals.entry(name).or_default() += count;
             }
             statistics.cpu_s.insert(format!("worker-{number}"), seconds);
-            if number == 0 {
-                statistics.streams = streams
-                    .into_iter()
-                    .map(|(id, it)| (id, stream_figures(&it)))
-                    .collect();
-            }
+            let here = streams
+                .into_iter()
+                .filter(|(id, _)| self.intake_of(*id) == number);
+            statistics
+                .streams
+                .extend(here.map(|(id, it)| (id, stream_figures(&it))));
             match &mut delays {
                 // Histograms of one form always add up.
                 Some(all) => drop(all.add(of_worker)),
@@ -352,6 +389,21 @@ impl Leaf {
     }
 }
 
+fn unknown(stream: StreamId) -> Refusal {
+    Refusal::new(Code::Unknown, format_args!("no stream {stream}"))
+}
+
+/// Whether questions can be sent there from where a stream arrives.
+fn check_parent(parent: SocketAddr, mut from: impl Iterator<Item = IpAddr>) -> Result<(), Refusal> {
+    let ip = parent.ip();
+    let is_one = !ip.is_unspecified() && !ip.is_multicast() && parent.port() != 0;
+    if is_one && from.all(|from| from.is_ipv4() == ip.is_ipv4()) {
+        return Ok(());
+    }
+    let detail = format_args!("parent {parent}: not to be reached from the stream's address");
+    Err(Refusal::new(Code::Invalid, detail))
+}
+
 fn stream_figures(figures: &crate::worker::StreamFigures) -> StreamFigures {
     let counters = figures.counters;
     StreamFigures {
@@ -362,7 +414,10 @@ fn stream_figures(figures: &crate::worker::StreamFigures) -> StreamFigures {
         packets: counters.packets,
         bytes: counters.bytes,
         lost: counters.lost.saturating_sub(counters.late),
-        repaired: counters.late,
+        asked: figures.gaps.asked,
+        repaired: figures.gaps.repaired,
+        given_up: figures.gaps.given_up,
+        repair_ms: figures.repair_time.map(|time| time as f64 / 1000.0),
         late: counters.refused,
         strangers: counters.strangers,
         restarts: counters.restarts,
@@ -388,14 +443,12 @@ impl Site for Leaf {
         self.forget_the_gone();
         match request {
             Request::StreamAdd(stream) => self.add_stream(stream),
+            Request::StreamParent(parent) => self.set_parent(parent),
             Request::StreamRemove(only) => self.remove_stream(only.stream),
             Request::StreamKeyFrame(only) => {
                 let stream = only.stream;
                 if !self.streams.contains_key(&stream) {
-                    return Err(Refusal::new(
-                        Code::Unknown,
-                        format_args!("no stream {stream}"),
-                    ));
+                    return Err(unknown(stream));
                 }
                 self.ask(0, move |worker| worker.key_frame(stream))
                     .map(Reply::KeyFrame)

@@ -11,6 +11,7 @@ use anabranch_leaf::leaf::Leaf;
 use anabranch_leaf::log::{Level, log, set_level};
 use anabranch_leaf::net::socket::bind_shared;
 use anabranch_leaf::options::{Command, HELP, Options, parse};
+use anabranch_leaf::worker::repair::{Answering, repair_socket};
 use anabranch_leaf::{identity, process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -53,12 +54,24 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|socket| socket.local_addr())
         .collect::<io::Result<_>>()?;
+    let answering = match options.repair {
+        Some(address) => {
+            let socket = repair_socket(address).map_err(|error| format!("{address}: {error}"))?;
+            Some(Answering::new(socket, options.repair_for.clone()))
+        }
+        None => None,
+    };
+    let repair = answering
+        .as_ref()
+        .map(|answering| answering.socket().local_addr())
+        .transpose()?;
     let hello = Hello {
         protocol: PROTOCOL,
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         fingerprint: identity.fingerprint().to_string(),
         listen,
+        repair,
         threads: options.threads.get(),
     };
     let mut control = Server::bind(&options.control, hello)
@@ -69,7 +82,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         "leaf server started",
         threads = options.threads.get()
     );
-    let mut leaf = Leaf::start(identity, sockets, &control.outbox())?;
+    let mut leaf = Leaf::start(identity, sockets, answering, &control.outbox())?;
     control.run(&mut leaf)?;
     leaf.stop();
     log!(Level::Info, "leaf server ended");

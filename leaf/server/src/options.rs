@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use leaf_core::prefix::Prefix;
+
 use crate::log::Level;
 
 /// More workers than this are a mistake: each has a copy of every ring.
@@ -16,11 +18,14 @@ const MOST_THREADS: usize = 64;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
-Usage: anabranch-leaf serve --control PATH --listen ADDRESS:PORT [OPTIONS]
+Usage: anabranch-leaf serve --control PATH [--listen ADDRESS:PORT] [OPTIONS]
 
   --control PATH         Unix socket on which the controller connects
   --listen ADDRESS:PORT  where viewers' packets arrive; once per local address, one port for all
-                         (0: one that the system chooses)
+                         (0: one that the system chooses); without it there are no viewers
+  --repair ADDRESS:PORT  where other servers ask for lost packets; this or --listen must be given
+  --repair-for ADDRESS/BITS
+                         who may ask; any number of times
   --threads N            worker threads, 1 to 64 (1)
   --identity FILE        PEM file with certificate and key, written if it is not there
   --log-level LEVEL      debug, info, warning or error (info)
@@ -44,8 +49,12 @@ pub enum Command {
 pub struct Options {
     /// Path of the control socket.
     pub control: PathBuf,
-    /// At least one address, all with the same port.
+    /// Addresses for viewers, all with the same port.
     pub listen: Vec<SocketAddr>,
+    /// Where other servers ask for lost packets.
+    pub repair: Option<SocketAddr>,
+    /// Who may ask.
+    pub repair_for: Vec<Prefix>,
     /// Number of worker threads.
     pub threads: NonZeroUsize,
     /// Where certificate and key are kept; without it they last as long as the process.
@@ -90,6 +99,8 @@ where
     let mut serve = false;
     let mut control = None;
     let mut listen = Vec::new();
+    let mut repair = None;
+    let mut repair_for = Vec::new();
     let mut threads = NonZeroUsize::MIN;
     let mut identity = None;
     let mut log_level = Level::Info;
@@ -100,6 +111,8 @@ where
             Arg::Long("version") | Arg::Short('V') => return Ok(Command::Version),
             Arg::Long("control") => control = Some(PathBuf::from(parser.value()?)),
             Arg::Long("listen") => listen.push(value(&mut parser, "--listen")?),
+            Arg::Long("repair") => repair = Some(value(&mut parser, "--repair")?),
+            Arg::Long("repair-for") => repair_for.push(value(&mut parser, "--repair-for")?),
             Arg::Long("threads") => threads = value(&mut parser, "--threads")?,
             Arg::Long("identity") => identity = Some(PathBuf::from(parser.value()?)),
             Arg::Long("log-level") => log_level = value(&mut parser, "--log-level")?,
@@ -117,10 +130,16 @@ where
     if threads.get() > MOST_THREADS {
         return refuse(format!("--threads must be 1 to {MOST_THREADS}"));
     }
+    if listen.is_empty() && repair.is_none() {
+        return refuse("--listen is missing");
+    }
     check_listen(&listen)?;
+    check_repair(repair, &repair_for)?;
     Ok(Command::Serve(Options {
         control,
         listen,
+        repair,
+        repair_for,
         threads,
         identity,
         log_level,
@@ -139,7 +158,7 @@ where
 
 fn check_listen(listen: &[SocketAddr]) -> Result<(), UsageError> {
     let Some(first) = listen.first() else {
-        return refuse("--listen is missing");
+        return Ok(());
     };
     for (index, address) in listen.iter().enumerate() {
         // Answers from an unspecified address may leave from another one than the viewer talks to,
@@ -162,6 +181,17 @@ fn check_listen(listen: &[SocketAddr]) -> Result<(), UsageError> {
     Ok(())
 }
 
+fn check_repair(repair: Option<SocketAddr>, may_ask: &[Prefix]) -> Result<(), UsageError> {
+    match repair {
+        Some(address) if address.ip().is_unspecified() || address.ip().is_multicast() => refuse(
+            format!("--repair {address}: must be an address of this machine"),
+        ),
+        Some(_) if may_ask.is_empty() => refuse("--repair-for is missing: nobody could ask"),
+        None if !may_ask.is_empty() => refuse("--repair-for without --repair"),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,13 +203,15 @@ mod tests {
     #[test]
     fn everything_given() {
         let line = "serve --control /run/leaf --listen 10.0.3.2:40000 --listen [fd00::2]:40000 \
-                    --threads 2 --identity=/var/leaf.pem --log-level debug --die-with-parent";
+                    --repair 10.0.3.2:5900 --repair-for 10.0.3.0/24 --threads 2 --identity=/var/leaf.pem --log-level debug --die-with-parent";
         let expected = Options {
             control: "/run/leaf".into(),
             listen: vec![
                 "10.0.3.2:40000".parse().unwrap(),
                 "[fd00::2]:40000".parse().unwrap(),
             ],
+            repair: Some("10.0.3.2:5900".parse().unwrap()),
+            repair_for: vec!["10.0.3.0/24".parse().unwrap()],
             threads: NonZeroUsize::new(2).unwrap(),
             identity: Some("/var/leaf.pem".into()),
             log_level: Level::Debug,
@@ -214,6 +246,19 @@ mod tests {
             ("serve --control", "--control"),
             ("serve --control c", "--listen"),
             ("serve --control c --listen here", "--listen here"),
+            ("serve --control c --repair 10.0.0.1:1", "--repair-for"),
+            (
+                "serve --control c --listen 10.0.0.1:1 --repair-for 10.0.0.0/8",
+                "without --repair",
+            ),
+            (
+                "serve --control c --repair 0.0.0.0:1 --repair-for 10.0.0.0/8",
+                "address of this machine",
+            ),
+            (
+                "serve --control c --repair 10.0.0.1:1 --repair-for 10.0.0.0/99",
+                "ADDRESS/BITS",
+            ),
             ("serve --control c --listen 10.0.0.1", "--listen 10.0.0.1"),
             (
                 "serve --control c --listen 0.0.0.0:1",

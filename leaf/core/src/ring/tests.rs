@@ -14,6 +14,7 @@ fn packet(sequence: u16, timestamp: u32, payload: &[u8]) -> Arrival<'_> {
         sequence,
         timestamp,
         marker: true,
+        payload_type: 96,
         payload,
     }
 }

@@ -177,6 +177,7 @@ impl Watch {
                         sequence,
                         timestamp,
                         marker,
+                        payload_type: 96,
                         payload: &payload,
                     };
                     self.streams.insert(source.stream, &arrival, self.now);

@@ -22,6 +22,9 @@ pub struct Hello {
     pub fingerprint: String,
     /// Where viewers' packets arrive.
     pub listen: Vec<SocketAddr>,
+    /// Where other servers ask for packets, if they may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<SocketAddr>,
     /// Number of workers.
     pub threads: usize,
 }
@@ -126,6 +129,7 @@ mod tests {
             pid: 4711,
             fingerprint: "sha-256 AB".into(),
             listen: vec!["[fd00::2]:40000".parse().unwrap()],
+            repair: None,
             threads: 1,
         };
         for (event, expected) in [

@@ -225,8 +225,14 @@ pub struct StreamFigures {
     pub bytes: u64,
     /// Packets that did not come.
     pub lost: u64,
-    /// Packets that came again after they were asked for.
+    /// Packets that the parent was asked for.
+    pub asked: u64,
+    /// Those of them that came.
     pub repaired: u64,
+    /// Packets that were missing and are not waited for any more.
+    pub given_up: u64,
+    /// From asking to the repair, once there was one.
+    pub repair_ms: Option<f64>,
     /// Packets that came after their place was left.
     pub late: u64,
     /// Packets that did not follow from those before: of another source, or far away.
@@ -364,7 +370,10 @@ mod tests {
             packets: 1,
             bytes: 2,
             lost: 0,
+            asked: 0,
             repaired: 0,
+            given_up: 0,
+            repair_ms: None,
             late: 0,
             strangers: 0,
             restarts: 0,

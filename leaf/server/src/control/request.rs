@@ -24,6 +24,8 @@ const EXTENSION_TEXT: usize = 16;
 pub enum Request {
     /// `stream.add`
     StreamAdd(StreamAdd),
+    /// `stream.parent`
+    StreamParent(StreamParent),
     /// `stream.remove`
     StreamRemove(StreamOnly),
     /// `stream.key_frame`
@@ -105,6 +107,7 @@ fn invalid(why: impl fmt::Display) -> Refusal {
 fn read_request(what: &str, members: Map<String, Value>) -> Result<Request, Refusal> {
     Ok(match what {
         "stream.add" => Request::StreamAdd(read(members)?),
+        "stream.parent" => Request::StreamParent(read(members)?),
         "stream.remove" => Request::StreamRemove(read(members)?),
         "stream.key_frame" => Request::StreamKeyFrame(read(members)?),
         "viewer.add" => Request::ViewerAdd(Box::new(read::<ViewerAdd>(members)?.checked()?)),
@@ -159,6 +162,16 @@ pub struct StreamAdd {
     pub max_bytes: Option<RingBytes>,
     /// Who is asked for lost packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SocketAddr>,
+}
+
+/// `stream.parent`: who is asked for lost packets from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StreamParent {
+    /// The stream's number.
+    pub stream: StreamId,
+    /// Who, or None for nobody.
+    #[serde(default)]
     pub parent: Option<SocketAddr>,
 }
 

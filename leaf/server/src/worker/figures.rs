@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use leaf_core::Micros;
 use leaf_core::cursor::StreamId;
+use leaf_core::gaps::Gaps;
 use leaf_core::ring::Kind;
 
 use super::Worker;
@@ -15,7 +16,7 @@ use crate::net::receive::Receiver;
 
 /// The figures of one worker.
 pub struct Figures {
-    /// Its streams. All workers have the same.
+    /// Its streams. All workers have the same; the one where a stream arrives knows most of it.
     pub streams: BTreeMap<StreamId, StreamFigures>,
     /// Counts by name, to be summed up.
     pub totals: BTreeMap<&'static str, u64>,
@@ -32,6 +33,10 @@ pub struct StreamFigures {
     pub kind: Kind,
     /// What came.
     pub counters: leaf_core::streams::Counters,
+    /// What was missing, if there is somebody to ask for it.
+    pub gaps: leaf_core::gaps::Counters,
+    /// The time from asking to a repair.
+    pub repair_time: Option<Micros>,
     /// How old its key frame is.
     pub key_age: Option<Micros>,
     /// Payload bytes since that key frame.
@@ -56,6 +61,8 @@ impl Worker {
             let figures = StreamFigures {
                 kind: ring.kind(),
                 counters: stream.counters,
+                gaps: stream.gaps.as_ref().map(Gaps::counters).unwrap_or_default(),
+                repair_time: stream.gaps.as_ref().and_then(Gaps::round_trip),
                 key_age: key.map(|key| now.saturating_sub(key.arrived)),
                 gop_bytes: bytes.sum(),
                 memory: ring.memory() as u64,
@@ -85,6 +92,23 @@ impl Worker {
             ] {
                 *totals.entry(name).or_default() += count;
             }
+        }
+        let repairs = self.streams.repairs();
+        totals.extend([
+            ("packets_asked", repairs.asked),
+            ("packets_repaired", repairs.repaired),
+            ("packets_given_up", repairs.given_up),
+        ]);
+        if let Some(answering) = &self.answering {
+            let asked = answering.counters();
+            totals.extend([
+                ("repairs_asked", asked.asked),
+                ("repairs_sent", asked.sent),
+                ("repairs_refused", asked.refused),
+                ("repairs_unknown", asked.unknown),
+                ("repair_strangers", asked.strangers),
+                ("repair_malformed", asked.malformed),
+            ]);
         }
         let (delays, seconds) = (self.delays.take(), clock::thread_seconds());
         Figures {

@@ -46,6 +46,9 @@ impl Worker {
             self.tell("", Happening::Waiting(stream), "", now);
         }
         self.note_overflows();
+        if let Some(answering) = &mut self.answering {
+            answering.keep_house(now);
+        }
     }
 
     fn note_overflows(&mut self) {

@@ -10,6 +10,7 @@ mod figures;
 pub mod handover;
 mod house;
 mod limits;
+pub mod repair;
 pub mod requests;
 mod rounds;
 mod streams;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use leaf_core::Micros;
 use leaf_core::cursor::StreamId;
+use leaf_core::gaps::MAX_MISSING;
 use leaf_core::streams::{GroupId, Streams};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -39,15 +41,18 @@ use crate::net::receive::{Receiver, join_datagrams};
 
 use crowd::Crowd;
 use intake::{Gathering, Intake};
+use repair::Answering;
 use rounds::Rounds;
 use sending::Delays;
 
 pub use figures::{Figures, StreamFigures};
+pub use repair::repair_socket;
 pub use requests::credentials;
 
 /// The token of the mesh.
 pub const MESH: Token = Token(0);
 const FIRST_SOCKET: usize = 1;
+const ASKERS: Token = Token(FIRST_INLET - 1);
 const FIRST_INLET: usize = 1 << 20;
 /// A socket is read so many times before others have their turn.
 const READS: usize = 8;
@@ -116,6 +121,7 @@ struct StreamState {
     told: Option<Told>,
     key_frame_wanted: Option<Micros>,
     overflows: u64,
+    parent: Option<SocketAddr>,
 }
 
 /// Counts of what could not be used.
@@ -148,6 +154,7 @@ pub struct Worker {
     next_group: GroupId,
     intake: Intake,
     gathering: Gathering,
+    answering: Option<Answering>,
     rounds: Rounds,
     crowd: Crowd,
     routes: HashMap<SocketAddr, usize>,
@@ -157,12 +164,13 @@ pub struct Worker {
     ready: Vec<Token>,
     plain: Vec<u8>,
     answer: Vec<u8>,
+    lost: Vec<u16>,
     housekeeping: Micros,
     running: bool,
 }
 
 impl Worker {
-    /// A worker with a socket for each address.
+    /// A worker with a socket for each address; one of them also answers other servers.
     ///
     /// # Errors
     /// What the system says.
@@ -171,6 +179,7 @@ impl Worker {
         seat: Seat<Message>,
         others: Others,
         sockets: Vec<UdpSocket>,
+        answering: Option<Answering>,
     ) -> io::Result<Self> {
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         for (number, socket) in sockets.iter().enumerate() {
@@ -178,6 +187,11 @@ impl Worker {
             let token = Token(FIRST_SOCKET + number);
             poll.registry()
                 .register(&mut source, token, Interest::READABLE)?;
+        }
+        if let Some(answering) = &answering {
+            let mut source = SourceFd(&answering.socket().as_raw_fd());
+            poll.registry()
+                .register(&mut source, ASKERS, Interest::READABLE)?;
         }
         Ok(Self {
             poll,
@@ -193,6 +207,7 @@ impl Worker {
             next_group: 0,
             intake: Intake::new(FIRST_INLET),
             gathering: Gathering::default(),
+            answering,
             rounds: Rounds::default(),
             crowd: Crowd::default(),
             routes: HashMap::new(),
@@ -201,7 +216,8 @@ impl Worker {
             mesh_dropped: 0,
             ready: Vec::new(),
             plain: Vec::with_capacity(2048),
-            answer: Vec::with_capacity(256),
+            answer: Vec::with_capacity(2048),
+            lost: Vec::with_capacity(MAX_MISSING),
             housekeeping: 0,
             running: true,
         })
@@ -229,6 +245,7 @@ impl Worker {
                 }
             }
             let now = clock::now();
+            self.ask_parents(now);
             while let Some(stream) = self.gathering.next(now) {
                 self.pass_on(stream);
             }
@@ -251,6 +268,7 @@ impl Worker {
         }
         let due = [
             self.gathering.due(),
+            self.streams.asking_due(),
             self.crowd.due(),
             Some(self.housekeeping),
         ];
@@ -261,6 +279,9 @@ impl Worker {
     fn send(&mut self) {
         for batch in &mut self.batches {
             batch.flush();
+        }
+        if let Some(answering) = &mut self.answering {
+            answering.flush();
         }
         self.delays.left(clock::now());
         if let Some(seat) = &mut self.seat {
@@ -284,7 +305,10 @@ impl Worker {
         let Some(mut receiver) = self.from_viewers.take() else {
             return false;
         };
-        let more = self.read_viewers(token.0 - FIRST_SOCKET, &mut receiver);
+        let more = match token {
+            ASKERS => self.read_askers(&mut receiver),
+            Token(number) => self.read_viewers(number - FIRST_SOCKET, &mut receiver),
+        };
         self.from_viewers = Some(receiver);
         more
     }

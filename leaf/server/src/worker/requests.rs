@@ -71,6 +71,9 @@ impl Worker {
         ) {
             self.states.insert(id, StreamState::default());
         }
+        if request.parent.is_some() {
+            self.set_parent(id, request.parent);
+        }
         Ok(())
     }
 

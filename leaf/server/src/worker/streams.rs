@@ -55,16 +55,20 @@ impl Worker {
             sequence: packet.sequence,
             timestamp: packet.timestamp,
             marker: packet.marker,
+            payload_type: packet.payload_type,
             payload: packet.payload,
         };
-        match self.streams.insert(stream, &arrival, now) {
+        let inserted = self.streams.insert(stream, &arrival, now);
+        let hold = self.streams.hold(stream, now);
+        match inserted {
             Some(Inserted::Newest { .. } | Inserted::Restarted) => {
                 // A packet of sound is a whole frame, whatever its marker says (RFC 7587 section 4.2).
                 let is_sound = self
                     .streams
                     .get(stream)
                     .is_some_and(|found| found.ring.kind() == Kind::Audio);
-                self.gathering.touch(stream, packet.marker || is_sound, now);
+                let is_last = packet.marker || is_sound;
+                self.gathering.touch(stream, is_last, hold, now);
             }
             Some(Inserted::Late(index)) => {
                 for at in 0..self.crowd.subscribers(stream).len() {
@@ -73,9 +77,12 @@ impl Worker {
                         viewer.late(stream, index, streams, sink);
                     });
                 }
-                self.gathering.touch(stream, true, now);
+                self.gathering.touch(stream, true, hold, now);
             }
             _ => return,
+        }
+        if let Some(inserted) = inserted {
+            self.answer_waiting(stream, inserted, now);
         }
         if let Some(size) = sps_of(packet.payload).and_then(|unit| Sps::parse(unit).ok()) {
             self.note_size(stream, (size.width, size.height), now);

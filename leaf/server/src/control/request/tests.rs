@@ -54,6 +54,21 @@ fn the_requests_of_the_protocol_document() {
     );
     assert_eq!(stream.parent, Some("10.0.1.9:5900".parse().unwrap()));
 
+    for (parent, expected) in [
+        (
+            json!("10.0.1.9:5900"),
+            Some("10.0.1.9:5900".parse().unwrap()),
+        ),
+        (json!(null), None),
+    ] {
+        let message = json!({"do": "stream.parent", "id": 2, "stream": 7, "parent": parent});
+        let expected = StreamParent {
+            stream: 7,
+            parent: expected,
+        };
+        assert_eq!(request(&message), Request::StreamParent(expected));
+    }
+
     let Request::ViewerAdd(viewer) = request(&viewer_add()) else {
         panic!()
     };
