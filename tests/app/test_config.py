@@ -147,6 +147,13 @@ def test_every_form_of_leaf(text: str, kind: str, threads: int, warm: set[str] |
     assert (found.kind, found.threads, found.warm) == (kind, threads, warm)
 
 
+def test_only_servers_of_our_own_have_lost_packets_repaired() -> None:
+    assert site_settings(config("leaf: {kind: anabranch, repair: true}")).leaf.repair
+    assert not site_settings(config("leaf: anabranch")).leaf.repair
+    with pytest.raises(UsageError, match="repair: a Janus"):
+        config("leaf: {repair: true}")
+
+
 def test_the_leaf_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANABRANCH_LEAF", "janus")
     assert config("leaf: anabranch").leaf.kind == "janus"

@@ -97,6 +97,10 @@ class ControlServer:
             case "stream.remove":
                 if self.streams.pop(request["stream"], None) is None:
                     return refusal("unknown")
+            case "stream.parent":
+                if request["stream"] not in self.streams:
+                    return refusal("unknown")
+                self.streams[request["stream"]]["parent"] = request["parent"]
             case "viewer.add":
                 if not _is_in_order(request):
                     return refusal("invalid")

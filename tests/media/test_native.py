@@ -33,7 +33,7 @@ from anabranch.media.leaf import (
 )
 from anabranch.media.leaf_binary import find_server
 from anabranch.media.native import NativeLeaf
-from anabranch.media.native_figures import read_figures
+from anabranch.media.native_figures import Repairs, read_figures
 from anabranch.media.native_log import relay
 from anabranch.media.sdp import split
 
@@ -320,6 +320,35 @@ async def test_a_viewer_that_the_server_does_not_take_leaves_nothing(
         await both.leaf.watch(HIGH, CHROMIUM_WHOLE)
     await until(lambda: not both.leaf.inlets())
     await until(lambda: both.server.asked("viewer.close") != [])  # it may have been taken
+
+
+async def test_a_server_is_told_whom_to_ask_for_lost_packets(both: Both) -> None:
+    await both.leaf.watch(HIGH, CHROMIUM_WHOLE)
+    assert all("parent" not in each for each in both.server.asked("stream.add"))
+
+    def parents() -> set[Any]:
+        return {each.get("parent") for each in both.server.streams.values()}
+
+    both.leaf.ask("10.98.0.2:21999")
+    await until(lambda: parents() == {"10.98.0.2:21999"})
+    await both.leaf.watch(OTHER, CHROMIUM_WHOLE)
+    await until(lambda: len(both.server.streams) == 4)
+    assert parents() == {"10.98.0.2:21999"}
+    assert len(both.server.asked("stream.parent")) == 2  # the others were added with it
+
+    both.server.cut()  # what changes meanwhile is told afterwards
+    both.leaf.ask("10.98.0.1:21999")
+    await until(lambda: parents() == {"10.98.0.1:21999"})
+    both.leaf.ask(None)
+    await until(lambda: parents() == {None})
+
+
+async def test_the_figures_of_repairs_are_the_servers(both: Both) -> None:
+    totals = {"packets_asked": 5, "packets_repaired": 3, "packets_given_up": 1}
+    both.server.answers["statistics"] = lambda _: {"ok": {"totals": totals}}
+    assert await both.leaf.repairs() == Repairs(asked=5, repaired=3, given_up=1, answered=0)
+    both.server.answers["statistics"] = lambda _: {"ok": {"totals": [1]}}
+    assert await both.leaf.repairs() == Repairs()
 
 
 async def test_bad_offers_never_reach_the_server(both: Both) -> None:

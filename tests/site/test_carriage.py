@@ -23,6 +23,7 @@ from anabranch.media.leaf import Feed, Inlet
 from anabranch.site.carriage import (
     STREAM_PORT,
     DirectCarriage,
+    Repair,
     Route,
     StreamId,
     SwitchCarriage,
@@ -31,6 +32,7 @@ from anabranch.site.carriage import (
     flows_of,
     group_address,
     intents_of,
+    repair_flows,
     wants_of,
 )
 from anabranch.site.layout import HOST_PORT
@@ -196,6 +198,43 @@ def test_pipelines_routes_are_flows_to_the_hosts_of_other_nodes(plan: SitePlan) 
     assert (flow.ingress.switch, flow.match.ipv4_src, flow.match.udp_dst) == ("relay", relay, 5004)
     (egress,) = flow.egress
     assert (egress.at.switch, egress.eth_dst) == ("leaf1", plan.nodes["leaf1"].host.mac)
+
+
+def test_questions_and_repairs_pass_between_two_hosts_and_nothing_else(plan: SitePlan) -> None:
+    fabric = Fabric(plan, [])
+    network = Network(
+        {node.name: node.dpid for node in plan.nodes.values()},
+        {
+            PortRef(name, number): PortInfo(f"port{number}")
+            for name in plan.nodes
+            for number in ports_of(plan, name)
+        },
+        plan.layout.links,
+    )
+    repairs = [Repair("leaf1", "relay", 21999), Repair("gone", "relay", 21999)]
+    flows = repair_flows(plan, repairs)
+    assert {flow.name for flow in flows} == {
+        "repair/leaf1/relay/asked",
+        "repair/leaf1/relay/answered",
+    }
+    fabric.soft.load(Compiler().compile(Intents(flows), network).tables, 0.0)
+
+    def reaches(source: str, to: str, from_port: int, port: int) -> list[str]:
+        here, there = (str(plan.nodes[name].overlay_address) for name in (source, to))
+        datagram = frames.udp(here, there, from_port, port, b"nack")
+        frame = frames.ethernet(
+            *(plan.nodes[to].host.mac, plan.nodes[source].host.mac, ETH_IPV4),
+            frames.ipv4(here, there, IP_UDP, datagram),
+        )
+        left = fabric.soft.send(PortRef(source, HOST_PORT), frame, 0.0)
+        return [at.switch for at, _ in left if at.port_no == HOST_PORT]
+
+    assert reaches("leaf1", "relay", 21003, 21999) == ["relay"]
+    assert reaches("relay", "leaf1", 21999, 21003) == ["leaf1"]
+    assert reaches("leaf1", "relay", 21999, 21003) == []
+    assert reaches("relay", "leaf1", 21003, 21003) == []
+    assert reaches("leaf2", "relay", 21003, 21999) == []
+    assert reaches("leaf1", "leaf2", 21003, 21999) == []
 
 
 async def test_a_route_that_contradicts_something_keeps_no_viewer_from_a_stream(

@@ -186,7 +186,8 @@ impl Gaps {
             }
             counters.asked += u64::from(it.asks == 0);
             it.asks += 1;
-            (it.asked, it.due) = (now, now + wait);
+            // Who does not answer may be busy: each time it has twice as long.
+            (it.asked, it.due) = (now, now + (wait << (it.asks - 1)));
             lost.push(it.index as u16);
             true
         });
@@ -236,12 +237,12 @@ mod tests {
         let mut gaps = Gaps::new(Part::Asks);
         gaps.skipped(5..6, 0);
         let mut times = vec![];
-        for now in 0..200_000 {
+        for now in 0..400_000 {
             if gaps.due().is_some_and(|due| due <= now) && !asked(&mut gaps, now).is_empty() {
                 times.push(now);
             }
         }
-        assert_eq!(times, [3_000, 23_000, 43_000, 63_000]);
+        assert_eq!(times, [3_000, 23_000, 63_000, 143_000]);
         assert!(gaps.is_empty() && gaps.due().is_none());
         let counters = Counters {
             asked: 1,
@@ -259,7 +260,7 @@ mod tests {
         gaps.came(5, 53_000);
         assert_eq!(gaps.round_trip(), Some(50_000));
         assert_eq!(asked(&mut gaps, 53_000), [6]);
-        assert_eq!(gaps.due(), Some(53_000 + 75_000));
+        assert_eq!(gaps.due(), Some(53_000 + 2 * 75_000));
         // It was asked for twice: of which question this is the answer nobody knows.
         gaps.came(6, 54_000);
         assert_eq!(gaps.round_trip(), Some(50_000));
@@ -293,8 +294,8 @@ mod tests {
             asked(&mut gaps, due);
         }
         assert!(gaps.is_empty());
-        gaps.skipped(9..10, 200_000);
-        assert_eq!(gaps.hold(200_100), None, "it answers no more");
+        gaps.skipped(9..10, 900_000);
+        assert_eq!(gaps.hold(900_100), None, "it answers no more");
     }
 
     proptest! {

@@ -178,7 +178,9 @@ def status(as_json: JsonFlag = False) -> None:
         f"[bold]{site['name']}[/bold]  Anabranch {site['version']}, {site['carriage']},"
         f" up {_duration(site['uptime_s'])}, {site['seats']} viewers"
     )
-    nodes = Table("Node", "Role", "Parent", "Address", "State", "Viewers", box=None)
+    repairs = site["repairs"]
+    columns = ("Repaired", "Lost") if repairs else ()
+    nodes = Table("Node", "Role", "Parent", "Address", "State", "Viewers", *columns, box=None)
     for node in site["nodes"]:
         nodes.add_row(
             node["name"],
@@ -187,6 +189,7 @@ def status(as_json: JsonFlag = False) -> None:
             node["address"] or "",
             _state(node),
             "" if node["viewers"] is None else str(node["viewers"]),
+            *_repaired(repairs.get(node["name"])) if columns else (),
         )
     out.print(nodes)
     _print_channels(site["channels"])
@@ -195,6 +198,11 @@ def status(as_json: JsonFlag = False) -> None:
         out.print(f"[yellow]{name} was restarted {count} times[/yellow]")
     for note in site["notes"]:
         out.print(f"[yellow]{escape(note)}[/yellow]")
+
+
+def _repaired(found: dict[str, int] | None) -> tuple[str, str]:
+    """Return what was lost on the way to a node and came after all, and what did not."""
+    return ("", "") if found is None else (str(found["repaired"]), str(found["given_up"]))
 
 
 def _state(node: dict[str, Any]) -> str:

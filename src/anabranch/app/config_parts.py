@@ -209,6 +209,7 @@ class LeafConfig(_Part):
     kind: LeafKind = "anabranch"
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     warm: Literal["none", "all"] | tuple[str, ...] = "none"
+    repair: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -222,6 +223,8 @@ class LeafConfig(_Part):
     def _can_be_kept(self) -> "LeafConfig":
         if self.kind == "janus" and self.warm not in ("none", ()):
             raise ValueError("warm: a Janus keeps nothing at hand; it takes kind: anabranch")
+        if self.kind == "janus" and self.repair:
+            raise ValueError("repair: a Janus asks nobody for packets; it takes kind: anabranch")
         return self
 
     @property
@@ -229,7 +232,7 @@ class LeafConfig(_Part):
         """What this means."""
         named = () if isinstance(self.warm, str) else self.warm
         warm = None if self.warm == "all" else frozenset(named)
-        return LeafSettings(self.kind, self.threads, warm)
+        return LeafSettings(self.kind, self.threads, warm, self.repair)
 
 
 class PlacementConfig(_Part):

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from anabranch.console.fabric_metrics import fabric_metrics
 from anabranch.console.statistics_api import tree_metrics
+from anabranch.site.reports import repairs
 from anabranch.site.site import Site
 
 
@@ -26,6 +27,7 @@ async def render_metrics(site: Site) -> Response:
     """Return the present figures of a site."""
     metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
     metrics += await _nodes(site)
+    metrics += await _repairs(site)
     metrics += tree_metrics(site)
     metrics += _process(site)
     control = site.underlay.control
@@ -88,6 +90,23 @@ async def _nodes(site: Site) -> list[Metric]:
             draining.add_metric([node["name"]], float(node["state"] == "draining"))
     idle.add_metric([], sum(node["state"] == "idle" for node in report))
     return [up, draining, idle]
+
+
+async def _repairs(site: Site) -> list[Metric]:
+    counts = {
+        "asked": "Packets lost in the tree that the node asked for",
+        "repaired": "Packets that it asked for and got",
+        "given_up": "Packets that it waits for no more",
+        "answered": "Packets that it sent to nodes that asked",
+    }
+    families = [
+        CounterMetricFamily(f"anabranch_repair_{name}", text, labels=["node"])
+        for name, text in counts.items()
+    ]
+    for node, found in (await repairs(site.underlay)).items():
+        for name, family in zip(counts, families, strict=True):
+            family.add_metric([node], found[name])
+    return list[Metric](families)
 
 
 async def _ports(site: Site) -> list[Metric]:

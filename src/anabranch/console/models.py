@@ -58,6 +58,15 @@ class ChannelDetailOut(ChannelOut):
     publish: dict[str, str] = Field(description="what to enter at the producer's side, by name")
 
 
+class RepairsOut(BaseModel):
+    """Packets that were lost on their way to a node, and what it sent to nodes that asked."""
+
+    asked: int
+    repaired: int
+    given_up: int
+    answered: int
+
+
 class SiteOut(BaseModel):
     """The whole site, for ``anabranch status``."""
 
@@ -71,6 +80,7 @@ class SiteOut(BaseModel):
     seats: int
     children: dict[str, dict[str, Any]]
     controller: str | None
+    repairs: dict[str, RepairsOut]
     notes: list[str]
 
 

@@ -43,7 +43,7 @@ from anabranch.media.leaf_protocol import (
     read_key_frame,
     text,
 )
-from anabranch.media.native_figures import Figures
+from anabranch.media.native_figures import Figures, Repairs, read_repairs
 from anabranch.media.native_process import LeafProcess
 from anabranch.media.native_streams import Streams, until_added
 from anabranch.media.rendition import AUDIO
@@ -131,7 +131,9 @@ class NativeLeaf:
         for stranger in there.keys() - self._viewers.keys():
             with suppress(RefusedError):
                 await client.request("viewer.close", viewer=stranger)
-        streams = [integer(each, "stream") for each in members(state, "streams")]
+        streams = {
+            integer(each, "stream"): each.get("parent") for each in members(state, "streams")
+        }
         self._streams.follow(client, streams)
         for viewing_id, viewer in there.items():  # who may be shown something else by now
             if isinstance(number := viewer.get("stream"), int):
@@ -247,6 +249,18 @@ class NativeLeaf:
 
     def inlets(self) -> frozenset[Inlet]:
         return self._inlets.inlets()
+
+    def ask(self, parent: str | None) -> None:
+        """Have packets lost on their way here asked for at ``address:port``, or nowhere."""
+        self._streams.ask(parent)
+
+    async def repairs(self) -> Repairs:
+        """Return what was lost on the way here.
+
+        Raises:
+            LeafError: the server does not tell.
+        """
+        return read_repairs(await self._process.connected().request("statistics"))
 
     def _shows(self, feed: Feed, ladder: Ladder, *, pinned: bool) -> Message:
         """Return what a viewer is shown, as the server is told."""

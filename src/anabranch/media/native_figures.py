@@ -15,6 +15,23 @@ Ask = Callable[[str | None], Awaitable[Message]]
 """Ask for the figures of one viewer, or of all; the answer has them by identifier."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """What became of packets that were lost on their way to a server, of all its streams so far.
+
+    Attributes:
+        asked: its parent was asked for so many.
+        repaired: so many of them came.
+        given_up: so many are not waited for any more.
+        answered: so many it sent to servers that asked.
+    """
+
+    asked: int = 0
+    repaired: int = 0
+    given_up: int = 0
+    answered: int = 0
+
+
 @dataclass(slots=True)
 class _Round:
     wanted: set[str] = field(default_factory=set)
@@ -48,6 +65,14 @@ class Figures:
             with suppress(LeafError):  # it has gone, or the server has
                 found |= await self._ask(viewer)
         return found
+
+
+def read_repairs(said: Message) -> Repairs:
+    """Read a server's statistics; anything absent counts as none."""
+    totals = said.get("totals")
+    found = totals if isinstance(totals, dict) else {}
+    names = ("packets_asked", "packets_repaired", "packets_given_up", "repairs_sent")
+    return Repairs(*(int(_figure(found, name) or 0) for name in names))
 
 
 def read_figures(said: Message) -> ViewerStatistics:

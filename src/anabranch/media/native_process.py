@@ -1,7 +1,7 @@
 """The process of our own leaf server, supervised, and the connection to it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -31,6 +31,8 @@ class LeafProcess:
             :class:`~anabranch.media.leaf.LeafError`. Only then viewers are taken.
         on_cut: called when the connection has ended; what the server has may still be there.
         on_gone: called when the process has ended, and with it all that it had.
+        kind: of its name as a child.
+        serves: its arguments, in place of those for viewers.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class LeafProcess:
         resume: Callable[[LeafClient], Awaitable[None]],
         on_cut: Callable[[], None],
         on_gone: Callable[[], None],
+        kind: str = "leaf",
+        serves: Sequence[str] | None = None,
     ) -> None:
         self._place = place
         self._threads = threads
@@ -49,6 +53,8 @@ class LeafProcess:
         self._resume = resume
         self._on_cut = on_cut
         self._on_gone = on_gone
+        self._kind = kind
+        self._serves = serves
         self._control = place.directory / "control.sock"
         self._client: LeafClient | None = None
         self._connector: asyncio.Task[None] | None = None
@@ -70,7 +76,7 @@ class LeafProcess:
         self._place.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.child = Child(
             ChildSpec(
-                name=f"leaf:{name}",
+                name=f"{self._kind}:{name}",
                 argv=argv,
                 netns=self._place.netns,
                 first_delay=0.02,
@@ -93,9 +99,12 @@ class LeafProcess:
             ) from None
 
     def _command(self) -> tuple[str, ...]:
+        server = (str(find_server()), "serve", "--control", str(self._control))
+        if self._serves is not None:
+            return (*server, *self._serves)
         port = self._place.media_ports[0]
         return (
-            *(str(find_server()), "serve", "--control", str(self._control)),
+            *server,
             *(word for at in self._place.media_addresses for word in ("--listen", _at(at, port))),
             *("--threads", str(self._threads)),
             *("--identity", str(self._place.directory / "identity.pem")),

@@ -17,7 +17,7 @@ from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
 from anabranch.media.leaf import Inlet
 from anabranch.site.layout import HOST_PORT
-from anabranch.site.plan import SitePlan
+from anabranch.site.plan import NodePlan, SitePlan
 
 STREAM_PORT = 5004
 AUDIO = "audio"
@@ -39,6 +39,15 @@ class Want:
 
     stream: StreamId
     leaf: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repair:
+    """A node asks the ring server of another, at its UDP port, for packets, and gets them."""
+
+    asker: str
+    ring: str
     port: int
 
 
@@ -80,9 +89,13 @@ class Carriage(Protocol):
         """Return where the encoder must send a stream now."""
 
     async def carry(
-        self, wants: frozenset[Want], groups: Mapping[StreamId, str], routes: frozenset[Route]
+        self,
+        wants: frozenset[Want],
+        groups: Mapping[StreamId, str],
+        routes: frozenset[Route],
+        repairs: frozenset[Repair] = frozenset(),
     ) -> None:
-        """Make exactly ``wants`` and ``routes`` true.
+        """Make exactly ``wants``, ``routes`` and ``repairs`` true.
 
         ``groups`` has the overlay address of every stream.
         """
@@ -99,9 +112,14 @@ class SwitchCarriage:
         return [(group, STREAM_PORT)]
 
     async def carry(
-        self, wants: frozenset[Want], groups: Mapping[StreamId, str], routes: frozenset[Route]
+        self,
+        wants: frozenset[Want],
+        groups: Mapping[StreamId, str],
+        routes: frozenset[Route],
+        repairs: frozenset[Repair] = frozenset(),
     ) -> None:
-        viewers = intents_of(self._plan, wants, groups)
+        streams = intents_of(self._plan, wants, groups)
+        viewers = Intents(streams.flows + repair_flows(self._plan, repairs))
         flows = flows_of(self._plan, routes)
         try:
             await self._put(Intents(viewers.flows + flows))
@@ -109,6 +127,45 @@ class SwitchCarriage:
             if flows:  # what contradicts an operator's path must not keep viewers from theirs
                 await self._put(viewers)
             raise
+
+
+def repair_flows(plan: SitePlan, repairs: Collection[Repair]) -> tuple[Flow, ...]:
+    """Return two flows for every repair, of questions and of answers, by their UDP port."""
+    flows = []
+    for repair in sorted(repairs):
+        asker, ring = plan.nodes.get(repair.asker), plan.nodes.get(repair.ring)
+        if asker is None or ring is None:
+            continue
+        name = f"repair/{asker.name}/{ring.name}"
+        flows += [
+            _between(f"{name}/asked", asker, ring, to_port=repair.port),
+            _between(f"{name}/answered", ring, asker, from_port=repair.port),
+        ]
+    return tuple(flows)
+
+
+def _between(
+    name: str,
+    source: NodePlan,
+    there: NodePlan,
+    *,
+    from_port: int | None = None,
+    to_port: int | None = None,
+) -> Flow:
+    """Return a flow of UDP from one node's host to another's."""
+    return Flow(
+        name,
+        Match(
+            eth_type=ETH_IPV4,
+            ip_proto=IP_UDP,
+            ipv4_src=str(source.overlay_address),
+            ipv4_dst=str(there.overlay_address),
+            udp_src=from_port,
+            udp_dst=to_port,
+        ),
+        PortRef(source.name, HOST_PORT),
+        frozenset({Egress(PortRef(there.name, HOST_PORT), there.host.mac)}),
+    )
 
 
 def flows_of(plan: SitePlan, routes: Collection[Route]) -> tuple[Flow, ...]:
@@ -120,20 +177,8 @@ def flows_of(plan: SitePlan, routes: Collection[Route]) -> tuple[Flow, ...]:
         source, there = plan.nodes.get(route.node), nodes.get(address)
         if source is None or there is None or there is source:
             continue
-        flows.append(
-            Flow(
-                f"pipelines/{route.node}/{address}:{port}",
-                Match(
-                    eth_type=ETH_IPV4,
-                    ip_proto=IP_UDP,
-                    ipv4_src=str(source.overlay_address),
-                    ipv4_dst=address,
-                    udp_dst=port,
-                ),
-                PortRef(route.node, HOST_PORT),
-                frozenset({Egress(PortRef(there.name, HOST_PORT), there.host.mac)}),
-            )
-        )
+        name = f"pipelines/{route.node}/{address}:{port}"
+        flows.append(_between(name, source, there, to_port=port))
     return tuple(flows)
 
 
@@ -179,7 +224,11 @@ class DirectCarriage:
         return self._targets.get(stream, [])
 
     async def carry(
-        self, wants: frozenset[Want], groups: Mapping[StreamId, str], _routes: frozenset[Route]
+        self,
+        wants: frozenset[Want],
+        groups: Mapping[StreamId, str],
+        _routes: frozenset[Route],
+        _repairs: frozenset[Repair] = frozenset(),
     ) -> None:
         wanted: dict[StreamId, list[Target]] = defaultdict(list)
         for want in sorted(wants):

@@ -4,12 +4,15 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import anabranch
 from anabranch.channels.seats import Seat
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafServer
+from anabranch.site.switched import SwitchedUnderlay
+from anabranch.site.underlay import DirectUnderlay
 
 if TYPE_CHECKING:
     from anabranch.site.site import Site
@@ -27,6 +30,7 @@ async def overview(site: "Site") -> dict[str, Any]:
         "seats": len(site.seats),
         "children": children(site),
         "controller": site.underlay.controller,
+        "repairs": await repairs(site.underlay),
         "notes": site.notes,
     }
 
@@ -46,6 +50,14 @@ def children(site: "Site") -> dict[str, dict[str, Any]]:
         report[encoder.name] = {"pid": encoder.pid, "restarts": max(0, lives - 1)}
         report[ingest.name] = {"pid": ingest.pid, "restarts": ingest.stats.restarts}
     return report
+
+
+async def repairs(underlay: SwitchedUnderlay | DirectUnderlay) -> dict[str, dict[str, int]]:
+    """Return what was lost in the tree and came after all, by node; empty without ring servers."""
+    if not isinstance(underlay, SwitchedUnderlay) or underlay.rings is None:
+        return {}
+    figures = await underlay.rings.figures()
+    return {node: asdict(found) for node, found in sorted(figures.items())}
 
 
 async def seat_reports(

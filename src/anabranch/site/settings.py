@@ -129,6 +129,7 @@ class LeafSettings:
     Attributes:
         kind: which program they are.
         threads: of each server of our own, how many carry packets.
+        repair: servers of our own ask ring servers of relays and root for lost packets.
         warm: channels that servers of our own keep at hand though nobody watches, so that the first
             viewer waits for nothing; None: all.
     """
@@ -136,6 +137,7 @@ class LeafSettings:
     kind: LeafKind = "anabranch"
     threads: int = 1
     warm: frozenset[str] | None = frozenset()
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)

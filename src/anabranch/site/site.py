@@ -72,7 +72,7 @@ class Site:
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
         self.underlay: SwitchedUnderlay | DirectUnderlay = (
-            SwitchedUnderlay(settings, journal, self._happened, self._database)
+            SwitchedUnderlay(settings, journal, self._happened, self._database, self._retarget)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
         )
@@ -83,6 +83,8 @@ class Site:
             self.remote = Remote(settings, settings.remote, switched, journal, self._happened)
         self.steward = Steward(settings, self, switched, self._happened, self.remote)
         self.steward.pipelines.on_routes = self._stale.set
+        if switched is not None and switched.rings is not None:
+            switched.rings.on_stale = self._stale.set
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)

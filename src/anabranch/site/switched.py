@@ -17,12 +17,13 @@ from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafPlace, LeafServer
-from anabranch.site.carriage import Carriage, SwitchCarriage
+from anabranch.site.carriage import Carriage, StreamId, SwitchCarriage, Target
 from anabranch.site.control import Control, InsideControl, switch_directory
 from anabranch.site.layout import HOST_PORT, Cable, Layout
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import Machine
 from anabranch.site.plan import BRIDGE, HOST_DEVICE, SWITCH_DEVICE, NodePlan, make_plan
+from anabranch.site.rings import Rings
 from anabranch.site.separate import SeparateControl
 from anabranch.site.settings import SiteSettings
 from anabranch.store.database import Database
@@ -72,6 +73,7 @@ class SwitchedUnderlay:
         plan: what every node is given, whether it is up or not.
         tree: how the nodes are meant to hang; a node that is up need not be in it.
         abroad: who reaches nodes on other machines, if there are any.
+        rings: the ring servers, if lost packets are to be repaired.
     """
 
     def __init__(
@@ -80,12 +82,16 @@ class SwitchedUnderlay:
         journal: Journal,
         on_event: Callable[[Event], None],
         database: Database,
+        retarget: Callable[[StreamId, list[Target]], None],
     ) -> None:
         self.plan = make_plan(settings)
         self.tree = self.plan.tree
         kind = SeparateControl if settings.fabric.controllers else InsideControl
         self._control: Control = kind(settings, self.plan, on_event, database)
-        self.carriage: Carriage = SwitchCarriage(self.plan, self._control.put)
+        carriage = SwitchCarriage(self.plan, self._control.put)
+        repairs = settings.leaf.repair
+        self.rings = Rings(settings, self, carriage, retarget) if repairs else None
+        self.carriage: Carriage = self.rings or carriage
         self.encoder_namespace: str | None = self.plan.root.namespace
         self.encoder_interface: str | None = HOST_DEVICE
         self.abroad: Abroad | None = None
@@ -154,6 +160,8 @@ class SwitchedUnderlay:
     async def stop(self) -> None:
         if self._dhcp is not None:
             await self._dhcp.stop()
+        if self.rings is not None:
+            await self.rings.stop()
         await asyncio.gather(
             *(switch.stop() for switch in self._switches.values()), return_exceptions=True
         )
@@ -224,6 +232,8 @@ class SwitchedUnderlay:
         self._layout = wanted
         await self._stop_switches({node.name})
         self._stale.discard(node.name)
+        if self.rings is not None:
+            await self.rings.remove(node.name)
         await asyncio.to_thread(self._machine.forward, self.up)
         await asyncio.to_thread(self._machine.remove_node, node)
 
@@ -254,6 +264,8 @@ class SwitchedUnderlay:
                 raise ConflictError(f"{min(missing)} is not up")
             await self._lay(self.plan.lay_out(tree, self.up))
             before, self.tree = self.tree, tree
+        if self.rings is not None:
+            self.rings.on_stale()
         for move in moves(before, tree):
             if move.new is None:
                 self._on_event(Event("node.unlinked", move.name, {"from": move.old}))
@@ -420,7 +432,10 @@ class SwitchedUnderlay:
             inlet_interface=str(leaf.overlay_address),
             inlet_ports=self._settings.ports.inlets,
         )
-        return make_leaf(self._settings.leaf, place)
+        made = make_leaf(self._settings.leaf, place)
+        if self.rings is not None:
+            self.rings.adopt(made)
+        return made
 
     async def nodes(self) -> list[dict[str, Any]]:
         connected = await self._control.connected()
@@ -443,6 +458,8 @@ class SwitchedUnderlay:
         }
         if self._dhcp is not None:
             found[self._dhcp.child.spec.name] = self._dhcp.child
+        if self.rings is not None:
+            found |= self.rings.children()
         return found | dict(self._control.children())
 
     async def port_counters(self) -> list[dict[str, Any]]:

@@ -199,7 +199,7 @@ class Views:
 
 def _owner(child: str) -> str:
     """Return the node that a leaf server or switch works for, by its name as a child."""
-    for server in ("janus:", "leaf:"):
+    for server in ("janus:", "leaf:", "ring:"):
         if child.startswith(server):
             return child.removeprefix(server)
     return child.removesuffix("-vswitchd").removesuffix("-ovsdb")
