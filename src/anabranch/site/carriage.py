@@ -118,9 +118,8 @@ class SwitchCarriage:
         routes: frozenset[Route],
         repairs: frozenset[Repair] = frozenset(),
     ) -> None:
-        streams = intents_of(self._plan, wants, groups)
-        viewers = Intents(streams.flows + repair_flows(self._plan, repairs))
-        flows = flows_of(self._plan, routes)
+        viewers = intents_of(self._plan, wants, groups)
+        flows = repair_flows(self._plan, repairs) + flows_of(self._plan, routes)
         try:
             await self._put(Intents(viewers.flows + flows))
         except MisuseError:

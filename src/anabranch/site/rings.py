@@ -101,12 +101,14 @@ class Rings:
 
     async def figures(self) -> dict[str, Repairs]:
         """Return what leaves and ring servers asked for and got, by node, as far as they tell."""
+        servers = self._servers()
+        told = await asyncio.gather(*(each.repairs() for each in servers), return_exceptions=True)
         found = {}
-        for server in self._servers():
-            try:
-                found[server.name] = await server.repairs()
-            except LeafError:
-                continue
+        for server, figures in zip(servers, told, strict=True):
+            if isinstance(figures, Repairs):
+                found[server.name] = figures
+            elif not isinstance(figures, LeafError):
+                raise figures
         return found
 
     # --- as a carriage ------------------------------------------------------------------------
@@ -206,8 +208,8 @@ class Rings:
         try:
             await ring.start()
         except LeafError as error:
-            _log.warning("ring.unavailable", node=ring.name, error=str(error))
             if self._rings.get(ring.name) is ring:
+                _log.warning("ring.unavailable", node=ring.name, error=str(error))
                 await self.remove(ring.name)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

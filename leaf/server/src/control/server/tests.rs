@@ -36,6 +36,7 @@ fn hello() -> Hello {
         pid: 1,
         fingerprint: "sha-256 AB".into(),
         listen: Vec::new(),
+        repair: None,
         threads: 1,
     }
 }
