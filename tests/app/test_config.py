@@ -151,7 +151,7 @@ def test_only_servers_of_our_own_have_lost_packets_repaired() -> None:
     assert site_settings(config("leaf: {kind: anabranch, repair: true}")).leaf.repair
     assert not site_settings(config("leaf: anabranch")).leaf.repair
     with pytest.raises(UsageError, match="repair: a Janus"):
-        config("leaf: {repair: true}")
+        config("leaf: {kind: janus, repair: true}")
 
 
 def test_the_leaf_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from tests.lab.test_ring_server import tell
-from tests.lab.test_tree_acts import Tree, until
+from tests.lab.test_tree_acts import Tree
+from tests.waiting import until
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
 from anabranch.core.errors import UnavailableError
@@ -66,7 +67,7 @@ async def tree(site: SiteProcess) -> AsyncIterator[Tree]:
     async def is_quiet() -> bool:
         return not await made.seats()
 
-    await until(is_quiet)
+    await until(is_quiet, limit_s=40)
 
 
 @contextmanager
@@ -115,7 +116,7 @@ async def is_repaired(tree: Tree, node: str, count: int) -> None:
     async def enough() -> bool:
         return (await repairs(tree)).get(node, {}).get("repaired", 0) >= before + count
 
-    await until(enough, 30)
+    await until(enough, limit_s=30)
 
 
 async def test_a_viewer_asks_for_nothing_that_its_leaf_gets_from_the_relay(tree: Tree) -> None:
@@ -177,7 +178,7 @@ async def test_a_ring_server_that_is_killed_comes_back_and_is_told_everything(tr
             async def is_back() -> bool:
                 return await ring_pid(tree, "relay1") not in (None, pid)
 
-            await until(is_back)
+            await until(is_back, limit_s=20)
             await is_repaired(tree, "leaf1", 5)
 
 
@@ -209,7 +210,7 @@ async def test_who_watches_nothing_has_nothing_carried_for_it(tree: Tree) -> Non
     async def is_nothing() -> bool:
         return not [name for name in await flows() if not name.startswith("path/")]
 
-    await until(is_nothing, 20)
+    await until(is_nothing, limit_s=20)
     await tree.only("leaf1")
     async with AsyncExitStack() as stack:
         await tree.watch(stack)

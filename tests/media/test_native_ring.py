@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.media.control_server import ControlServer, Message, refusal
-from tests.media.test_native import program, until
+from tests.media.test_native import program
+from tests.waiting import until
 
 from anabranch.core.names import new_id
 from anabranch.media import native_streams
