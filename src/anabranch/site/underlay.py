@@ -77,7 +77,8 @@ class DirectUnderlay:
             UnavailableError: this machine has no address but loopback, which Janus cannot use, or
                 no port is free at which the server could take viewers.
         """
-        addresses = tuple(str(address) for address in machine.local_addresses())
+        # Two devices may have the same one.
+        addresses = tuple(dict.fromkeys(map(str, machine.local_addresses())))
         first, last = self._settings.ports.media
         if self._settings.leaf.kind == "anabranch":
             addresses += tuple(str(address) for address in machine.global_addresses_6())
