@@ -89,6 +89,7 @@ impl Stage {
             pid: 1,
             fingerprint: fingerprint.to_string(),
             listen: Vec::new(),
+            repair: None,
             threads: 1,
         };
         let server = Server::bind(&directory.path().join("control"), hello).unwrap();
@@ -102,7 +103,7 @@ impl Stage {
         };
         let sockets = vec![bind_alone(address.parse().unwrap()).unwrap()];
         let [poll] = polls;
-        let mut worker = Worker::new(poll, seat, others, sockets).unwrap();
+        let mut worker = Worker::new(poll, seat, others, sockets, None).unwrap();
         for (stream, kind, clock) in [(PICTURE, "video", 90_000), (SOUND, "audio", 48_000)] {
             let line = json!({"do": "stream.add", "id": 1, "stream": stream, "kind": kind,
                 "port": 5004, "address": "127.0.0.1", "name": "n", "group": "g", "clock": clock,
