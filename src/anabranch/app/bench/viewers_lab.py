@@ -1,8 +1,8 @@
 """Where ``bench viewers`` takes place: a leaf server on one core, everything else on another.
 
 Two namespaces with a cable between them. Each end's packets are received on the core of its own
-side (RPS), as they would be on two machines: a sender does not pay for what its peer receives. As a
-site's way from a leaf to its viewers, the cable takes what is sent joined (GSO) and without checksums.
+side (RPS), as they would be on two machines: a sender does not pay for what its peer receives. As
+a site's way from a leaf to its viewers, the cable takes packets joined (GSO) and without checksums.
 """
 
 import asyncio
