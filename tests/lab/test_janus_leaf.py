@@ -71,7 +71,7 @@ async def test_a_foreign_viewer_sees_and_hears(leaf: JanusLeaf) -> None:
         async with source(leaf, leaf._place.netns or ""):
             await first.frames(25)
             assert first.size == (320, 180)
-            assert first.audio_frames > 10
+            await until(lambda: first.audio_frames > 10)
             assert states == ["up"]
 
             statistics = await leaf.statistics(viewings[0].id)

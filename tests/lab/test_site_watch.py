@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.lab.page import Watching
 from tests.lab.viewer import viewer
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 
@@ -62,7 +62,7 @@ async def test_a_foreign_viewer_plays(site: SiteProcess) -> None:
         await one.watch(ask)
         await one.frames(30)
         assert one.size == (640, 360)
-        assert one.audio_frames > 20
+        await until(lambda: one.audio_frames > 20)
         assert (await client.delete(places[0])).status_code == 200
         assert (await client.delete(places[0])).status_code == 404
 
