@@ -1,7 +1,7 @@
-"""The leaf server alone in a namespace, its controller, and a viewer that may do what it likes.
+"""The leaf server alone in a namespace, its controller, and peers that may do what they like.
 
-The viewer is put together from aioice, pyOpenSSL and libsrtp, so that it can send whatever it wants
-under its keys. Those who must notice nothing are leaf-load's.
+They are put together from aioice, pyOpenSSL and libsrtp, so that they can send whatever they want
+under their keys. Those who must notice nothing are leaf-load's.
 """
 
 import itertools
@@ -165,13 +165,16 @@ class Peer:
         self.own = Credentials.random()
         self.certificate = RTCCertificate.generateCertificate()
         prints = {it.algorithm: it.value for it in self.certificate.getFingerprints()}
-        self.leaf = add_viewer(world.control, name, self.own, f"sha-256 {prints['sha-256']}")
+        self.leaf = self._add(world.control, f"sha-256 {prints['sha-256']}")
         self.socket = world.socket()
         self.sent: list[bytes] = []
         """What may be sent once more."""
         context = self.certificate._create_ssl_context([SRTP_AES128_CM_SHA1_80])
         self._ssl = SSL.Connection(context)
         self._ssl.set_connect_state()
+
+    def _add(self, control: Control, fingerprint: str) -> Message:
+        return add_viewer(control, self.name, self.own, fingerprint)
 
     def check(self) -> None:
         """Prove to be here, and wait for the answer."""
@@ -183,6 +186,10 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         self.sent.append(data)
+        self.socket.sendto(data, VIEWERS)
+
+    def send_once(self, data: bytes) -> None:
+        """Send what is not to be remembered."""
         self.socket.sendto(data, VIEWERS)
 
     def hello(self) -> bytes:
@@ -225,6 +232,9 @@ class Peer:
     def protected(self, rtcp: bytes) -> bytes:
         return self._srtp.protect_rtcp(rtcp)
 
+    def protected_rtp(self, rtp: bytes) -> bytes:
+        return self._srtp.protect(rtp)
+
     def drain(self) -> int:
         """Take what has come and return how many packets of media it is."""
         count = 0
@@ -239,6 +249,39 @@ class Peer:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class PublishingPeer(Peer):
+    """A publisher of a picture and a sound that does nothing by itself."""
+
+    TO = ("127.0.0.1:22000", "127.0.0.1:22002")
+    VIDEO_TYPE, RTX_TYPE, AUDIO_TYPE = 102, 103, 111
+
+    def _add(self, control: Control, fingerprint: str) -> Message:
+        remote = {"ufrag": self.own.ufrag, "pwd": self.own.pwd, "fingerprint": fingerprint}
+        video = {
+            "mid": "0",
+            "kind": "video",
+            "clock": 90_000,
+            "payload_types": [self.VIDEO_TYPE],
+            "rtx": {str(self.RTX_TYPE): self.VIDEO_TYPE},
+            "extensions": {"mid": 4},
+            "feedback": ["nack", "pli", "remb"],
+            "to": self.TO[0],
+        }
+        audio = {
+            "mid": "1",
+            "kind": "audio",
+            "clock": 48_000,
+            "payload_types": [self.AUDIO_TYPE],
+            "to": self.TO[1],
+        }
+        return control.ask(
+            "publisher.add",
+            publisher=self.name,
+            remote={**remote, "setup": "active"},
+            tracks=[video, audio],
+        )
 
 
 @dataclass
@@ -299,6 +342,9 @@ class World:
 
     def peer(self, name: str) -> Peer:
         return Peer(self, name)
+
+    def publisher(self, name: str) -> PublishingPeer:
+        return PublishingPeer(self, name)
 
     def totals(self) -> dict[str, int]:
         return self.control.ask("statistics")["totals"]

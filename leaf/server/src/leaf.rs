@@ -28,19 +28,22 @@ use crate::worker::connection::{Connection, Ssrcs};
 use crate::worker::handover::{name_in, ufrag_in};
 use crate::worker::repair::Answering;
 use crate::worker::requests::worker_of;
-use crate::worker::{Figures, MESH, Message, Others, Worker, credentials, stream_socket};
+use crate::worker::{Figures, Leaver, MESH, Message, Others, Worker, credentials, stream_socket};
+
+mod publishers;
 
 /// A worker answers within milliseconds; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The workers, and which viewer is with which of them.
+/// The workers, and which viewer or publisher is with which of them.
 pub struct Leaf {
     posts: Vec<Post<Message>>,
     threads: Vec<JoinHandle<()>>,
     handshakes: Mailbox,
     streams: BTreeMap<StreamId, Vec<StreamAdd>>,
     viewers: HashMap<String, usize>,
-    gone: Receiver<String>,
+    publishers: HashMap<String, usize>,
+    gone: Receiver<Leaver>,
     takes_viewers: bool,
     next_key: u64,
 }
@@ -95,20 +98,20 @@ impl Leaf {
                 }
             })?);
         }
-        let (streams, viewers) = (BTreeMap::new(), HashMap::new());
         Ok(Self {
             posts,
             threads,
             handshakes,
-            streams,
-            viewers,
+            streams: BTreeMap::new(),
+            viewers: HashMap::new(),
+            publishers: HashMap::new(),
             gone,
             takes_viewers,
             next_key: 1,
         })
     }
 
-    /// Say goodbye to the viewers, and end the workers.
+    /// Say goodbye to viewers and publishers, and end the workers.
     pub fn stop(self) {
         self.handshakes.close_all();
         // The goodbyes pass from the handshake thread through the workers.
@@ -147,8 +150,11 @@ impl Leaf {
     }
 
     fn forget_the_gone(&mut self) {
-        for name in self.gone.try_iter() {
-            self.viewers.remove(&name);
+        for leaver in self.gone.try_iter() {
+            match leaver {
+                Leaver::Viewer(name) => self.viewers.remove(&name),
+                Leaver::Publisher(name) => self.publishers.remove(&name),
+            };
         }
     }
 
@@ -315,9 +321,8 @@ impl Leaf {
 
     fn least_busy(&self) -> usize {
         let mut counts = vec![0; self.posts.len()];
-        self.viewers
-            .values()
-            .for_each(|worker| counts[*worker] += 1);
+        let workers = self.viewers.values().chain(self.publishers.values());
+        workers.for_each(|worker| counts[*worker] += 1);
         let least = counts.iter().enumerate().min_by_key(|(_, count)| **count);
         least.map_or(0, |(worker, _)| worker)
     }
@@ -428,12 +433,10 @@ fn stream_figures(figures: &crate::worker::StreamFigures) -> StreamFigures {
     }
 }
 
-fn random() -> io::Result<[u32; 6]> {
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let mut numbers = [0; 6];
-    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(4)) {
-        *number = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+fn random<const COUNT: usize>() -> io::Result<[u32; COUNT]> {
+    let mut numbers = [0; COUNT];
+    for number in &mut numbers {
+        *number = getrandom::u32().map_err(io::Error::other)?;
     }
     Ok(numbers)
 }
@@ -469,11 +472,20 @@ impl Site for Leaf {
             Request::ViewerStatistics(which) => {
                 self.viewer_statistics(which.viewer.map(|name| name.as_str().to_owned()))
             }
+            Request::PublisherAdd(publisher) => self.add_publisher(*publisher),
+            Request::PublisherKeyFrame(only) => self.ask_for_key_frame(only),
+            Request::PublisherClose(only) => self.close_publisher(only),
+            Request::PublisherStatistics(which) => self.publisher_statistics(which),
             Request::Statistics => self.statistics(),
             Request::State => {
                 let viewers = self.ask_all(|worker| worker.entries())?.concat();
+                let publishers = self.ask_all(|worker| worker.publisher_entries())?.concat();
                 let streams = self.streams.values().flatten().cloned().collect();
-                Ok(Reply::State(State { streams, viewers }))
+                Ok(Reply::State(State {
+                    streams,
+                    viewers,
+                    publishers,
+                }))
             }
             Request::Log(log) => {
                 set_level(log.level);

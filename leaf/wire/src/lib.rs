@@ -4,11 +4,13 @@
 //! Bytes off the network never panic; a parser gives its value or its one error.
 
 pub mod datagram;
+pub mod extension;
 pub mod h264;
 pub mod header;
 pub mod ice;
 pub mod ntp;
 pub mod rtcp;
 pub mod rtp;
+pub mod rtx;
 pub mod stun;
 pub mod unwrap;

@@ -16,7 +16,7 @@ const RTP_HEADER: usize = 12;
 
 /// Opens what the other side sent, and refuses what came before.
 ///
-/// About 1.2 KB with every profile, nearly all of it on the heap, and 80 octets for each SSRC.
+/// About 1.2 KB with every profile, nearly all of it on the heap, and 300 octets for each SSRC.
 pub struct Inbound {
     profile: Profile,
     rtp: Cipher,

@@ -1,16 +1,16 @@
 //! The replay list (RFC 3711, section 3.3.2), and the guess of a packet's index (section 3.3.1).
 
-/// How far behind the newest packet one may come and be taken. A key frame sent faster than real time
-/// and its retransmissions stay within it; RFC 3711 asks for 64 at least.
-const WINDOW: u64 = 128;
+/// How far behind the newest packet one may come and be taken. A publisher without a stream for
+/// retransmissions sends packets of half a second before again; RFC 3711 asks for 64 at least.
+const WINDOW: u64 = 1024;
 
-/// Which packets of an SSRC were taken: the highest index, and a bit for each of those before it.
+/// Which packets of an SSRC were taken: the highest index, and a bit for each of the last ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplayWindow {
     /// One more than the highest index taken; 0 when there is none.
     next: u64,
-    /// Bit n: `next - 1 - n` was taken.
-    taken: u128,
+    /// Bit `index % WINDOW`: that index, of the last ones, was taken.
+    taken: [u64; (WINDOW / 64) as usize],
 }
 
 impl ReplayWindow {
@@ -19,20 +19,26 @@ impl ReplayWindow {
         let Some(age) = self.age(index) else {
             return true;
         };
-        age < WINDOW && self.taken & (1 << age) == 0
+        let (word, bit) = place(index);
+        age < WINDOW && self.taken[word] & bit == 0
     }
 
     /// Takes an index that is new; to be called after the packet's tag was found right.
     pub(super) fn take(&mut self, index: u64) {
         match self.age(index) {
-            Some(age) if age < WINDOW => self.taken |= 1 << age,
+            Some(age) if age >= WINDOW => return,
             Some(_) => {}
             None => {
-                let steps = u32::try_from(index + 1 - self.next).unwrap_or(u32::MAX);
-                self.taken = self.taken.checked_shl(steps).unwrap_or(0) | 1;
+                // What stood there for older ones.
+                for skipped in (self.next..index).rev().take(WINDOW as usize) {
+                    let (word, bit) = place(skipped);
+                    self.taken[word] &= !bit;
+                }
                 self.next = index + 1;
             }
         }
+        let (word, bit) = place(index);
+        self.taken[word] |= bit;
     }
 
     /// The index that a sequence number stands for: the nearest to the highest one taken. The first
@@ -52,6 +58,12 @@ impl ReplayWindow {
     fn age(&self, index: u64) -> Option<u64> {
         self.next.checked_sub(1)?.checked_sub(index)
     }
+}
+
+/// Where the bit of an index is.
+fn place(index: u64) -> (usize, u64) {
+    let at = index % WINDOW;
+    ((at / 64) as usize, 1 << (at % 64))
 }
 
 #[cfg(test)]
@@ -83,10 +95,10 @@ mod tests {
     proptest! {
         /// Against a set of all that was taken.
         #[test]
-        fn takes_each_once(steps in prop::collection::vec(-200i64..200, 1..300)) {
+        fn takes_each_once(steps in prop::collection::vec(-1_200i64..1_200, 1..300)) {
             let (mut window, mut taken, mut highest) = (ReplayWindow::default(), HashSet::new(), 0);
             for step in steps {
-                let index = highest.max(300_i64).saturating_add(step) as u64;
+                let index = highest.max(1_500_i64).saturating_add(step) as u64;
                 let old = (highest as u64).saturating_sub(index) >= WINDOW && !taken.is_empty();
                 prop_assert_eq!(window.is_new(index), !old && !taken.contains(&index));
                 if window.is_new(index) {

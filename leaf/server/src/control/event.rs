@@ -52,6 +52,22 @@ pub enum Event {
         /// How it ended.
         why: Gone,
     },
+    /// DTLS is done, a publisher's media is passed on.
+    #[serde(rename = "publisher.up")]
+    PublisherUp {
+        /// The publisher.
+        publisher: String,
+        /// Where its packets come from.
+        address: SocketAddr,
+    },
+    /// The publisher's connection is over.
+    #[serde(rename = "publisher.gone")]
+    PublisherGone {
+        /// The publisher.
+        publisher: String,
+        /// How it ended.
+        why: Gone,
+    },
     /// Another rendition is sent.
     #[serde(rename = "viewer.stream")]
     ViewerStream {
@@ -95,11 +111,11 @@ pub enum Event {
     },
 }
 
-/// How a viewer's connection ended.
+/// How a viewer's or publisher's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gone {
-    /// By the viewer.
+    /// By the other side.
     Closed,
     /// Nothing was heard of it.
     Silent,
@@ -151,6 +167,20 @@ mod tests {
                     why: Gone::Silent,
                 },
                 json!({"event": "viewer.gone", "viewer": "v", "why": "silent"}),
+            ),
+            (
+                Event::PublisherUp {
+                    publisher: "p".into(),
+                    address,
+                },
+                json!({"event": "publisher.up", "publisher": "p", "address": "192.0.2.1:50000"}),
+            ),
+            (
+                Event::PublisherGone {
+                    publisher: "p".into(),
+                    why: Gone::Dropped,
+                },
+                json!({"event": "publisher.gone", "publisher": "p", "why": "dropped"}),
             ),
             (
                 Event::ViewerStream {

@@ -3,6 +3,7 @@
 //! Described in `docs/protocols/leaf.md`.
 
 pub mod event;
+pub mod publisher;
 pub mod reply;
 pub mod request;
 pub mod server;

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
+use super::publisher::{PublisherAdded, PublisherEntry, Publishers};
 use super::request::{Kind, StreamAdd};
 use super::value::StreamId;
 
@@ -71,6 +72,10 @@ pub enum Reply {
     Viewers(Viewers),
     /// `viewer.export` and `viewer.snapshot`
     Taken(Taken),
+    /// `publisher.add`
+    PublisherAdded(PublisherAdded),
+    /// `publisher.statistics`
+    Publishers(Publishers),
     /// `stream.key_frame`: null if there is none.
     KeyFrame(Option<KeyFrame>),
     /// `statistics`
@@ -103,7 +108,7 @@ pub struct Added {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Passive {
-    /// The viewer opens it.
+    /// The other side opens it.
     Passive,
 }
 
@@ -125,10 +130,10 @@ pub struct Viewers {
     pub viewers: BTreeMap<String, ViewerFigures>,
 }
 
-/// How far a viewer's connection is.
+/// How far a viewer's or publisher's connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ViewerState {
+pub enum PeerState {
     /// Nothing came that is to the point.
     New,
     /// The DTLS handshake goes on.
@@ -141,7 +146,7 @@ pub enum ViewerState {
 #[derive(Debug, Clone, Serialize)]
 pub struct ViewerFigures {
     /// How far its connection is.
-    pub state: ViewerState,
+    pub state: PeerState,
     /// The rendition that is sent.
     pub stream: Option<StreamId>,
     /// RTP packets sent.
@@ -267,6 +272,8 @@ pub struct State {
     pub streams: Vec<StreamAdd>,
     /// The viewers.
     pub viewers: Vec<ViewerEntry>,
+    /// The publishers.
+    pub publishers: Vec<PublisherEntry>,
 }
 
 /// A viewer that was added and is not gone.
@@ -275,7 +282,7 @@ pub struct ViewerEntry {
     /// The viewer.
     pub viewer: String,
     /// How far its connection is.
-    pub state: ViewerState,
+    pub state: PeerState,
     /// The group of its streams.
     pub group: String,
     /// The rendition that is sent.
@@ -355,7 +362,7 @@ mod tests {
             ),
             (
                 Reply::State(State::default()),
-                json!({"streams": [], "viewers": []}),
+                json!({"streams": [], "viewers": [], "publishers": []}),
             ),
             (Reply::Viewers(Viewers::default()), json!({"viewers": {}})),
         ] {

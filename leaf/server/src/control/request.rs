@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use super::publisher::{PublisherAdd, PublisherOnly, PublisherStatistics};
 use super::reply::{Code, Refusal};
 use super::value::{
     Clock, ExtensionId, IcePwd, IceUfrag, Jump, Kbps, Name, PayloadType, Port, RingBytes, StreamId,
@@ -44,6 +45,14 @@ pub enum Request {
     ViewerSnapshot(ViewerOnly),
     /// `viewer.import`
     ViewerImport(ViewerImport),
+    /// `publisher.add`
+    PublisherAdd(Box<PublisherAdd>),
+    /// `publisher.key_frame`
+    PublisherKeyFrame(PublisherOnly),
+    /// `publisher.close`
+    PublisherClose(PublisherOnly),
+    /// `publisher.statistics`
+    PublisherStatistics(PublisherStatistics),
     /// `statistics`
     Statistics,
     /// `state`
@@ -117,6 +126,12 @@ fn read_request(what: &str, members: Map<String, Value>) -> Result<Request, Refu
         "viewer.export" => Request::ViewerExport(read(members)?),
         "viewer.snapshot" => Request::ViewerSnapshot(read(members)?),
         "viewer.import" => Request::ViewerImport(read(members)?),
+        "publisher.add" => {
+            Request::PublisherAdd(Box::new(read::<PublisherAdd>(members)?.checked()?))
+        }
+        "publisher.key_frame" => Request::PublisherKeyFrame(read(members)?),
+        "publisher.close" => Request::PublisherClose(read(members)?),
+        "publisher.statistics" => Request::PublisherStatistics(read(members)?),
         "statistics" => Request::Statistics,
         "state" => Request::State,
         "log" => Request::Log(read(members)?),
@@ -230,7 +245,7 @@ impl ViewerAdd {
     }
 }
 
-/// What the viewer's session description says about its connection.
+/// What a viewer's or publisher's session description says about its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Remote {
     /// Its ICE user name fragment.
@@ -243,8 +258,8 @@ pub struct Remote {
     pub setup: Setup,
 }
 
-/// The viewer's part in the DTLS handshake (RFC 5763, section 5). Ours is `passive`, so that the
-/// viewer's cannot be.
+/// The other side's part in the DTLS handshake (RFC 5763, section 5). Ours is `passive`, so that
+/// theirs cannot be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Setup {

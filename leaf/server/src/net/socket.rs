@@ -1,7 +1,7 @@
 //! UDP sockets: one per worker and local address on the port of all viewers, and those of streams.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -59,6 +59,23 @@ pub fn bind_shared(addresses: &[SocketAddr], count: usize) -> io::Result<Vec<Vec
 /// What the system says.
 pub fn bind_alone(address: SocketAddr) -> io::Result<UdpSocket> {
     bind(address, None)
+}
+
+/// Bind one socket, non-blocking, that only sends, from whatever address the system chooses. What
+/// comes to it is dropped by the kernel.
+///
+/// # Errors
+/// What the system says.
+pub fn bind_to_send(v4: bool) -> io::Result<UdpSocket> {
+    let unspecified: IpAddr = if v4 {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = Socket::from(bind_alone(SocketAddr::new(unspecified, 0))?);
+    // The least that the kernel gives: nobody reads it.
+    socket.set_recv_buffer_size(0)?;
+    Ok(socket.into())
 }
 
 fn bind(address: SocketAddr, sharing: Option<Sharing>) -> io::Result<UdpSocket> {
@@ -161,6 +178,19 @@ mod tests {
             bind_alone(address).unwrap_err().kind(),
             ErrorKind::AddrInUse
         );
+    }
+
+    #[test]
+    fn a_socket_that_only_sends_keeps_nothing_of_what_comes() {
+        let socket = bind_to_send(true).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..1000 {
+            sender.send_to(&[0; 1000], to).unwrap();
+        }
+        let kept = std::iter::from_fn(|| received(&socket)).count();
+        assert!(kept < 10, "{kept}");
+        bind_to_send(false).unwrap();
     }
 
     #[test]

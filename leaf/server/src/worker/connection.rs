@@ -1,24 +1,20 @@
-//! One viewer's connection: ICE-lite, keys, headers, and the viewer behind it.
-
-use std::net::SocketAddr;
+//! One viewer's connection: headers, and the viewer behind it.
 
 use leaf_core::Micros;
 use leaf_core::cursor::{Cursor, StreamId};
 use leaf_core::ladder::Rung;
 use leaf_core::streams::Streams;
 use leaf_core::viewer::{Agreed, Report, Target, Viewer};
-use leaf_secure::dtls::{Fingerprint, Secrets};
+use leaf_secure::dtls::Fingerprint;
 use leaf_secure::memory::prefetch;
-use leaf_secure::srtp::{Inbound, Outbound, SrtpError};
 use leaf_wire::header::{HeaderError, HeaderTemplate};
 use leaf_wire::ice::Credentials;
 use leaf_wire::ntp;
 use leaf_wire::rtcp::{Feedback, SenderReport, parse, sender_report};
 
-use super::limits::{Allowance, Checks};
+use super::link::{Link, Unusable};
 use super::sending::{Delays, Headers, Sending};
 use crate::clock;
-use crate::control::reply::ViewerState;
 use crate::control::request::{Channel, Ladder, Media, ViewerAdd};
 use crate::net::batch::Batch;
 
@@ -33,64 +29,10 @@ pub struct Ssrcs {
     pub audio: u32,
 }
 
-/// The keys of a connection that is up.
-pub struct Keys {
-    /// The secrets they come from, kept for a hand-over.
-    pub secrets: Secrets,
-    /// For what is sent.
-    pub outbound: Outbound,
-    /// For what is received.
-    pub inbound: Inbound,
-}
-
-impl Keys {
-    /// Make both directions' keys.
-    ///
-    /// # Errors
-    /// A secret that does not fit its profile.
-    pub fn new(secrets: Secrets) -> Result<Self, SrtpError> {
-        Ok(Self {
-            outbound: Outbound::new(secrets.profile, &secrets.outbound)?,
-            inbound: Inbound::new(secrets.profile, &secrets.inbound)?,
-            secrets,
-        })
-    }
-}
-
-/// Where a viewer's packets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Path {
-    /// Its address.
-    pub to: SocketAddr,
-    /// Which of the worker's sockets.
-    pub socket: usize,
-}
-
-/// Why an RTCP packet is of no use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unusable {
-    /// It is not of the viewer, or a repetition.
-    NotAuthentic,
-    /// The viewer sends more than any receiver has to say.
-    Excess,
-}
-
 /// One viewer's connection.
 pub struct Connection {
-    /// The controller's name for it.
-    pub name: String,
-    /// Our ICE credentials.
-    pub credentials: Credentials,
-    /// Its ICE user name fragment.
-    pub remote_ufrag: String,
-    /// Its certificate.
-    pub fingerprint: Fingerprint,
-    /// Whether the handshake thread knows it.
-    pub handshaking: bool,
-    /// Where its packets go, once a check has come.
-    pub path: Option<Path>,
-    /// The keys, once there are some.
-    pub keys: Option<Keys>,
+    /// What every peer has.
+    pub link: Link,
     /// The SSRCs.
     pub ssrcs: Ssrcs,
     /// What was negotiated.
@@ -105,20 +47,10 @@ pub struct Connection {
     pub pinned: bool,
     /// What it watches.
     pub viewer: Viewer,
-    /// When it was added.
-    pub added: Micros,
-    /// When something authentic came from it.
-    pub heard: Micros,
-    /// The checks that came.
-    pub checks: Checks,
-    /// How much RTCP it may send.
-    pub allowance: Allowance,
     /// Packets and bytes of payload sent.
     pub sent: (u64, u64),
     /// The streams it was last subscribed to.
     pub subscribed: Vec<StreamId>,
-    /// When it stands in the timers.
-    pub scheduled: Option<Micros>,
 }
 
 impl Connection {
@@ -149,13 +81,13 @@ impl Connection {
         };
         let media = [video, audio];
         Ok(Self {
-            name: name.as_str().to_owned(),
-            credentials,
-            remote_ufrag: remote.ufrag.as_str().to_owned(),
-            fingerprint,
-            handshaking: false,
-            path: None,
-            keys: None,
+            link: Link::new(
+                name.as_str().to_owned(),
+                credentials,
+                remote.ufrag.as_str().to_owned(),
+                fingerprint,
+                now,
+            ),
             ssrcs,
             headers: headers(&media, ssrcs)?,
             media,
@@ -163,28 +95,14 @@ impl Connection {
             group: channel.group.as_str().to_owned(),
             pinned: channel.pinned,
             viewer: Viewer::new(agreed, target(&channel), now),
-            added: now,
-            heard: now,
-            checks: Checks::default(),
-            allowance: Allowance::default(),
             sent: (0, 0),
             subscribed: Vec::new(),
-            scheduled: None,
         })
-    }
-
-    /// How far it is.
-    pub fn state(&self) -> ViewerState {
-        match (&self.keys, self.handshaking) {
-            (Some(_), _) => ViewerState::Up,
-            (None, true) => ViewerState::Handshaking,
-            (None, false) => ViewerState::New,
-        }
     }
 
     /// Have fetched what is needed to send to it and stands elsewhere.
     pub fn prefetch(&self) {
-        if let Some(keys) = &self.keys {
+        if let Some(keys) = &self.link.keys {
             keys.outbound.prefetch();
         }
         let picture = self.viewer.picture().map(|picture| &picture.cursor);
@@ -204,7 +122,7 @@ impl Connection {
     /// Whether it stands in the timers early enough.
     pub fn is_timed(&self) -> bool {
         let due = self.viewer.due();
-        due.is_none_or(|due| self.scheduled.is_some_and(|at| at <= due))
+        due.is_none_or(|due| self.link.scheduled.is_some_and(|at| at <= due))
     }
 
     /// Let the viewer do something with a way to send, if its connection is up.
@@ -215,7 +133,7 @@ impl Connection {
         now: Micros,
         act: impl FnOnce(&mut Viewer, &mut Sending<'_>) -> R,
     ) -> Option<R> {
-        let (path, keys) = (self.path?, self.keys.as_ref()?);
+        let (path, keys) = (self.link.path?, self.link.keys.as_ref()?);
         let mut sink = Sending {
             to: path.to,
             batch: batches.get_mut(path.socket)?,
@@ -241,14 +159,7 @@ impl Connection {
         delays: &mut Delays,
         now: Micros,
     ) -> Result<(), Unusable> {
-        let keys = self.keys.as_mut().ok_or(Unusable::NotAuthentic)?;
-        keys.inbound
-            .unprotect_rtcp(packet, plain)
-            .map_err(|_| Unusable::NotAuthentic)?;
-        self.heard = now;
-        if !self.allowance.take(now) {
-            return Err(Unusable::Excess);
-        }
+        self.link.open_rtcp(packet, plain, now)?;
         let video = self.ssrcs.video;
         let arrival = ntp::middle(ntp::from_unix_micros(clock::unix(now)));
         self.with_sink(batches, delays, now, |viewer, sink| {
@@ -284,12 +195,6 @@ impl Connection {
 
     /// Send the reports that are due.
     pub fn send_reports(&mut self, batches: &mut [Batch], now: Micros) {
-        let (Some(path), Some(keys)) = (self.path, self.keys.as_mut()) else {
-            return;
-        };
-        let Some(batch) = batches.get_mut(path.socket) else {
-            return;
-        };
         let ntp = ntp::from_unix_micros(clock::unix(now));
         let ssrcs = [self.ssrcs.video, self.ssrcs.audio];
         let mut compound = Vec::new();
@@ -304,27 +209,8 @@ impl Connection {
             };
             sender_report(&report, &self.cname, &mut compound);
         }
-        let mut protected = Vec::new();
-        if !compound.is_empty()
-            && keys
-                .outbound
-                .protect_rtcp(&compound, &mut protected)
-                .is_ok()
-        {
-            push(batch, path.to, &protected);
-        }
+        self.link.send_rtcp(&compound, batches);
     }
-}
-
-/// Put a datagram that is ready into a batch; what is longer than it takes is dropped.
-pub fn push(batch: &mut Batch, to: SocketAddr, datagram: &[u8]) {
-    batch.push(to, |out| match out.get_mut(..datagram.len()) {
-        Some(room) => {
-            room.copy_from_slice(datagram);
-            datagram.len()
-        }
-        None => 0,
-    });
 }
 
 /// What a channel means for a viewer.

@@ -1,5 +1,5 @@
-//! The viewers of a worker, found by key, name, address and ICE name; who watches what; whose time
-//! has come.
+//! The viewers and publishers of a worker, found by key, name, address and ICE name; who watches what;
+//! whose time has come.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -10,69 +10,98 @@ use leaf_core::cursor::StreamId;
 use leaf_secure::memory::prefetch;
 use rustc_hash::FxHashMap;
 
-use super::connection::{Connection, Path};
+use super::connection::Connection;
+use super::link::{Link, Path};
+use super::publishing::Publishing;
 
 /// After so many rounds everybody was served at every place.
 const TURNS: usize = 64;
 
-/// A viewer's number, unique in the process and never used again.
+/// The number of a viewer or publisher, unique in the process and never used again.
 pub type Key = u64;
 
-/// The viewers of one worker.
+/// The viewers and publishers of one worker.
 #[derive(Default)]
 pub struct Crowd {
     connections: FxHashMap<Key, Box<Connection>>,
+    publishers: FxHashMap<Key, Publishing>,
     names: HashMap<String, Key>,
     ufrags: HashMap<String, Key>,
     addresses: HashMap<SocketAddr, Key>,
     subscribers: FxHashMap<StreamId, Vec<Key>>,
-    timers: BinaryHeap<Reverse<(Micros, Key)>>,
+    timers: Timers,
 }
 
 impl Crowd {
-    /// How many there are.
+    /// How many viewers there are.
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether there is nobody.
+    /// Whether there is no viewer.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// All of them.
+    /// All viewers.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
         self.connections
             .iter()
             .map(|(key, connection)| (*key, &**connection))
     }
 
+    /// All publishers.
+    pub fn publishers(&self) -> impl Iterator<Item = (Key, &Publishing)> {
+        let publishers = self.publishers.iter();
+        publishers.map(|(key, publishing)| (*key, publishing))
+    }
+
     /// Take a viewer in.
     pub fn insert(&mut self, key: Key, connection: Connection) {
-        self.names.insert(connection.name.clone(), key);
-        self.ufrags
-            .insert(connection.credentials.ufrag.clone(), key);
-        if let Some(path) = connection.path {
-            self.addresses.insert(path.to, key);
-        }
+        self.names.insert(connection.link.name.clone(), key);
+        self.note(key, &connection.link);
         self.connections.insert(key, Box::new(connection));
         self.follow(key);
+    }
+
+    /// Take a publisher in.
+    pub fn insert_publisher(&mut self, key: Key, publishing: Publishing) {
+        self.note(key, &publishing.link);
+        self.publishers.insert(key, publishing);
+    }
+
+    fn note(&mut self, key: Key, link: &Link) {
+        self.ufrags.insert(link.credentials.ufrag.clone(), key);
+        if let Some(path) = link.path {
+            self.addresses.insert(path.to, key);
+        }
     }
 
     /// Let a viewer go.
     pub fn remove(&mut self, key: Key) -> Option<Connection> {
         let gone = self.connections.remove(&key)?;
-        self.names.remove(&gone.name);
-        self.ufrags.remove(&gone.credentials.ufrag);
-        if let Some(path) = gone.path
-            && self.addresses.get(&path.to) == Some(&key)
-        {
-            self.addresses.remove(&path.to);
-        }
+        self.names.remove(&gone.link.name);
+        self.forget(key, &gone.link);
         for stream in &gone.subscribed {
             unsubscribe(&mut self.subscribers, *stream, key);
         }
         Some(*gone)
+    }
+
+    /// Let a publisher go.
+    pub fn remove_publisher(&mut self, key: Key) -> Option<Publishing> {
+        let gone = self.publishers.remove(&key)?;
+        self.forget(key, &gone.link);
+        Some(gone)
+    }
+
+    fn forget(&mut self, key: Key, link: &Link) {
+        self.ufrags.remove(&link.credentials.ufrag);
+        if let Some(path) = link.path
+            && self.addresses.get(&path.to) == Some(&key)
+        {
+            self.addresses.remove(&path.to);
+        }
     }
 
     /// A viewer.
@@ -99,30 +128,61 @@ impl Crowd {
         }
     }
 
+    /// A publisher.
+    pub fn publisher_mut(&mut self, key: Key) -> Option<&mut Publishing> {
+        self.publishers.get_mut(&key)
+    }
+
+    /// Whether this is a publisher's key.
+    pub fn is_publisher(&self, key: Key) -> bool {
+        self.publishers.contains_key(&key)
+    }
+
+    /// What a viewer or publisher has.
+    pub fn link(&self, key: Key) -> Option<&Link> {
+        let viewer = self.connections.get(&key).map(|it| &it.link);
+        viewer.or_else(|| Some(&self.publishers.get(&key)?.link))
+    }
+
+    /// What a viewer or publisher has.
+    pub fn link_mut(&mut self, key: Key) -> Option<&mut Link> {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            return Some(&mut connection.link);
+        }
+        Some(&mut self.publishers.get_mut(&key)?.link)
+    }
+
+    /// The publisher of the controller's name. There are few.
+    pub fn publisher_by_name(&self, name: &str) -> Option<Key> {
+        let mut publishers = self.publishers.iter();
+        let found = publishers.find(|(_, it)| it.link.name == name);
+        found.map(|(key, _)| *key)
+    }
+
     /// The viewer of the controller's name.
     pub fn by_name(&self, name: &str) -> Option<Key> {
         self.names.get(name).copied()
     }
 
-    /// The viewer that is at an address.
+    /// Who is at an address.
     pub fn by_address(&self, address: SocketAddr) -> Option<Key> {
         self.addresses.get(&address).copied()
     }
 
-    /// The viewer that was given an ICE user name fragment.
+    /// Who was given an ICE user name fragment.
     pub fn by_ufrag(&self, ufrag: &str) -> Option<Key> {
         self.ufrags.get(ufrag).copied()
     }
 
-    /// A viewer has proved to be at an address.
+    /// Somebody has proved to be at an address.
     pub fn move_to(&mut self, key: Key, path: Path) {
-        let Some(connection) = self.connections.get_mut(&key) else {
+        let Some(link) = self.link_mut(key) else {
             return;
         };
-        if connection.path == Some(path) {
+        if link.path == Some(path) {
             return;
         }
-        if let Some(old) = connection.path.replace(path)
+        if let Some(old) = link.path.replace(path)
             && self.addresses.get(&old.to) == Some(&key)
         {
             self.addresses.remove(&old.to);
@@ -163,18 +223,24 @@ impl Crowd {
                 self.subscribers.entry(stream).or_default().push(key);
             }
         }
-        if let Some(due) = connection.viewer.due().filter(|_| !connection.is_timed()) {
-            connection.scheduled = Some(due);
-            self.timers.push(Reverse((due, key)));
+        let due = connection.viewer.due();
+        schedule(&mut self.timers, key, &mut connection.link, due);
+    }
+
+    /// Bring the timer of a publisher up to date after it has done something.
+    pub fn follow_publisher(&mut self, key: Key) {
+        if let Some(publishing) = self.publishers.get_mut(&key) {
+            let due = publishing.publisher.due();
+            schedule(&mut self.timers, key, &mut publishing.link, due);
         }
     }
 
-    /// When the next viewer's time comes.
+    /// When the next one's time comes.
     pub fn due(&self) -> Option<Micros> {
         self.timers.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// The next viewer whose time has come.
+    /// The next viewer or publisher whose time has come.
     pub fn next_due(&mut self, now: Micros) -> Option<Key> {
         while let Some(Reverse((due, key))) = self.timers.peek().copied() {
             if due > now {
@@ -182,14 +248,23 @@ impl Crowd {
             }
             self.timers.pop();
             // A timer that was brought forward leaves the later one behind.
-            if let Some(connection) = self.connections.get_mut(&key)
-                && connection.scheduled == Some(due)
+            if let Some(link) = self.link_mut(key)
+                && link.scheduled == Some(due)
             {
-                connection.scheduled = None;
+                link.scheduled = None;
                 return Some(key);
             }
         }
         None
+    }
+}
+
+type Timers = BinaryHeap<Reverse<(Micros, Key)>>;
+
+fn schedule(timers: &mut Timers, key: Key, link: &mut Link, due: Option<Micros>) {
+    if let Some(due) = due.filter(|due| link.scheduled.is_none_or(|at| *due < at)) {
+        link.scheduled = Some(due);
+        timers.push(Reverse((due, key)));
     }
 }
 

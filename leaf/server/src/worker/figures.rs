@@ -12,6 +12,7 @@ use super::Worker;
 use super::connection::Connection;
 use crate::clock;
 use crate::control::reply::ViewerFigures;
+use crate::net::batch::Batch;
 use crate::net::receive::Receiver;
 
 /// The figures of one worker.
@@ -73,16 +74,18 @@ impl Worker {
         let streams = streams.collect();
         let mut totals = BTreeMap::from([
             ("viewers", self.crowd.len() as u64),
+            ("publishers", self.crowd.publishers().count() as u64),
             ("alien_datagrams", self.refused.alien),
             ("refused_checks", self.refused.checks),
             ("refused_rtcp", self.refused.rtcp),
             ("excess_rtcp", self.refused.excess),
             ("refused_rtp", self.refused.rtp),
+            ("refused_srtp", self.refused.srtp),
             ("oversized_datagrams", self.oversized()),
             ("mesh_dropped", self.mesh_dropped),
         ]);
-        for batch in &self.batches {
-            let counters = batch.counters();
+        let batches = self.batches.iter().map(Batch::counters);
+        for counters in batches.chain(self.outlets.counters()) {
             for (name, count) in [
                 ("datagrams", counters.datagrams),
                 ("bytes", counters.bytes),
@@ -121,7 +124,7 @@ impl Worker {
 
     /// Datagrams that were longer than any that belongs here.
     fn oversized(&self) -> u64 {
-        let receivers = [&self.from_viewers, &self.from_streams];
+        let receivers = [&self.from_peers, &self.from_streams];
         let counts = receivers.into_iter().flatten().map(Receiver::truncated);
         counts.sum()
     }
@@ -132,7 +135,7 @@ impl Worker {
         let picture = connection.viewer.picture();
         let milliseconds = |micros: Micros| micros as f64 / 1000.0;
         ViewerFigures {
-            state: connection.state(),
+            state: connection.link.state(),
             stream: picture.and_then(|picture| picture.stream),
             packets: connection.sent.0,
             bytes: connection.sent.1,
@@ -147,7 +150,7 @@ impl Worker {
             behind_ms: connection.viewer.behind(&self.streams, now).unwrap_or(0) / 1000,
             catching_up: picture.is_some_and(|picture| picture.is_catching_up()),
             changes: statistics.changes,
-            address: connection.path.map(|path| path.to),
+            address: connection.link.path.map(|path| path.to),
         }
     }
 }

@@ -15,10 +15,11 @@ use leaf_wire::ice::Credentials;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Leaver;
 use super::Worker;
-use super::connection::{Connection, Keys, Path, Ssrcs, headers, rungs};
+use super::connection::{Connection, Ssrcs, headers, rungs};
 use super::crowd::Key;
-use super::limits::{Allowance, Checks};
+use super::link::{Keys, Link, Path};
 use crate::clock;
 use crate::control::event::{Event, Gone};
 use crate::control::reply::{Added, Code, Passive, Refusal, Taken};
@@ -76,7 +77,7 @@ impl Worker {
             self.crowd.remove(key);
             self.others.handshakes.forget(key);
             // The main thread may have ended; then nobody asks any more.
-            let _ = self.others.gone.send(name.to_owned());
+            let _ = self.others.gone.send(Leaver::Viewer(name.to_owned()));
             let viewer = name.to_owned();
             self.others.outbox.send(Event::ViewerGone {
                 viewer,
@@ -117,21 +118,20 @@ impl Worker {
                 local.is_ok_and(|local| local.is_ipv4() == moved.address.is_ipv4())
             })
             .ok_or_else(|| invalid(&"no address here of the viewer's kind"))?;
+        let credentials = Credentials {
+            ufrag: moved.ufrag,
+            pwd: moved.pwd,
+        };
+        let (name, remote_ufrag) = (moved.viewer, moved.remote_ufrag);
+        let to = moved.address;
         let connection = Connection {
-            name: moved.viewer,
-            credentials: Credentials {
-                ufrag: moved.ufrag,
-                pwd: moved.pwd,
+            link: Link {
+                // A handshake would begin new keys; what comes of the old one is dropped.
+                handshaking: true,
+                path: Some(Path { to, socket }),
+                keys: Some(keys),
+                ..Link::new(name, credentials, remote_ufrag, fingerprint, now)
             },
-            remote_ufrag: moved.remote_ufrag,
-            fingerprint,
-            // A handshake would begin new keys; what comes of the old one is dropped.
-            handshaking: true,
-            path: Some(Path {
-                to: moved.address,
-                socket,
-            }),
-            keys: Some(keys),
             ssrcs,
             headers: headers(&media, ssrcs).map_err(|error| invalid(&error))?,
             media,
@@ -139,13 +139,8 @@ impl Worker {
             group: moved.group,
             pinned: moved.pinned,
             viewer: moved.watching,
-            added: now,
-            heard: now,
-            checks: Checks::default(),
-            allowance: Allowance::default(),
             sent: (0, 0),
             subscribed: Vec::new(),
-            scheduled: None,
         };
         let added = added(&connection);
         let ahead = moved.clock as i64 - clock::unix(0) as i64;
@@ -183,16 +178,17 @@ pub fn ufrag_in(state: &Map<String, Value>) -> Option<&str> {
 }
 
 fn moved(connection: &Connection) -> Option<Moved> {
-    let (keys, path) = (connection.keys.as_ref()?, connection.path?);
+    let link = &connection.link;
+    let (keys, path) = (link.keys.as_ref()?, link.path?);
     let [video, audio] = connection.media.clone();
     let ssrcs = connection.ssrcs;
     Some(Moved {
         format: FORMAT,
-        viewer: connection.name.clone(),
-        ufrag: connection.credentials.ufrag.clone(),
-        pwd: connection.credentials.pwd.clone(),
-        remote_ufrag: connection.remote_ufrag.clone(),
-        fingerprint: connection.fingerprint.to_string(),
+        viewer: link.name.clone(),
+        ufrag: link.credentials.ufrag.clone(),
+        pwd: link.credentials.pwd.clone(),
+        remote_ufrag: link.remote_ufrag.clone(),
+        fingerprint: link.fingerprint.to_string(),
         address: path.to,
         profile: keys.secrets.profile.openssl_name().to_owned(),
         outbound: STANDARD.encode(keys.secrets.outbound.expose()),
@@ -239,8 +235,8 @@ fn added(connection: &Connection) -> Added {
     let [video, audio] = &connection.media;
     let rtx = video.as_ref().and_then(|media| media.rtx_payload_type);
     Added {
-        ufrag: connection.credentials.ufrag.clone(),
-        pwd: connection.credentials.pwd.clone(),
+        ufrag: connection.link.credentials.ufrag.clone(),
+        pwd: connection.link.credentials.pwd.clone(),
         setup: Passive::Passive,
         video_ssrc: video.as_ref().map(|_| connection.ssrcs.video),
         rtx_ssrc: rtx.map(|_| connection.ssrcs.rtx),

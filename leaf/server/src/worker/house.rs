@@ -4,13 +4,15 @@ use leaf_core::Micros;
 use leaf_core::viewer::Event as Happening;
 
 use super::Worker;
-use super::connection::Connection;
+use super::link::Link;
 use crate::control::event::{Event, Gone};
 
 /// A viewer that was silent for so long is gone: browsers send checks every 5 s at the least
 /// (RFC 7675 section 5.1), and reports every second.
 const SILENT: Micros = 8_000_000;
-/// A viewer must be up by then.
+/// So is a publisher, of which media is heard all the time.
+const SILENT_PUBLISHER: Micros = 5_000_000;
+/// A viewer or publisher must be up by then.
 const NEVER: Micros = 15_000_000;
 /// A stream of which nothing came for so long has stopped.
 const STOPPED: Micros = 2_000_000;
@@ -18,10 +20,12 @@ const STOPPED: Micros = 2_000_000;
 impl Worker {
     /// Look after everything; to be called every half second.
     pub(super) fn keep_house(&mut self, now: Micros) {
-        let lost: Vec<_> = self
-            .crowd
-            .iter()
-            .filter_map(|(key, it)| Some((key, lost(it, now)?)))
+        let viewers = self.crowd.iter().map(|(key, it)| (key, &it.link, SILENT));
+        let publishers = self.crowd.publishers();
+        let publishers = publishers.map(|(key, it)| (key, &it.link, SILENT_PUBLISHER));
+        let lost: Vec<_> = viewers
+            .chain(publishers)
+            .filter_map(|(key, link, silent)| Some((key, lost(link, silent, now)?)))
             .collect();
         for (key, why) in lost {
             self.end(key, why);
@@ -70,9 +74,9 @@ impl Worker {
     }
 }
 
-fn lost(connection: &Connection, now: Micros) -> Option<Gone> {
-    if connection.keys.is_none() {
-        return (now.saturating_sub(connection.added) > NEVER).then_some(Gone::Never);
+fn lost(link: &Link, silent: Micros, now: Micros) -> Option<Gone> {
+    if link.keys.is_none() {
+        return (now.saturating_sub(link.added) > NEVER).then_some(Gone::Never);
     }
-    (now.saturating_sub(connection.heard) > SILENT).then_some(Gone::Silent)
+    (now.saturating_sub(link.heard) > silent).then_some(Gone::Silent)
 }

@@ -1,5 +1,5 @@
-//! A worker: a thread with a share of the viewers, a socket on their port, and its own copy of every
-//! ring. Nothing that it does for a packet waits for another thread.
+//! A worker: a thread with a share of the viewers and publishers, a socket on their port, and its own
+//! copy of every ring. Nothing that it does for a packet waits for another thread.
 
 pub mod connection;
 pub mod crowd;
@@ -10,6 +10,11 @@ mod figures;
 pub mod handover;
 mod house;
 mod limits;
+mod link;
+mod outlets;
+mod peers;
+mod publishers;
+pub mod publishing;
 pub mod repair;
 pub mod requests;
 mod rounds;
@@ -41,6 +46,7 @@ use crate::net::receive::{Receiver, join_datagrams};
 
 use crowd::Crowd;
 use intake::{Gathering, Intake};
+use outlets::Outlets;
 use repair::Answering;
 use rounds::Rounds;
 use sending::Delays;
@@ -68,7 +74,7 @@ pub enum Message {
     Do(Box<dyn FnOnce(&mut Worker) + Send>),
     /// The handshake thread has something to say.
     Notice(Notice),
-    /// A datagram of a viewer of this worker came to another one.
+    /// A datagram of a viewer or publisher of this worker came to another one.
     Datagram {
         /// Which worker it came to.
         by: usize,
@@ -79,7 +85,7 @@ pub enum Message {
         /// What.
         bytes: Box<[u8]>,
     },
-    /// This worker has the viewer at an address.
+    /// This worker has the viewer or publisher at an address.
     Route {
         /// The address.
         from: SocketAddr,
@@ -103,7 +109,16 @@ pub struct Others {
     /// The controller.
     pub outbox: Outbox,
     /// Who is gone, for the main thread.
-    pub gone: Sender<String>,
+    pub gone: Sender<Leaver>,
+}
+
+/// Who is gone, by the controller's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leaver {
+    /// A viewer.
+    Viewer(String),
+    /// A publisher.
+    Publisher(String),
 }
 
 /// The last `stream.state` of a stream.
@@ -135,8 +150,10 @@ pub struct Refused {
     pub rtcp: u64,
     /// Authentic RTCP of viewers that send too much of it.
     pub excess: u64,
-    /// Stream packets that are no RTP, or empty, or too long to be passed on.
+    /// Packets of streams or publishers that are no RTP, or empty, or too long to be passed on.
     pub rtp: u64,
+    /// RTP at a publisher's address that is not authentic, or a repetition.
+    pub srtp: u64,
 }
 
 /// One worker.
@@ -146,7 +163,8 @@ pub struct Worker {
     others: Others,
     sockets: Vec<Arc<UdpSocket>>,
     batches: Vec<Batch>,
-    from_viewers: Option<Receiver>,
+    outlets: Outlets,
+    from_peers: Option<Receiver>,
     from_streams: Option<Receiver>,
     streams: Streams,
     states: HashMap<StreamId, StreamState>,
@@ -199,7 +217,8 @@ impl Worker {
             others,
             batches: sockets.iter().cloned().map(Batch::new).collect(),
             sockets,
-            from_viewers: Some(Receiver::single()),
+            outlets: Outlets::default(),
+            from_peers: Some(Receiver::single()),
             from_streams: Some(Receiver::joined()),
             streams: Streams::default(),
             states: HashMap::new(),
@@ -283,6 +302,7 @@ impl Worker {
         if let Some(answering) = &mut self.answering {
             answering.flush();
         }
+        self.outlets.flush();
         self.delays.left(clock::now());
         if let Some(seat) = &mut self.seat {
             seat.notify();
@@ -302,14 +322,14 @@ impl Worker {
             self.from_streams = Some(receiver);
             return more;
         }
-        let Some(mut receiver) = self.from_viewers.take() else {
+        let Some(mut receiver) = self.from_peers.take() else {
             return false;
         };
         let more = match token {
             ASKERS => self.read_askers(&mut receiver),
-            Token(number) => self.read_viewers(number - FIRST_SOCKET, &mut receiver),
+            Token(number) => self.read_peers(number - FIRST_SOCKET, &mut receiver),
         };
-        self.from_viewers = Some(receiver);
+        self.from_peers = Some(receiver);
         more
     }
 

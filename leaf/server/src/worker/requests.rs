@@ -152,15 +152,15 @@ impl Worker {
             .crowd
             .iter()
             .filter(|(key, _)| one.is_none_or(|one| one == *key));
-        let figures = chosen.map(|(_, it)| (it.name.clone(), self.viewer_figures(it, now)));
+        let figures = chosen.map(|(_, it)| (it.link.name.clone(), self.viewer_figures(it, now)));
         Ok(figures.collect())
     }
 
     /// The viewers, as the controller added them.
     pub fn entries(&self) -> Vec<ViewerEntry> {
         let entries = self.crowd.iter().map(|(_, connection)| ViewerEntry {
-            viewer: connection.name.clone(),
-            state: connection.state(),
+            viewer: connection.link.name.clone(),
+            state: connection.link.state(),
             group: connection.group.clone(),
             stream: connection
                 .viewer
@@ -193,7 +193,7 @@ impl Worker {
     /// Say that everybody is gone: the process ends.
     pub fn dismiss(&mut self) {
         for (_, connection) in self.crowd.iter() {
-            let viewer = connection.name.clone();
+            let viewer = connection.link.name.clone();
             self.others.outbox.send(Event::ViewerGone {
                 viewer,
                 why: Gone::Dropped,

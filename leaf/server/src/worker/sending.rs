@@ -47,7 +47,8 @@ impl Default for Delays {
 }
 
 impl Delays {
-    fn note(&mut self, arrived: Micros) {
+    /// A packet that arrived then is to leave.
+    pub fn note(&mut self, arrived: Micros) {
         // Viewers get the same few packets one after the other.
         let known = self.waiting.iter_mut().rev().take(NEAR);
         match known.into_iter().find(|(at, _)| *at == arrived) {

@@ -11,8 +11,9 @@ use leaf_wire::rtp::RtpPacket;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::connection::{Connection, Keys, Path, Ssrcs};
+use super::connection::{Connection, Ssrcs};
 use super::crowd::Key;
+use super::link::{Keys, Path};
 use super::*;
 use crate::control::event::{Hello, PROTOCOL};
 use crate::control::request::{Incoming, Request};
@@ -152,8 +153,8 @@ impl Stage {
             now,
         )
         .unwrap();
-        connection.path = Some(Path { to, socket: 0 });
-        connection.keys = Some(Keys::new(secrets(key)).unwrap());
+        connection.link.path = Some(Path { to, socket: 0 });
+        connection.link.keys = Some(Keys::new(secrets(key)).unwrap());
         self.worker.add_viewer(key, connection);
         self.worker.act(key, now, |viewer, streams, sink| {
             viewer.start(streams, now, sink);
