@@ -395,7 +395,7 @@ def test_a_publisher_that_sends_nonsense_under_its_keys_disturbs_nobody(world: W
         sequence = 0
         for _ in range(100):
             for _ in range(100):
-                sequence += rng.choice((1, 1, 1, 1, 2, 40, 3000))
+                sequence += 3000 if rng.random() < 0.01 else rng.choice((1, 1, 1, 2, 40))
                 one.send_once(one.protected_rtp(strange(rng, sequence)))
                 if rng.random() < 0.01:
                     one.send_once(one.protected(rtcp_noise(rng)))

@@ -30,6 +30,7 @@ impl Worker {
         for (key, why) in lost {
             self.end(key, why);
         }
+        self.leaving.retain(|_, it| it.until > now);
         for (stream, found) in self.streams.iter() {
             if let Some(state) = self.states.get_mut(&stream) {
                 state.receiving = found

@@ -44,9 +44,10 @@ use crate::mesh::{Post, Seat};
 use crate::net::batch::Batch;
 use crate::net::receive::{Receiver, join_datagrams};
 
-use crowd::Crowd;
+use crowd::{Crowd, Key};
 use intake::{Gathering, Intake};
 use outlets::Outlets;
+use peers::Leaving;
 use repair::Answering;
 use rounds::Rounds;
 use sending::Delays;
@@ -176,6 +177,7 @@ pub struct Worker {
     rounds: Rounds,
     crowd: Crowd,
     routes: HashMap<SocketAddr, usize>,
+    leaving: HashMap<Key, Leaving>,
     delays: Delays,
     refused: Refused,
     mesh_dropped: u64,
@@ -230,6 +232,7 @@ impl Worker {
             rounds: Rounds::default(),
             crowd: Crowd::default(),
             routes: HashMap::new(),
+            leaving: HashMap::new(),
             delays: Delays::default(),
             refused: Refused::default(),
             mesh_dropped: 0,

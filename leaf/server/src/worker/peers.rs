@@ -19,6 +19,16 @@ use crate::net::receive::Receiver;
 /// Datagrams that may wait for another worker than the one they came to.
 const MAX_FORWARDED: usize = 8192;
 
+/// So long the handshake thread may take for a goodbye.
+const GOODBYE: Micros = 1_000_000;
+
+/// Somebody who is gone, and to whom a goodbye is on its way.
+pub(super) struct Leaving {
+    path: Path,
+    /// When it has been sent for sure.
+    pub until: Micros,
+}
+
 impl Worker {
     /// Read the socket of an address. True if there may be more.
     pub(super) fn read_peers(&mut self, number: usize, receiver: &mut Receiver) -> bool {
@@ -131,7 +141,9 @@ impl Worker {
         let key = notice.viewer;
         match notice.outcome {
             Outcome::Transmit(datagram) => {
-                if let Some(path) = self.crowd.link(key).and_then(|link| link.path) {
+                let path = self.crowd.link(key).map(|link| link.path);
+                let path = path.unwrap_or_else(|| self.leaving.get(&key).map(|it| it.path));
+                if let Some(path) = path {
                     push(&mut self.batches[path.socket], path.to, &datagram);
                 }
             }
@@ -178,6 +190,10 @@ impl Worker {
 
     /// A viewer or publisher is gone.
     pub(super) fn end(&mut self, key: Key, why: Gone) {
+        if let Some(path) = self.crowd.link(key).and_then(|link| link.path) {
+            let until = clock::now() + GOODBYE;
+            self.leaving.insert(key, Leaving { path, until });
+        }
         if self.crowd.is_publisher(key) {
             self.end_publisher(key, why);
         } else {

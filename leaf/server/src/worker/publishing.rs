@@ -170,3 +170,6 @@ fn terms(track: &Track) -> Terms {
         remb: track.wants("remb"),
     }
 }
+
+#[cfg(test)]
+mod tests;
