@@ -1,4 +1,4 @@
-"""A publisher that is not ours: aiortc, which sends H.264 and Opus to the leaf server's own protocol.
+"""A publisher that is not ours: aiortc, which sends H.264 and Opus to the leaf server.
 
 Between the two a relay may stand that loses what it is told to lose.
 """
@@ -89,8 +89,8 @@ class Publisher:
 
     async def answer(self, ok: dict[str, Any], fingerprint: str, server: Address) -> None:
         """Take what ``publisher.add`` gave."""
-        head = ("v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite", "a=group:BUNDLE 0 1")
-        lines = list(head)
+        lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
+        lines.append("a=group:BUNDLE " + " ".join(str(it.value("mid")) for it in self._media))
         for section in self._media:
             kinds = types_of(section)
             lines += [
