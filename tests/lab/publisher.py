@@ -74,40 +74,13 @@ class Publisher:
     async def offer(self, video_to: str, audio_to: str, feedback: list[str]) -> dict[str, Any]:
         """Make an offer, and return what ``publisher.add`` wants to know of it."""
         await self.connection.setLocalDescription(await self.connection.createOffer())
-        self._session, self._media = split(self.connection.localDescription.sdp)
-        first = self._media[0]
-        places = zip(self._media, (video_to, audio_to), (feedback, []), strict=True)
-        return {
-            "remote": {
-                "ufrag": first.value("ice-ufrag"),
-                "pwd": first.value("ice-pwd"),
-                "fingerprint": first.value("fingerprint"),
-                "setup": first.value("setup"),
-            },
-            "tracks": [track_of(section, to, words) for section, to, words in places],
-        }
+        self.description = self.connection.localDescription.sdp
+        return described(self.description, video_to, audio_to, feedback)
 
     async def answer(self, ok: dict[str, Any], fingerprint: str, server: Address) -> None:
         """Take what ``publisher.add`` gave."""
-        lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
-        lines.append("a=group:BUNDLE " + " ".join(str(it.value("mid")) for it in self._media))
-        for section in self._media:
-            kinds = types_of(section)
-            lines += [
-                f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, kinds))}",
-                *("c=IN IP4 0.0.0.0", "a=recvonly", "a=rtcp-mux", f"a=setup:{ok['setup']}"),
-                *(f"a=mid:{section.value('mid')}", f"a=fingerprint:{fingerprint}"),
-                *(f"a=ice-ufrag:{ok['ufrag']}", f"a=ice-pwd:{ok['pwd']}"),
-                f"a=candidate:1 1 udp 2130706431 {server[0]} {server[1]} typ host",
-                "a=end-of-candidates",
-            ]
-            for name in ("rtpmap", "fmtp", "rtcp-fb"):
-                values = (it for it in section.values(name) if int(it.split()[0]) in kinds)
-                lines += [f"a={name}:{value}" for value in values]
-            lines += [f"a=extmap:{value}" for value in section.values("extmap")]
-        await self.connection.setRemoteDescription(
-            RTCSessionDescription("\r\n".join((*lines, "")), "answer")
-        )
+        text = answer_to(self.description, ok, fingerprint, server)
+        await self.connection.setRemoteDescription(RTCSessionDescription(text, "answer"))
 
     async def close(self) -> None:
         await self.connection.close()
@@ -124,6 +97,50 @@ async def publisher() -> AsyncIterator[Publisher]:
         yield made
     finally:
         await made.close()
+
+
+def described(offer: str, video_to: str, audio_to: str, feedback: list[str]) -> dict[str, Any]:
+    """What ``publisher.add`` wants to know of an offer of picture and sound."""
+    session, media = split(offer)
+
+    def value(name: str) -> str | None:
+        return media[0].value(name) or session.value(name)
+
+    places = zip(media, (video_to, audio_to), (feedback, []), strict=True)
+    return {
+        "remote": {
+            "ufrag": value("ice-ufrag"),
+            "pwd": value("ice-pwd"),
+            "fingerprint": value("fingerprint"),
+            "setup": value("setup"),
+        },
+        "tracks": [track_of(section, to, words) for section, to, words in places],
+    }
+
+
+def answer_to(offer: str, ok: dict[str, Any], fingerprint: str, server: Address) -> str:
+    """The answer with what ``publisher.add`` gave, and the first codec of each section."""
+    _, media = split(offer)
+    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
+    lines.append("a=group:BUNDLE " + " ".join(str(it.value("mid")) for it in media))
+    for section in media:
+        kinds = types_of(section)
+        lines += [
+            f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {' '.join(map(str, kinds))}",
+            *("c=IN IP4 0.0.0.0", "a=recvonly", "a=rtcp-mux", f"a=setup:{ok['setup']}"),
+            *(f"a=mid:{section.value('mid')}", f"a=fingerprint:{fingerprint}"),
+            *(f"a=ice-ufrag:{ok['ufrag']}", f"a=ice-pwd:{ok['pwd']}"),
+            f"a=candidate:1 1 udp 2130706431 {server[0]} {server[1]} typ host",
+            "a=end-of-candidates",
+        ]
+        for name in ("rtpmap", "fmtp", "rtcp-fb"):
+            values = (it for it in section.values(name) if int(it.split()[0]) in kinds)
+            # A browser that may number its packets for feedback on the transport, and gets none,
+            # lowers its rate by a fifth every second.
+            lines += [f"a={name}:{value}" for value in values if "transport-cc" not in value]
+        extensions = section.values("extmap")
+        lines += [f"a=extmap:{value}" for value in extensions if value.endswith(MID_EXTENSION)]
+    return "\r\n".join((*lines, ""))
 
 
 def types_of(section: Section) -> list[int]:
