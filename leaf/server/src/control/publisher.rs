@@ -7,8 +7,8 @@ use leaf_core::publisher::MAX_TRACKS;
 use serde::{Deserialize, Serialize};
 
 use super::reply::{Code, Passive, PeerState, Refusal};
-use super::request::{Extensions, Kind, Remote};
-use super::value::{Clock, Kbps, Name, PayloadType, Text};
+use super::request::{Kind, Remote};
+use super::value::{Clock, ExtensionId, Kbps, Name, PayloadType, Text};
 
 /// SSRCs or payload types of one track at most.
 const MAX_NUMBERS: usize = 32;
@@ -46,12 +46,20 @@ pub struct Track {
     pub ssrcs: Vec<u32>,
     /// The header extensions.
     #[serde(default)]
-    pub extensions: Extensions,
+    pub extensions: TrackExtensions,
     /// The RTCP feedback that was agreed on (RFC 4585 section 4.2): `nack`, `pli` and `remb` are used.
     #[serde(default)]
     pub feedback: Vec<Name>,
     /// Where its packets go; its sender reports go to the port after that.
     pub to: SocketAddr,
+}
+
+/// Ids of the header extensions that were negotiated for a track.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackExtensions {
+    /// The media section (RFC 9143).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mid: Option<ExtensionId>,
 }
 
 impl Track {
