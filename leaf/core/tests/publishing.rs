@@ -241,6 +241,12 @@ fn a_key_frame_is_asked_for_once_a_second() {
         asked.extend(told.plis.iter().map(|_| now));
     }
     assert_eq!(asked, [1_000_000, 2_000_000, 3_000_000]);
+    // The last wish is still to be told, and then no more.
+    let times = (4_000_000..7_000_000).step_by(STEP as usize);
+    let later: Vec<_> = times
+        .filter(|now| !told(&mut publisher, *now).plis.is_empty())
+        .collect();
+    assert_eq!(later, [4_000_000]);
 }
 
 #[test]
