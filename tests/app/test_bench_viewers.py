@@ -11,9 +11,10 @@ from anabranch.app.bench.viewers import Capacity, Step, results, search
 from anabranch.app.bench.viewers_load import find_program
 from anabranch.app.bench.viewers_sdp import AUDIO, RTX, VIDEO, Credentials, offer, read_answer
 from anabranch.core.errors import UnavailableError
+from anabranch.media.answer_parts import Candidate
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import parse_offer
-from anabranch.media.sdp_answer import Candidate, ServerEnd, agree, answer
+from anabranch.media.sdp_answer import ServerEnd, agree, answer
 
 FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
 GOOD = Step(

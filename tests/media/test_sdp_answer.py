@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.media.offers import CHROMIUM_WHOLE, FIREFOX, GSTREAMER, PION, SAFARI, STACKS
 
+from anabranch.media.answer_parts import Candidate
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import Section, parse_offer, split
-from anabranch.media.sdp_answer import Agreement, Candidate, ServerEnd, agree, answer
+from anabranch.media.sdp_answer import Agreement, ServerEnd, agree, answer
 
 CANDIDATES = [Candidate("203.0.113.7", 20000), Candidate("10.97.0.2", 20000)]
 

@@ -16,6 +16,7 @@ import structlog
 from anabranch.core.names import new_id
 from anabranch.host.process import Child
 from anabranch.media import sdp_answer
+from anabranch.media.answer_parts import MID, Candidate
 from anabranch.media.inlets import UNKNOWN_KBPS, Inlets
 from anabranch.media.leaf import (
     Feed,
@@ -48,7 +49,7 @@ from anabranch.media.native_process import LeafProcess
 from anabranch.media.native_streams import Streams, until_added
 from anabranch.media.rendition import AUDIO
 from anabranch.media.sdp import parse_offer
-from anabranch.media.sdp_answer import MID, Agreement, Candidate, Medium, ServerEnd
+from anabranch.media.sdp_answer import Agreement, Medium, ServerEnd
 
 _NO_MID = "-"
 """What the server is told where no mid is sent: it wants one of 1 to 200 bytes."""

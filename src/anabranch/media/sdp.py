@@ -1,12 +1,14 @@
-"""Session descriptions (RFC 8866): a viewer's offer, understood, and what all answers share.
+"""Session descriptions (RFC 8866): a viewer's offer, understood, and what all offers share.
 
 The answers themselves are made in :mod:`anabranch.media.sdp_answer` and, for a Janus that makes
-offers of its own, in :mod:`anabranch.media.janus_sdp`.
+offers of its own, in :mod:`anabranch.media.janus_sdp`. Publishers' offers and answers are in
+:mod:`anabranch.media.publish_answer`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from anabranch.media.leaf import OfferError
 
@@ -56,6 +58,15 @@ class Codec:
     payload_type: int
     name: str
     parameters: str
+
+
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """What the one who offers says of its transport: ICE's words and its certificate's hash."""
+
+    ufrag: str
+    pwd: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +128,46 @@ def parse_offer(text: str) -> Offer:
         OfferError: it is malformed or no such offer; the message says what is wrong.
     """
     session, media = split(text)
-    mids = [mid for section in media if (mid := section.value("mid"))]
-    if len(mids) > len(set(mids)):
-        raise OfferError("two sections of the offer have the same a=mid")
+    check_mids(media)
     video = _receiver(session, media, "video")
     if video is None:
         raise OfferError("the offer has no m=video section that receives")
     audio = _receiver(session, media, "audio")
     video_codec = _pick_h264(media[video])
-    audio_codec = _pick_opus(media[audio]) if audio is not None else None
+    audio_codec = pick_opus(media[audio]) if audio is not None else None
     if audio_codec is None:
         audio = None
     elif audio_codec.payload_type == video_codec.payload_type:
         raise OfferError(
             f"the offer has payload type {video_codec.payload_type} for both picture and sound"
         )
-    chosen = [media[index] for index in (video, audio) if index is not None]
+    far_end = far_end_of(session, [media[index] for index in (video, audio) if index is not None])
+    return Offer(
+        session=session,
+        media=media,
+        video=video,
+        audio=audio,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        ice_ufrag=far_end.ufrag,
+        ice_pwd=far_end.pwd,
+        fingerprint=far_end.fingerprint,
+    )
+
+
+def check_mids(media: Iterable[Section]) -> None:
+    """See that every section has an ``a=mid`` of its own, if any. Raises OfferError."""
+    mids = [mid for section in media if (mid := section.value("mid"))]
+    if len(mids) > len(set(mids)):
+        raise OfferError("two sections of the offer have the same a=mid")
+
+
+def far_end_of(session: Section, chosen: Sequence[Section]) -> FarEnd:
+    """Return the one transport that the sections which get media share.
+
+    Raises:
+        OfferError: they are not bundled, or it is not DTLS-SRTP over ICE with its sender as client.
+    """
     if len(chosen) > 1 and not _bundled(session, *chosen):
         raise OfferError("the offer must bundle its sections (a=group:BUNDLE, RFC 9143)")
     for section in chosen:
@@ -148,32 +183,28 @@ def parse_offer(text: str) -> Offer:
             raise OfferError(f"the offer's a={name} is malformed")
         return value
 
-    return Offer(
-        session=session,
-        media=media,
-        video=video,
-        audio=audio,
-        video_codec=video_codec,
-        audio_codec=audio_codec,
-        ice_ufrag=required("ice-ufrag"),
-        ice_pwd=required("ice-pwd"),
-        fingerprint=required("fingerprint"),
-    )
+    return FarEnd(required("ice-ufrag"), required("ice-pwd"), required("fingerprint"))
 
 
 def _receiver(session: Section, media: tuple[Section, ...], kind: str) -> int | None:
     for index, section in enumerate(media):
-        # Port 0 is a section that is not offered (RFC 3264 section 5.1), or bundled with another.
-        offered = section.port != 0 or section.has("bundle-only")
-        if section.kind == kind and offered and _receives(session, section):
+        if section.kind == kind and is_offered(section) and goes(session, section, "recvonly"):
             return index
     return None
 
 
-def _receives(session: Section, section: Section) -> bool:
-    # A section without a direction has the session's (RFC 8866 section 6.7), else sends too.
+def is_offered(section: Section) -> bool:
+    """Return whether a section is there to be accepted."""
+    # Port 0 is a section that is not offered (RFC 3264 section 5.1), or bundled with another.
+    return section.port != 0 or section.has("bundle-only")
+
+
+def goes(session: Section, section: Section, way: Literal["sendonly", "recvonly"]) -> bool:
+    """Return whether who offers a section would send, or receive, there."""
+    # A section without a direction has the session's (RFC 8866 section 6.7), else goes both ways.
     part = section if any(map(section.has, _DIRECTIONS)) else session
-    return not (part.has("sendonly") or part.has("inactive"))
+    other = "recvonly" if way == "sendonly" else "sendonly"
+    return not (part.has(other) or part.has("inactive"))
 
 
 def _check_transport(session: Section, section: Section) -> None:
@@ -185,7 +216,7 @@ def _check_transport(session: Section, section: Section) -> None:
     setup = section.value("setup") or session.value("setup") or "active"
     if setup not in {"actpass", "active"}:
         raise OfferError(
-            f"the offer has a=setup:{setup[:40]}: the viewer must be able to be the DTLS client"
+            f"the offer has a=setup:{setup[:40]}: its sender must be able to be the DTLS client"
             " (a=setup:actpass)"
         )
 
@@ -224,7 +255,8 @@ def _pick_h264(section: Section) -> Codec:
     return min(candidates, key=lambda c: next(i for i, p in enumerate(ranked) if p in c.parameters))
 
 
-def _pick_opus(section: Section) -> Codec | None:
+def pick_opus(section: Section) -> Codec | None:
+    """Return a section's first Opus."""
     # It always has two channels (RFC 7587 section 7); GStreamer leaves their number out.
     names = ("opus/48000/2", "opus/48000")
     return next((codec for codec in codecs_of(section) if codec.name in names), None)
@@ -270,8 +302,9 @@ def codec_lines(codec: Codec, feedback: Iterable[str]) -> list[str]:
             f"a=rtpmap:{number} opus/48000/2",
             f"a=fmtp:{number} minptime=10;useinbandfec=1",
         ]
+    name, _, clock = codec.name.partition("/")
     return [
-        f"a=rtpmap:{number} H264/90000",
-        f"a=fmtp:{number} {codec.parameters}",
+        f"a=rtpmap:{number} {name.upper()}/{clock}",
+        *([f"a=fmtp:{number} {codec.parameters}"] if codec.parameters else []),
         *(f"a=rtcp-fb:{number} {kind}" for kind in feedback),
     ]

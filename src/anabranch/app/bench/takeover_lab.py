@@ -24,6 +24,7 @@ from anabranch.core.errors import UnavailableError
 from anabranch.core.names import new_id
 from anabranch.host.journal import Journal
 from anabranch.media import sdp_answer
+from anabranch.media.answer_parts import Candidate
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.ingest import Ingest
 from anabranch.media.leaf import LeafPlace
@@ -33,7 +34,7 @@ from anabranch.media.native import media_of
 from anabranch.media.native_process import LeafProcess
 from anabranch.media.rendition import AUDIO, Format, Rendition
 from anabranch.media.sdp import parse_offer
-from anabranch.media.sdp_answer import Candidate, ServerEnd
+from anabranch.media.sdp_answer import ServerEnd
 from anabranch.media.source_text import parse_source
 
 SNAPSHOT_S = 0.5
