@@ -53,6 +53,15 @@ def test_a_life():
     assert reader.reason(1) == "the source broke off"
 
 
+@pytest.mark.parametrize(("number", "missing"), [(0, False), (1, True)])
+def test_which_stream_never_came(number, missing):
+    reader = LogReader("/run/f.sock")
+    assert not reader.picture_missing
+    reader.read("stderr", f"[error] Too many packets buffered for output stream 0:{number}.")
+    assert reader.announced_only
+    assert reader.picture_missing is missing
+
+
 @given(st.sampled_from(["stdout", "stderr"]), st.text())
 def test_any_line_is_read(stream, line):
     reader = LogReader("/run/f.sock")

@@ -16,9 +16,11 @@ from anabranch.media.source import (
     FileSource,
     RtmpSource,
     RtpSource,
+    RtpStream,
     SrtSource,
     TestSource,
     UrlSource,
+    WhipSource,
 )
 from anabranch.media.source_text import parse_source
 
@@ -60,6 +62,7 @@ def test_the_error_is_of_the_package_and_of_usage():
         ("test", TestSource()),
         ("test:7", TestSource(7)),
         ("rtmp", RtmpSource()),
+        ("whip", WhipSource()),
         ("rtp", RtpSource()),
         ("rtp:5004", RtpSource(5004)),
         ("rtp://:5004?codec=vp8&pt=97", RtpSource(5004, "", "vp8", 97)),
@@ -134,7 +137,7 @@ def test_secrets_are_named_and_not_described(text, hidden, shown):
 
 
 def test_a_port_must_be_chosen_before_the_start():
-    for text in ("rtp", "srt", "rtmp"):
+    for text in ("rtp", "srt", "rtmp", "whip"):
         with pytest.raises(SourceError):
             parse_source(text).check()
     replace(parse_source("rtp"), port=5004).check()
@@ -154,6 +157,20 @@ def test_session_description_of_rtp():
     ]
 
 
+def test_session_description_of_whip():
+    source = WhipSource((RtpStream("opus", 23000, 111), RtpStream("vp8", 23002, 96)))
+    source.check()
+    assert source.files()[SDP_NAME].split("\r\n")[3:-1] == [
+        "c=IN IP4 127.0.0.1",
+        "t=0 0",
+        "a=source-filter: incl IN IP4 127.0.0.1 127.0.0.1",
+        "m=audio 23000 RTP/AVP 111",
+        "a=rtpmap:111 opus/48000/2",
+        "m=video 23002 RTP/AVP 96",
+        "a=rtpmap:96 VP8/90000",
+    ]
+
+
 def test_commands_of_all_kinds(tmp_path: Path):
     sources = [
         TestSource(3, "it's; [bad]", has_font=True),
@@ -162,6 +179,7 @@ def test_commands_of_all_kinds(tmp_path: Path):
         RtpSource(5004),
         SrtSource(9000, passphrase="a&b c?d=e%f"),
         RtmpSource("one", 1935),
+        WhipSource((RtpStream("h264", 23000, 96),)),
     ]
     commands = [
         ingest_command(source, PICTURE, tmp_path / "feed.sock", tmp_path) for source in sources

@@ -33,6 +33,8 @@ _REASONS: tuple[tuple[str, str], ...] = (
     (r"Input/output error|I/O error", "the connection broke"),
 )
 _STREAM = re.compile(r"Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
+_HELD_UP = re.compile(r"buffered for output stream \d+:(\d+)")
+"""The stream that came; the picture, if there is one, is number 0."""
 _SIZE = re.compile(r"\b(\d{2,5}x\d{2,5})\b")
 
 
@@ -61,6 +63,7 @@ class LogReader:
     _feed_lost: bool = False
     _last: str = ""
     _in_input: bool = True
+    _held_up: str = ""
 
     def read(self, stream: str, line: str) -> None:
         """Take one line of ``stdout`` (progress) or ``stderr`` (log, ``[level] text``)."""
@@ -79,6 +82,8 @@ class LogReader:
         level = re.search(r"\[(warning|error|fatal|panic)\]", text)
         if level is None:
             return
+        if held_up := _HELD_UP.search(text):
+            self._held_up = held_up[1]
         if self.output in text or "Broken pipe" in text:
             self._feed_lost = True
         elif level[1] != "warning":
@@ -101,6 +106,11 @@ class LogReader:
     def announced_only(self) -> bool:
         """Whether it gave up since one of the announced streams never came."""
         return self._rank < len(_REASONS) and _REASONS[self._rank][0].startswith("[Tt]oo many")
+
+    @property
+    def picture_missing(self) -> bool:
+        """Whether the stream that never came was the picture, while there was sound."""
+        return self.announced_only and self._held_up == "1"
 
     def reason(self, code: int) -> str:
         """Return in plain words why ffmpeg ended with exit code ``code``."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
 from anabranch.media.ffmpeg_log import LogReader
 from anabranch.media.rendition import Picture
-from anabranch.media.source import RtmpSource, Source, TestSource
+from anabranch.media.source import RtmpSource, Source, TestSource, WhipSource
 
 _MIN_DELAY = 0.1
 _MAX_DELAY = 3.0  # a source that breaks again and again is still back within 5 s
@@ -79,6 +79,9 @@ def ingest_command(
     # which nothing comes is given up after 50 packets.
     command += ["-max_interleave_delta", "1000"]
     command += ["-max_muxing_queue_size", "50", "-muxing_queue_data_threshold", "1"]
+    if isinstance(source, WhipSource):
+        # Sound comes at once, the picture with the key frame that the publisher is asked for.
+        command += ["-max_muxing_queue_size:a", "300"]
     command += ["-f", "matroska", "-live", "1", "-cluster_time_limit", "1"]
     command += ["-flush_packets", "1", f"unix:{feed}"]
     return tuple(command)
@@ -192,7 +195,7 @@ class Ingest:
             if self.source.once and code == 0 and not self._stalled:
                 self._tell(IngestState.ENDED, reason)
                 return
-            if self._sound and self._reader.announced_only:
+            if self._sound and self._reader.announced_only and not self._reader.picture_missing:
                 self._sound = False
                 reason += "; going on without sound"
             self._tell(IngestState.RETRYING, reason)

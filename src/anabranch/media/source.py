@@ -20,6 +20,14 @@ RTMP_PROBE_S = (3, 15)
 """Seconds of probing RTMP, at first and if that was too short. A stream is joined in its middle:
 sound comes at once, the picture with the next key frame, at most 2 s later from most encoders, 10 s
 from OBS left at its defaults. One without sound is probed for as long."""
+LOOPBACK = "127.0.0.1"
+REPAIR_US = 200_000
+"""Microseconds that a publisher's lost packet is waited for."""
+WHIP_PROBE = (
+    *("-analyzeduration", "3000000", "-probesize", "5000000", "-fpsprobesize", "0"),
+    *("-thread_type", "slice"),
+)
+"""Probing ends with the first key frame: no frames are counted, since the rate is made constant."""
 SECRET_QUERY = re.compile(r"pass|key|token|secret|auth|sig|pwd|streamid", re.IGNORECASE)
 
 RTP_CODECS: Mapping[str, str] = {
@@ -236,25 +244,10 @@ class RtpSource:
 
     def files(self) -> dict[str, str]:
         """Return the session description (RFC 8866) by which ffmpeg knows what it receives."""
-        family = "IP6" if ":" in self.host else "IP4"
-        address = self.host or "0.0.0.0"
-        number = self.payload_type
-        lines = [
-            "v=0",
-            f"o=- 0 0 IN {family} {address}",
-            "s=anabranch",
-            f"c=IN {family} {address}",
-            "t=0 0",
-            f"m=video {_need_port(self.port)} RTP/AVP {number}",
-            f"a=rtpmap:{number} {RTP_CODECS[self.codec]}",
-        ]
-        if self.codec == "h264":
-            lines.append(f"a=fmtp:{number} packetization-mode=1")
+        lines = _session(self.host or "0.0.0.0")
+        lines += _stream(self.codec, _need_port(self.port), self.payload_type)
         if self.audio_port is not None:
-            lines += [
-                f"m=audio {self.audio_port} RTP/AVP {self.audio_payload_type}",
-                f"a=rtpmap:{self.audio_payload_type} opus/48000/2",
-            ]
+            lines += _stream("opus", self.audio_port, self.audio_payload_type)
         return {SDP_NAME: "\r\n".join(lines) + "\r\n"}
 
     def describe(self) -> str:
@@ -358,7 +351,86 @@ class RtmpSource:
         return [*URL_ARGS["rtmp"], *probe, "-i", url]
 
 
-Source = TestSource | FileSource | UrlSource | RtpSource | SrtSource | RtmpSource
+@dataclass(frozen=True, slots=True)
+class RtpStream:
+    """One RTP stream on its way from the gate to ffmpeg: RTP at ``port``, RTCP above it.
+
+    Attributes:
+        codec: ``h264``, ``vp8`` or ``opus``.
+        port: of the loopback address.
+    """
+
+    codec: str
+    port: int
+    payload_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhipSource:
+    """A publisher by WHIP, whose media the gate hands on as plain RTP.
+
+    Attributes:
+        streams: what the publisher sends; empty: nobody publishes.
+    """
+
+    streams: tuple[RtpStream, ...] = ()
+    listens = True
+    once = False
+    secrets: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """See that somebody publishes.
+
+        Raises:
+            SourceError: nobody does.
+        """
+        if not self.streams:
+            raise SourceError("nobody publishes by WHIP")
+
+    def files(self) -> dict[str, str]:
+        """Return the session description (RFC 8866) by which ffmpeg knows what it receives."""
+        # The filter (RFC 4570) keeps others out: ffmpeg listens on every address of the machine.
+        lines = [*_session(LOOPBACK), f"a=source-filter: incl IN IP4 {LOOPBACK} {LOOPBACK}"]
+        for stream in self.streams:
+            lines += _stream(stream.codec, stream.port, stream.payload_type)
+        return {SDP_NAME: "\r\n".join(lines) + "\r\n"}
+
+    def describe(self) -> str:
+        return "whip"
+
+    def input_args(self, picture: Picture, directory: Path) -> list[str]:
+        self.check()
+        return [
+            *("-protocol_whitelist", "file,rtp,udp", "-buffer_size", "2000000"),
+            # What was lost comes again by the gate's doing, late and out of order; nobody else can
+            # get a packet in.
+            *("-reorder_queue_size", "1000", "-max_delay", str(REPAIR_US)),
+            *WHIP_PROBE,
+            *("-f", "sdp", "-i", str(directory / SDP_NAME)),
+        ]
+
+
+Source = TestSource | FileSource | UrlSource | RtpSource | SrtSource | RtmpSource | WhipSource
+
+
+def _session(address: str) -> list[str]:
+    family = "IP6" if ":" in address else "IP4"
+    return [
+        "v=0",
+        f"o=- 0 0 IN {family} {address}",
+        "s=anabranch",
+        f"c=IN {family} {address}",
+        "t=0 0",
+    ]
+
+
+def _stream(codec: str, port: int, payload_type: int) -> list[str]:
+    kind = "audio" if codec == "opus" else "video"
+    lines = [
+        f"m={kind} {port} RTP/AVP {payload_type}",
+        f"a=rtpmap:{payload_type} {RTP_CODECS.get(codec, 'opus/48000/2')}",
+    ]
+    return [*lines, f"a=fmtp:{payload_type} packetization-mode=1"] if codec == "h264" else lines
 
 
 def _need_port(port: int | None) -> int:

@@ -15,12 +15,13 @@ from anabranch.media.source import (
     SrtSource,
     TestSource,
     UrlSource,
+    WhipSource,
     query_of,
 )
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _EXPECTED = (
-    "expected test, test:N, a file's absolute path, rtmp, srt[:PORT], rtp[:PORT] or a URL of "
+    "expected test, test:N, a file's absolute path, rtmp, whip, srt[:PORT], rtp[:PORT] or a URL of "
     + ", ".join(sorted({*URL_KINDS, "rtp"}))
 )
 
@@ -28,8 +29,8 @@ _EXPECTED = (
 def parse_source(text: str, *, loop: bool = True) -> Source:
     """Return the source that ``text`` names; files are played over and over unless ``loop`` is off.
 
-    ``test``, ``test:N``, ``/path`` or ``file:/path``, ``rtmp``, ``srt``, ``srt:PORT``,
-    ``srt://:PORT?passphrase=...&latency=MS``, ``rtp``, ``rtp:PORT``,
+    ``test``, ``test:N``, ``/path`` or ``file:/path``, ``rtmp``, ``whip``, ``srt``,
+    ``srt:PORT``, ``srt://:PORT?passphrase=...&latency=MS``, ``rtp``, ``rtp:PORT``,
     ``rtp://[HOST]:PORT?codec=h264|h265|vp8|mp2t&pt=96&audio_port=N&audio_pt=111``, or a URL of an
     allowed protocol. Sources that listen and were given no port have ``port`` None. Whether a file
     is there is not looked at: that is the source's ``check``.
@@ -49,6 +50,7 @@ def parse_source(text: str, *, loop: bool = True) -> Source:
     plain: dict[str, Source] = {
         "test": TestSource(),
         "rtmp": RtmpSource(),
+        "whip": WhipSource(),
         "srt": SrtSource(),
         "rtp": RtpSource(),
     }

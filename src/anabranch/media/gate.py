@@ -1,0 +1,226 @@
+"""The gate: where publishers by WHIP connect. One process of our leaf server, beside the ingests.
+
+It ends ICE, DTLS and SRTP, asks for what was lost, and hands everything on as plain RTP on the
+loopback address. Its protocol: docs/protocols/leaf.md.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+
+from anabranch.host.process import Child
+from anabranch.media import publish_answer
+from anabranch.media.answer_parts import Candidate, NearEnd
+from anabranch.media.leaf import LeafError, LeafPlace, LeafUnavailableError
+from anabranch.media.leaf_client import LeafClient
+from anabranch.media.leaf_protocol import (
+    LeafEvent,
+    LeafProtocolError,
+    Message,
+    RefusedError,
+    text,
+)
+from anabranch.media.native_process import LeafProcess
+from anabranch.media.publish_answer import PublishOffer, Track
+from anabranch.media.source import LOOPBACK, RtpStream
+
+_NO_MID = "-"
+"""What the server is told where no mid is sent: it wants one of 1 to 200 bytes."""
+_log = structlog.get_logger("anabranch.gate")
+
+PublisherState = Literal["up", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherNews:
+    """What happened to a publisher: it is connected, or has gone.
+
+    Attributes:
+        detail: its address, or why it has gone: ``closed``, ``silent``, ``never``, ``failed``,
+            ``dropped``, or ``lost`` with the gate.
+    """
+
+    publisher: str
+    state: PublisherState
+    detail: str
+
+
+class Gate:
+    """Keeps the process running, and the publishers in it.
+
+    Args:
+        place: where it lives; publishers' packets all arrive at the first of its media ports.
+        on_news: told of publishers; also of those that end with the process.
+    """
+
+    def __init__(self, place: LeafPlace, on_news: Callable[[PublisherNews], None]) -> None:
+        self._place = place
+        self._on_news = on_news
+        self._publishers: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._process = LeafProcess(
+            place,
+            1,
+            on_event=self._event,
+            resume=self._resume,
+            on_cut=lambda: None,
+            on_gone=self._gone,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether publishers can be taken now."""
+        return self._process.ready
+
+    @property
+    def child(self) -> Child | None:
+        """The supervised process, once started."""
+        return self._process.child
+
+    async def start(self) -> None:
+        """Start the process and wait until it takes publishers.
+
+        Raises:
+            LeafUnavailableError: it is not installed, or does not come up.
+        """
+        await self._process.start()
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._process.stop()
+
+    async def admit(
+        self, publisher: str, offer: PublishOffer, streams: Sequence[RtpStream], kbps: int
+    ) -> str:
+        """Take a publisher in; return the answer for it.
+
+        Args:
+            publisher: an identifier that is not in use.
+            offer: what it offers.
+            streams: where its tracks go, one each in their order.
+            kbps: what it shall send at most.
+
+        Raises:
+            LeafUnavailableError: not now; it may try again.
+        """
+        client = self._process.connected()
+        self._publishers.add(publisher)
+        try:
+            reply = await client.request(
+                "publisher.add",
+                publisher=publisher,
+                remote={
+                    "ufrag": offer.far_end.ufrag,
+                    "pwd": offer.far_end.pwd,
+                    "fingerprint": offer.far_end.fingerprint,
+                    "setup": "actpass",
+                },
+                tracks=[
+                    _described(track, stream)
+                    for track, stream in zip(offer.tracks, streams, strict=True)
+                ],
+                kbps=kbps,
+            )
+            near = NearEnd(
+                session_id=secrets.randbits(62),
+                ufrag=text(reply, "ufrag"),
+                pwd=text(reply, "pwd"),
+                fingerprint=self._process.fingerprint,
+                candidates=self._candidates(),
+            )
+        except BaseException as error:
+            # It may have been added all the same, after a time-out for example.
+            self._spawn(self.close(publisher))
+            if isinstance(error, RefusedError | LeafProtocolError):
+                raise LeafUnavailableError(str(error)) from error
+            raise
+        return publish_answer.answer(offer, near)
+
+    async def ask_key_frame(self, publisher: str) -> None:
+        """Ask a publisher for a key frame; one that is not there is not asked."""
+        if publisher in self._publishers:
+            with suppress(LeafError):
+                await self._process.connected().request("publisher.key_frame", publisher=publisher)
+
+    async def close(self, publisher: str) -> None:
+        """End a publisher's connection; unknown ones are ignored. Nothing is told of it."""
+        if publisher in self._publishers:
+            self._publishers.discard(publisher)
+            with suppress(LeafError):
+                await self._process.connected().request("publisher.close", publisher=publisher)
+
+    async def statistics(self) -> dict[str, Message]:
+        """Return what the process says of its publishers, by identifier; nothing if it is away."""
+        try:
+            reply = await self._process.connected().request("publisher.statistics")
+        except LeafError:
+            return {}
+        found = reply.get("publishers")
+        entries = found.items() if isinstance(found, dict) else ()
+        return {name: figures for name, figures in entries if isinstance(figures, dict)}
+
+    def _candidates(self) -> list[Candidate]:
+        """Return where publishers may reach it: first by what leads there from far away."""
+        addresses = (*self._place.public_addresses, *self._place.media_addresses)
+        port = self._place.media_ports[0]
+        return [Candidate(address, port) for address in dict.fromkeys(addresses)]
+
+    async def _resume(self, client: LeafClient) -> None:
+        """Go on with a process that may know of publishers, or of none."""
+        found = (await client.request("publisher.statistics")).get("publishers")
+        there = set(found) if isinstance(found, dict) else set()
+        for publisher in self._publishers - there:
+            self._forget(publisher, "lost")
+        for stranger in there - self._publishers:
+            with suppress(RefusedError):
+                await client.request("publisher.close", publisher=stranger)
+
+    def _gone(self) -> None:
+        for publisher in list(self._publishers):
+            self._forget(publisher, "lost")
+
+    def _forget(self, publisher: str, why: str) -> None:
+        if publisher in self._publishers:
+            self._publishers.discard(publisher)
+            self._on_news(PublisherNews(publisher, "gone", why))
+
+    def _event(self, event: LeafEvent) -> None:
+        try:
+            match event.kind:
+                case "publisher.up":
+                    publisher = text(event.fields, "publisher")
+                    if publisher in self._publishers:
+                        address = text(event.fields, "address")
+                        self._on_news(PublisherNews(publisher, "up", address))
+                case "publisher.gone":
+                    self._forget(text(event.fields, "publisher"), text(event.fields, "why"))
+        except LeafProtocolError as error:
+            _log.error("gate.nonsense", kind=event.kind, error=str(error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _described(track: Track, stream: RtpStream) -> Message:
+    """Return a track as a member of ``publisher.add``."""
+    kinds = {"nack": "nack", "nack pli": "pli", "goog-remb": "remb"}
+    return {
+        "mid": track.mid or _NO_MID,
+        "kind": track.kind,
+        "clock": track.clock,
+        "payload_types": [track.codec.payload_type],
+        "rtx": {str(track.rtx): track.codec.payload_type} if track.rtx is not None else {},
+        "ssrcs": list(track.ssrcs),
+        "extensions": {name: extension.id for name, extension in track.extensions.items()},
+        "feedback": [kinds[name] for name in track.feedback],
+        "to": f"{LOOPBACK}:{stream.port}",
+    }
