@@ -38,6 +38,7 @@ def settled(text: str, *others: str, is_free: Callable[[int], bool] = lambda _po
     [
         ("test", (), "test"),
         (" rtmp ", (), "rtmp"),
+        ("whip", ("whip",), "whip"),
         ("srt", (), "srt:9000"),
         ("srt", ("srt:9000", "srt://:9001"), "srt:9002"),
         ("rtp", (), "rtp:5004"),
@@ -105,7 +106,9 @@ def test_a_channel_whose_file_has_gone_is_in_nobodys_way(tmp_path: Path) -> None
     assert source.describe() == str(tmp_path / "gone.mp4")
 
 
-SCHEMES = st.sampled_from(["test", "rtmp", "srt", "rtp", "file", "udp", "http", "rtsp", "x"])
+SCHEMES = st.sampled_from(
+    ["test", "rtmp", "whip", "srt", "rtp", "file", "udp", "http", "rtsp", "x"]
+)
 PIECES = st.sampled_from(
     ["/", "//", ":", "0", "1", "9000", "65535", "?", "#", "&", "@", "[", "]", "::1", "127.0.0.1",
      "codec=", "vp8", "passphrase=", "0123456789", "audio_port=", "latency=1", " ", "%41", "\0"]
@@ -176,18 +179,35 @@ def test_any_text_is_settled_for_good_or_refused(text: str, earlier: list[str]) 
     ],
 )
 def test_a_producer_is_told_what_to_enter(text: str, hints: dict[str, str], keyed: bool) -> None:
-    source = ready_source(defined("news", text), 1936, 1)
-    assert publish_hints(source, KEY, "studio") == hints
+    definition = defined("news", text)
+    source = ready_source(definition, 1936, 1)
+    assert publish_hints(source, definition, "studio", "http://studio:8080") == hints
     assert has_key(source) is keyed
 
 
 def test_hints_leave_out_the_usual_port_and_escape_a_passphrase() -> None:
-    hints = publish_hints(RtmpSource("news", 1935), KEY, "studio")
+    news = defined("news", "any")
+    hints = publish_hints(RtmpSource("news", 1935), news, "studio", "")
     assert hints["OBS server"] == "rtmp://studio/live"
-    hints = publish_hints(SrtSource(9000, passphrase="all & 'sorts'?"), KEY, "studio")
+    hints = publish_hints(SrtSource(9000, passphrase="all & 'sorts'?"), news, "studio", "")
     assert "passphrase=all%20%26%20%27sorts%27%3F" in hints["OBS server"]
-    plain = publish_hints(parse_source("rtp:5004"), KEY, "studio")["ffmpeg"]
+    plain = publish_hints(parse_source("rtp:5004"), news, "studio", "")["ffmpeg"]
     assert plain.endswith("-f rtp 'rtp://studio:5004?pkt_size=1200'")
+
+
+def test_whip_is_told_with_the_page_for_cameras() -> None:
+    definition = defined("stage", "whip")
+    source = ready_source(definition, 1935, 1)
+    hints = publish_hints(source, definition, "studio", "http://studio:8080")
+    assert hints["OBS server"] == "http://studio:8080/whip/stage"
+    assert hints["OBS bearer token"] == KEY
+    # Without HTTPS a browser gives cameras to pages of its own machine only.
+    page = f"http://localhost:8080/publish?channel=stage#key={KEY}"
+    assert hints["browser (this machine)"] == page
+    hints = publish_hints(source, definition, "studio", "https://studio:8443")
+    assert hints["browser"] == f"https://studio:8443/publish?channel=stage#key={KEY}"
+    assert has_key(source)
+    assert "whip-endpoint=https://studio:8443/whip/stage" in hints["GStreamer"]
 
 
 def test_what_is_missing_is_filled_in_from_the_definition() -> None:

@@ -16,7 +16,7 @@ from anabranch.site.site import Site
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Built pages, whether or not this checkout has them."""
-    for name in ("index.html", "watch.html", "assets/base-1234.js"):
+    for name in ("index.html", "watch.html", "publish.html", "assets/base-1234.js"):
         path = tmp_path / "static" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -26,7 +26,12 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("path", "text"),
-    [("/", "index.html"), ("/watch/news", "watch.html"), ("/watch/x", "watch.html")],
+    [
+        ("/", "index.html"),
+        ("/watch/news", "watch.html"),
+        ("/watch/x", "watch.html"),
+        ("/publish?channel=news", "publish.html"),
+    ],
 )
 @pytest.mark.usefixtures("built")
 async def test_a_page_runs_nothing_but_its_own_scripts(

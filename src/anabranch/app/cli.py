@@ -371,7 +371,9 @@ def channel_add(
     name: Annotated[str, typer.Argument(help="Name in the URL: a-z, 0-9 and '-'.")],
     source: Annotated[
         str,
-        typer.Option("--from", help="A file, any URL, rtp[:PORT], srt[:PORT], rtmp, or test."),
+        typer.Option(
+            "--from", help="A file, any URL, rtp[:PORT], srt[:PORT], rtmp, whip, or test."
+        ),
     ],
     title: Annotated[str | None, typer.Option(help="Title for people.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Play a file once, not in a loop.")] = False,

@@ -129,6 +129,8 @@ class PortsConfig(_Part):
     media: PortRange = "20000-20999"
     inlets: PortRange = "21000-21999"
     rtmp: PortNumber = 1935
+    whip: PortNumber = 8189
+    handover: PortRange = "23000-23999"
     srt: PortRange = "9000-9099"
     rtp: PortRange = "5004-5103"
 

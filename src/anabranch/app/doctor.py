@@ -16,7 +16,7 @@ import psutil
 from anabranch.app.config import Config
 from anabranch.app.settings import site_settings
 from anabranch.core.errors import AnabranchError, UsageError
-from anabranch.host.addresses import local_addresses, outward_address
+from anabranch.host.addresses import is_udp_port_free, local_addresses, outward_address
 from anabranch.host.journal import Journal, holder
 from anabranch.media.encoder import WORKER_PYTHON
 from anabranch.media.janus_config import find_module
@@ -76,6 +76,7 @@ def examine(config: Config) -> list[Finding]:
         *_encoder(),
         *_kernel(config),
         *_ports(config),
+        *_whip_port(config),
         *_reachability(config),
         *_room(config),
     ]
@@ -266,6 +267,18 @@ def _ports(config: Config) -> Iterator[Finding]:
                 )
             else:
                 yield Finding("ok", f"port {port} ({what}) is free")
+
+
+def _whip_port(config: Config) -> Iterator[Finding]:
+    port = config.ports.whip
+    if holder(config.run) is not None:
+        return  # the site is up, and says itself if it lacks the port
+    if is_udp_port_free(port):
+        yield Finding("ok", f"UDP port {port} (WHIP) is free")
+    else:
+        yield Finding(
+            "lacks", f"UDP port {port} (WHIP) is taken", "set `ports.whip` in anabranch.yaml"
+        )
 
 
 def _reachability(config: Config) -> Iterator[Finding]:

@@ -113,6 +113,8 @@ def site_settings(config: Config) -> SiteSettings:
             media=span(ports.media),
             inlets=span(ports.inlets),
             rtmp=ports.rtmp,
+            whip=ports.whip,
+            handover=span(ports.handover),
             srt=span(ports.srt),
             rtp=span(ports.rtp),
         ),
@@ -127,6 +129,7 @@ def site_settings(config: Config) -> SiteSettings:
         format=config.video.form,
         ladder=config.video.renditions,
         public_addresses=public,
+        console=_console(config, public),
         test_channels=config.test_channels,
         keyframe_on_join=config.keyframe_on_join,
         tree=_tree_rules(config),
@@ -134,6 +137,14 @@ def site_settings(config: Config) -> SiteSettings:
         leaf=config.leaf.settings,
         remote=_remote(config),
     )
+
+
+def _console(config: Config, public: tuple[str, ...]) -> str:
+    """Return the URL by which others reach the pages, as far as that is known."""
+    if config.host not in {"0.0.0.0", "::"} or not public:
+        return config.local_url
+    scheme = "https" if config.tls.enabled else "http"
+    return f"{scheme}://{public[0]}:{config.port}"
 
 
 def nodes_directory(config: Config) -> Path:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from anabranch.channels.definitions import Definition
-from anabranch.channels.ways_in import has_key, ready_source
+from anabranch.channels.ways_in import has_key, is_published, ready_source
 from anabranch.core.events import Event
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.ingest import Ingest, IngestState
-from anabranch.media.source import RtmpSource
+from anabranch.media.source import Source
 
 State = Literal["starting", "live", "slate", "failed"]
 
@@ -40,7 +40,7 @@ class Channel:
         self.definition = definition
         self.source = ready_source(definition, rtmp_port, number)
         self.publisher: str | None = None
-        """Number of the RTMP connection that feeds this channel, or None."""
+        """Who feeds this channel by RTMP (the connection's number) or WHIP, or None."""
         self._on_event = on_event
         self._told: State | None = None
         self._trouble = ""
@@ -93,7 +93,7 @@ class Channel:
                 return None
             case "starting":
                 return self.encoder.state.detail or "the encoder starts"
-        if isinstance(self.source, RtmpSource) and self.publisher is None:
+        if is_published(self.source) and self.publisher is None:
             return "waiting for a publisher"
         if self._trouble:
             return self._trouble
@@ -110,7 +110,7 @@ class Channel:
         """Put the channel on the air: the slate first, then the source."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self.encoder.start()
-        if not isinstance(self.source, RtmpSource):
+        if not is_published(self.source):
             await self.ingest.start()
 
     async def stop(self) -> None:
@@ -119,10 +119,15 @@ class Channel:
             await self.ingest.stop()
             await self.encoder.stop()
 
-    async def follow_publisher(self) -> None:
-        """Pull from the RTMP server while somebody publishes there, and only then."""
+    async def follow_publisher(self, source: Source | None = None) -> None:
+        """Read what is published while somebody publishes, and only then.
+
+        ``source`` says where that is from now on; None: where it was.
+        """
         async with self._following:
             await self.ingest.stop()
+            if source is not None:
+                self.ingest.source = source
             if self.publisher is not None and not self._stopped:
                 await self.ingest.start()
         self._changed()

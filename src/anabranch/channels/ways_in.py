@@ -8,7 +8,14 @@ from urllib.parse import quote, urlsplit
 from anabranch.channels.definitions import Definition
 from anabranch.core.errors import ConflictError, UsageError
 from anabranch.media.errors import SourceError
-from anabranch.media.source import RtmpSource, RtpSource, Source, SrtSource, TestSource
+from anabranch.media.source import (
+    RtmpSource,
+    RtpSource,
+    Source,
+    SrtSource,
+    TestSource,
+    WhipSource,
+)
 from anabranch.media.source_text import parse_source
 
 Span = tuple[int, int]
@@ -67,7 +74,7 @@ def settle(
             raise ConflictError(f"port {port} belongs to the channel {taken[port]}")
         if not is_free(port):
             raise ConflictError(f"port {port} is taken by another program")
-    if not isinstance(source, RtmpSource):
+    if not is_published(source):
         source.check()
     return text
 
@@ -111,15 +118,36 @@ def ready_source(definition: Definition, rtmp_port: int, number: int) -> Source:
 
 def has_key(source: Source) -> bool:
     """Return whether a publisher needs the channel's key."""
-    return isinstance(source, (RtmpSource, SrtSource))
+    return isinstance(source, (RtmpSource, SrtSource, WhipSource))
 
 
-def publish_hints(source: Source, key: str, host: str) -> dict[str, str]:
+def is_published(source: Source) -> bool:
+    """Return whether it is read only while a server of the site has a publisher for it."""
+    return isinstance(source, (RtmpSource, WhipSource))
+
+
+def publish_hints(
+    source: Source, definition: Definition, host: str, console: str
+) -> dict[str, str]:
     """Return what a producer enters, by the names that OBS and ffmpeg use; empty if nobody sends.
 
-    ``host`` is the address by which producers reach this machine.
+    Args:
+        source: the channel's, settled.
+        definition: the channel's, with its name and key.
+        host: the address by which producers reach this machine.
+        console: URL of the console there.
     """
+    name, key = definition.name, definition.key
     match source:
+        case WhipSource():
+            url = f"{console}/whip/{name}"
+            return {
+                "OBS server": url,
+                "OBS bearer token": key,
+                **_camera_page(name, key, console),
+                "GStreamer": f"... ! whipclientsink signaller::whip-endpoint={url}"
+                f" signaller::auth-token={key}",
+            }
         case RtmpSource(port=port):
             server = f"rtmp://{host}/live" if port in (None, 1935) else f"rtmp://{host}:{port}/live"
             return {
@@ -145,6 +173,17 @@ def publish_hints(source: Source, key: str, host: str) -> dict[str, str]:
                 "ffmpeg": f"ffmpeg -re -i FILE -an -c:v libx264 -f rtp 'rtp://{host}:{port}?pkt_size=1200'"
             }
     return {}
+
+
+def _camera_page(name: str, key: str, console: str) -> dict[str, str]:
+    """Return the page's address; the key is in the fragment, which no server ever sees."""
+    page = f"/publish?channel={name}#key={key}"
+    if console.startswith("https:"):
+        return {"browser": console + page}
+    # Browsers give cameras to HTTPS and to this machine only.
+    port = urlsplit(console).port
+    at = f"http://localhost{f':{port}' if port else ''}"
+    return {"browser (this machine)": at + page}
 
 
 def check_once(source: Source, *, once: bool) -> None:

@@ -21,12 +21,15 @@ from anabranch.console import (
     thumbnails,
     whep,
     whep_events,
+    whip,
 )
 from anabranch.console.fabric_proxy import make_proxy
 from anabranch.console.invitations import make_invitations
 from anabranch.console.limits import LimitBody
 from anabranch.console.metrics import render_metrics
+from anabranch.console.open_to_others import OpenToOthers
 from anabranch.console.operator_token import operators_only
+from anabranch.media.source import WhipSource
 from anabranch.site.control import InsideControl
 from anabranch.site.separate import SeparateControl
 from anabranch.site.site import Site
@@ -64,7 +67,7 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
         app.state.fabric, wishes = control.fabric, control.wishes
     problems.install(app)
     app.add_middleware(LimitBody, limit=128 * 1024)
-    app.add_middleware(whep.OpenToOthers)
+    app.add_middleware(OpenToOthers)
     app.include_router(_public())
     app.include_router(thumbnails.make_router(site))
     app.include_router(_operator(token))
@@ -74,6 +77,7 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
     app.include_router(make_invitations(token))
     app.include_router(statistics_api.make_router(token))
     app.include_router(whep.router)
+    app.include_router(whip.router)
     app.include_router(whep_events.make_router(site))
     app.include_router(_metrics())
     if tunnels is not None:
@@ -198,6 +202,7 @@ def channel_out(site: Site, name: str) -> models.ChannelOut:
         state=channel.state,
         detail=channel.detail,
         viewers=site.seats.per_channel()[name],
+        whip=isinstance(channel.source, WhipSource),
         renditions=[
             models.RenditionOut(
                 name=r.name, width=r.width, height=r.height, bitrate_kbps=r.bitrate_kbps

@@ -25,6 +25,7 @@ class ChannelOut(BaseModel):
     detail: str | None = Field(description="why it is not live, in words")
     viewers: int
     renditions: list[RenditionOut]
+    whip: bool = Field(description="whether it is fed by WHIP, so by the page /publish, too")
 
 
 class ChannelsOut(BaseModel):
@@ -41,7 +42,7 @@ class ChannelIn(BaseModel):
         str,
         Field(
             max_length=2000,
-            description="test, a file on the director's machine, a URL, rtp, srt or rtmp",
+            description="test, a file on the director's machine, a URL, rtp, srt, rtmp or whip",
         ),
     ]
     title: Annotated[str | None, Field(max_length=500)] = None

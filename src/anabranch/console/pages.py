@@ -47,6 +47,10 @@ def install(app: FastAPI) -> None:
     async def watch(channel: str) -> Response:
         return _page("watch.html")
 
+    @app.api_route("/publish", methods=methods, include_in_schema=False)
+    async def publish() -> Response:
+        return _page("publish.html")
+
     @app.api_route("/favicon.ico", methods=methods, include_in_schema=False)
     async def icon() -> Response:
         # Browsers ask for it here whatever a page says.

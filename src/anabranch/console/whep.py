@@ -9,24 +9,14 @@ the connection that there is; another, of the draft's, tells of what happens
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anabranch.console import whep_events
 from anabranch.console.hints import bandwidth_of, device_of
-from anabranch.media.leaf import OfferError
-from anabranch.media.sdp import MAX_SDP
+from anabranch.console.offers import check_fragment, read_offer
 from anabranch.site.site import Site
 
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, GET, DELETE, PATCH, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
-    "Access-Control-Expose-Headers": "Location, ETag, Link, Accept-Patch, Retry-After",
-    "Access-Control-Max-Age": "86400",
-}
 CHANGE = "urn:anabranch:whep:ext:change"
 """The relation (RFC 8288) between a seat and where its channel is changed."""
 router = APIRouter(prefix="/whep", tags=["WHEP"])
@@ -47,22 +37,6 @@ class ChangeOut(BaseModel):
     channel: str
     rendition: str
     waits: bool = Field(description="whether its picture waits for the next key frame")
-
-
-class OpenToOthers:
-    """Lets players on other sites read every answer of WHEP, the errors too."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def opened(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_CORS)
-            await send(message)
-
-        whep = scope["type"] == "http" and scope["path"].startswith(f"{router.prefix}/")
-        await self._app(scope, receive, opened if whep else send)
 
 
 def _site(request: Request) -> Site:
@@ -99,16 +73,7 @@ async def watch(
     rendition: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
     """Watch a channel: send an SDP offer, get the answer and the seat's address."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/sdp":
-        raise HTTPException(415, "the offer must come as application/sdp")
-    body = await request.body()
-    if len(body) > MAX_SDP:
-        raise HTTPException(413, f"an offer has at most {MAX_SDP} bytes")
-    try:
-        offer = body.decode()
-    except UnicodeDecodeError as error:
-        raise OfferError("the offer is not UTF-8 text") from error
+    offer = await read_offer(request)
     client = request.client.host if request.client is not None else ""
     seat, answer = await _site(request).watch(
         channel,
@@ -157,9 +122,7 @@ async def change(channel: str, seat: str, wanted: ChangeIn, request: Request) ->
 async def trickle(channel: str, seat: str, request: Request) -> Response:
     """Take a viewer's candidates (not needed, see above)."""
     _site(request).seats.get(seat)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/trickle-ice-sdpfrag":
-        raise HTTPException(415, "a patch must be application/trickle-ice-sdpfrag")
+    check_fragment(request)
     return Response(status_code=204)
 
 

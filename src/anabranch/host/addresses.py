@@ -1,7 +1,7 @@
 """This machine's addresses, and which of its UDP ports are free."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 
@@ -24,13 +24,16 @@ def outward_address() -> IPv4Address | None:
         return IPv4Address(probe.getsockname()[0])
 
 
-def local_addresses() -> list[IPv4Address]:
-    """Return this machine's IPv4 addresses but loopback's, the outward one first."""
+def local_addresses(*, but: Callable[[str], bool] = lambda _device: False) -> list[IPv4Address]:
+    """Return this machine's IPv4 addresses but loopback's, the outward one first.
+
+    ``but(device)`` says of which network devices none are wanted.
+    """
     found = [
         IPv4Address(address.address)
-        for addresses in psutil.net_if_addrs().values()
+        for device, addresses in psutil.net_if_addrs().items()
         for address in addresses
-        if address.family is socket.AF_INET
+        if address.family is socket.AF_INET and not but(device)
     ]
     outward = outward_address()
     usable = [a for a in found if not a.is_loopback and not a.is_link_local]

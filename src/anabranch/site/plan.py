@@ -4,6 +4,7 @@ Pure: the same settings give the same plan, so a restarted director finds what i
 is given is its own for the life of the site, whether it is up or in the pool.
 """
 
+import re
 import zlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -257,6 +258,11 @@ def _access_link(namespace: str, index: int, tag: int, subnet: IPv4Network) -> t
         Port(ACCESS_DEVICE, namespace, address=IPv4Interface(f"{inner}/30")),
         Port(f"ab{tag:04x}-{index}", None, address=IPv4Interface(f"{outer}/30")),
     )
+
+
+def is_access_link(device: str) -> bool:
+    """Return whether a device of this machine leads to a leaf of any site: it will not last."""
+    return re.fullmatch("ab[0-9a-f]{4}-[0-9]+", device) is not None
 
 
 def _mac(tag: int, index: int) -> str:

@@ -41,16 +41,16 @@ class Publishers:
         )
         self.available = False
 
-    async def start(self) -> str | None:
+    async def start(self) -> list[str]:
         """Start the server; return why there is none, if it does not start: the site runs on."""
         self._directory.mkdir(parents=True, exist_ok=True)
         try:
             await self.server.start()
         except AnabranchError as error:
             _log.warning("rtmp.unavailable", error=str(error))
-            return f"no RTMP: {error}"
+            return [f"no RTMP: {error}"]
         self.available = True
-        return None
+        return []
 
     async def stop(self) -> None:
         await self.server.stop()

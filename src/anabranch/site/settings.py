@@ -67,13 +67,16 @@ class Ports:
     """Ports of this machine that a site uses; ranges are first and last.
 
     ``media`` is shared out among the leaves, ``srt`` and ``rtp`` among channels that name none;
-    every node has ``pipelines`` of its own, for the sources of media pipelines.
+    every node has ``pipelines`` of its own, for the sources of media pipelines. Publishers by WHIP
+    send to ``whip``, and what they send goes on to ffmpeg by ``handover``, on the loopback address.
     """
 
     media: tuple[int, int] = (20000, 20999)
     inlets: tuple[int, int] = (21000, 21999)
     pipelines: tuple[int, int] = (22000, 22999)
     rtmp: int = 1935
+    whip: int = 8189
+    handover: tuple[int, int] = (23000, 23999)
     srt: tuple[int, int] = (9000, 9099)
     rtp: tuple[int, int] = (5004, 5103)
 
@@ -146,9 +149,10 @@ class SiteSettings:
 
     ``switches`` False sends the channels straight to a single leaf server: no namespaces, no
     Open vSwitch, no root needed. ``public_addresses`` are what other computers reach the
-    leaves by. ``callback_port`` of 127.0.0.1 is where the RTMP server asks whether a
-    publisher is allowed. ``links`` could be part of the tree, beside those to the nodes' parents.
-    ``remote`` None: there are no nodes on other machines.
+    leaves by, ``console`` is the URL by which they reach the pages. ``callback_port`` of
+    127.0.0.1 is where the RTMP server asks whether a publisher is allowed. ``links`` could be part
+    of the tree, beside those to the nodes' parents. ``remote`` None: there are no nodes on other
+    machines.
     """
 
     name: str
@@ -166,6 +170,7 @@ class SiteSettings:
     public_addresses: tuple[str, ...] = ()
     test_channels: int = 2
     keyframe_on_join: bool = True
+    console: str = "http://127.0.0.1:8080"
     callback_port: int = 0
     tree: TreeRules = field(default_factory=TreeRules)
     placement: PlacementRules = field(default_factory=PlacementRules)

@@ -42,6 +42,7 @@ from anabranch.site.settings import SiteSettings
 from anabranch.site.steward import Steward
 from anabranch.site.switched import SwitchedUnderlay
 from anabranch.site.underlay import DirectUnderlay
+from anabranch.site.whip import WhipPublishers
 from anabranch.store.database import Database, StoreError
 
 _log = structlog.get_logger("anabranch.site")
@@ -89,6 +90,7 @@ class Site:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)
         self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
+        self.whip = WhipPublishers(settings, self._channels, self._spawn, self._happened)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -107,12 +109,12 @@ class Site:
         if self.remote is not None:
             progress("nodes on other machines")
             await self.remote.start()
-        if note := await self.publishers.start():
-            self.notes.append(note)
+        self.notes += await self.publishers.start()
         progress("channels")
         definitions = await self._definitions.all()
         if not definitions:
             definitions = await self._define_test_channels()
+        self.notes += await self.whip.start(each.source for each in definitions)
         await asyncio.gather(*(self._put_back_on_air(definition) for definition in definitions))
 
     async def _define_test_channels(self) -> list[Definition]:
@@ -191,7 +193,7 @@ class Site:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.steward.stop()
-        await self.publishers.stop()
+        await asyncio.gather(self.publishers.stop(), self.whip.stop())
         await asyncio.gather(
             *(channel.stop() for channel in self._channels.values()),
             self.nodes.stop(),
@@ -238,6 +240,7 @@ class Site:
         """
         ports = self.settings.ports
         check_once(parse_source(source, loop=not once), once=once)
+        await self.whip.prepare_for(source)
         async with self._changing:
             definition = await self._definitions.add(
                 name,
@@ -266,6 +269,7 @@ class Site:
             channel = self._channels.pop(name, None)
             await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
             if channel is not None:
+                await self.whip.end_at(channel)
                 await channel.stop()
             self._stale.set()
         self._happened(Event("channel.removed", name))
@@ -334,7 +338,7 @@ class Site:
         """Return what a producer of a channel enters at its side."""
         channel = self.channel(name)
         host = next(iter(self.settings.public_addresses), "127.0.0.1")
-        return publish_hints(channel.source, channel.definition.key, host)
+        return publish_hints(channel.source, channel.definition, host, self.settings.console)
 
     # --- viewers ------------------------------------------------------------------------------
 

@@ -1,0 +1,267 @@
+"""Publishers by WHIP: the gate that they meet, and who may feed which channel."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from anabranch.channels.channel import Channel
+from anabranch.core.errors import AnabranchError, ConflictError, NotFoundError, UnavailableError
+from anabranch.core.events import Event
+from anabranch.core.names import new_id
+from anabranch.host import addresses as machine
+from anabranch.host.process import Child
+from anabranch.media import publish_answer
+from anabranch.media.gate import Gate, PublisherNews
+from anabranch.media.ingest import IngestState
+from anabranch.media.leaf import LeafPlace
+from anabranch.media.source import LOOPBACK, RtpStream, WhipSource
+from anabranch.site.plan import is_access_link
+from anabranch.site.settings import SiteSettings
+
+_LOOK_S = 0.5
+"""Seconds between two looks whether the ingest has found its picture yet."""
+_LEAST_KBPS = 1500
+_log = structlog.get_logger("anabranch.site")
+
+
+class WrongKeyError(AnabranchError):
+    """The publisher's key is not that of the channel, or of any."""
+
+
+@dataclass(slots=True)
+class Publishing:
+    """A publisher that was let in; its identifier is unguessable (96 bits).
+
+    Attributes:
+        up: it is connected, so media may arrive.
+    """
+
+    id: str
+    channel: Channel
+    up: bool = False
+
+
+class WhipPublishers:
+    """The site's gate and its publishers, one a channel.
+
+    The gate is started with the first channel that needs it.
+
+    Args:
+        channels: the channels on the air, by name.
+        spawn: starts work that is ended with the site.
+        on_event: gets ``publisher.*`` events.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        channels: Mapping[str, Channel],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._settings = settings
+        self._channels = channels
+        self._spawn = spawn
+        self._on_event = on_event
+        self._starting = asyncio.Lock()
+        self._gate: Gate | None = None
+        self._publishing: dict[str, Publishing] = {}
+        first, last = settings.ports.handover
+        self._ports = range(first, last + 1)
+        # Where a port has just become free, what was sent to it may still be on its way; and two
+        # sites of one machine shall not try the same ones.
+        self._next_port = secrets.randbelow(len(self._ports))
+
+    @property
+    def child(self) -> Child | None:
+        """The gate's process, once started."""
+        return self._gate.child if self._gate is not None else None
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start(self, sources: Iterable[str]) -> list[str]:
+        """Start the gate if one of these is WHIP; return why not, if it does not start."""
+        try:
+            for source in sources:
+                await self.prepare_for(source)
+        except AnabranchError as error:
+            _log.warning("whip.unavailable", error=str(error))
+            return [f"no WHIP: {error}"]
+        return []
+
+    async def prepare_for(self, source: str) -> None:
+        """See that there is a gate if a channel of this source is to be.
+
+        Raises:
+            UnavailableError: it is not installed, or its port is taken.
+        """
+        async with self._starting:
+            if self._gate is not None or source.strip() != "whip":
+                return
+            gate = Gate(self._place(), self._heard)
+            try:
+                await gate.start()
+            except BaseException:
+                await gate.stop()
+                raise
+            self._gate = gate
+
+    async def stop(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            await gate.stop()
+
+    def _place(self) -> LeafPlace:
+        port = self._settings.ports.whip
+        # Links to leaves come and go; the gate would not come back without an address of its own.
+        found = [*machine.local_addresses(but=is_access_link), *machine.global_addresses_6()]
+        addresses = (*map(str, found), LOOPBACK)
+        if not all(machine.is_udp_port_free(port, address) for address in addresses):
+            raise UnavailableError(f"UDP port {port} (ports.whip) is taken by another program")
+        return LeafPlace(
+            name="whip",
+            directory=self._settings.run_dir / "whip",
+            run_id=self._settings.run_id,
+            netns=None,
+            media_addresses=addresses,
+            public_addresses=tuple(
+                a for a in self._settings.public_addresses if a not in addresses
+            ),
+            media_ports=(port, port),
+            inlet_interface=LOOPBACK,
+            inlet_ports=self._settings.ports.handover,
+        )
+
+    # --- publishers ---------------------------------------------------------------------------
+
+    async def publish(
+        self, name: str | None, key: str, offer: str, *, client: str = ""
+    ) -> tuple[Publishing, str]:
+        """Let a publisher in; return who it is from now on, and the SDP answer.
+
+        Args:
+            name: of the channel; None: the one that has this key.
+            key: the channel's secret.
+            offer: SDP.
+            client: the address that asks.
+
+        Raises:
+            NotFoundError: there is no such channel that is fed by WHIP.
+            WrongKeyError: the key is another.
+            OfferError: the offer cannot be answered.
+            ConflictError: the channel has a publisher already.
+            UnavailableError: the gate is not there just now, or no port is left.
+        """
+        channel = self._find(name, key, client)
+        wanted = publish_answer.understand(offer)
+        if self._gate is None or not self._gate.ready:
+            raise UnavailableError("the WHIP server is not there just now; try again")
+        if channel.publisher is not None:
+            self._on_event(Event("publisher.refused", channel.name, {"address": client}))
+            raise ConflictError(f"the channel {channel.name} has a publisher already")
+        streams = tuple(
+            RtpStream(track.encoding, self._draw_port(), track.codec.payload_type)
+            for track in wanted.tracks
+        )
+        publishing = Publishing(new_id(), channel)
+        channel.publisher = publishing.id
+        self._publishing[publishing.id] = publishing
+        # ffmpeg must be there before the first packet, which brings a key frame.
+        self._spawn(channel.follow_publisher(WhipSource(streams)))
+        try:
+            answer = await self._gate.admit(publishing.id, wanted, streams, self._kbps)
+        except BaseException:
+            self._left(publishing)
+            raise
+        if publishing.id not in self._publishing:  # the channel was removed meanwhile
+            raise NotFoundError(f"there is no channel named {channel.name}")
+        self._spawn(self._look_after(publishing))
+        return publishing, answer
+
+    def get(self, publishing_id: str) -> Publishing:
+        """Return a publisher.
+
+        Raises:
+            NotFoundError: there is none, or no longer.
+        """
+        found = self._publishing.get(publishing_id)
+        if found is None:
+            raise NotFoundError("there is no such publisher, or no longer")
+        return found
+
+    async def end(self, publishing: Publishing) -> None:
+        """End a publisher's connection: the slate is shown at once."""
+        self._left(publishing, "deleted")
+        if self._gate is not None:
+            await self._gate.close(publishing.id)
+
+    async def end_at(self, channel: Channel) -> None:
+        """End the publisher of a channel, if it has one."""
+        found = self._publishing.get(channel.publisher or "")
+        if found is not None:
+            await self.end(found)
+
+    def _find(self, name: str | None, key: str, client: str) -> Channel:
+        fed = [each for each in self._channels.values() if isinstance(each.source, WhipSource)]
+        if name is not None:
+            fed = [each for each in fed if each.name == name]
+            if not fed:
+                raise NotFoundError(f"there is no channel named {name[:60]!r} that is fed by WHIP")
+        given = key.encode()
+        matches = [
+            each for each in fed if secrets.compare_digest(each.definition.key.encode(), given)
+        ]
+        if not matches:
+            self._on_event(Event("publisher.refused", name or "whip", {"address": client}))
+            raise WrongKeyError("the bearer token is not the channel's key")
+        return matches[0]
+
+    @property
+    def _kbps(self) -> int:
+        """What a publisher shall send at most: more than is sent on would be of no use."""
+        best = max(rendition.bitrate_kbps for rendition in self._settings.ladder)
+        return max(3 * best, _LEAST_KBPS)
+
+    def _draw_port(self) -> int:
+        """Return a port that is free, as is the one above it."""
+        for _ in range(len(self._ports) // 2):
+            port = self._ports[self._next_port // 2 * 2]
+            self._next_port = (self._next_port + 2) % len(self._ports)
+            if all(machine.is_udp_port_free(number) for number in (port, port + 1)):
+                return port
+        raise UnavailableError(
+            f"no port is left (ports.handover, {self._ports[0]} to {self._ports[-1]})"
+        )
+
+    async def _look_after(self, publishing: Publishing) -> None:
+        """Ask for key frames until the ingest has its picture, at first and after a restart."""
+        while publishing.id in self._publishing and self._gate is not None:
+            if publishing.up and publishing.channel.ingest.state is not IngestState.RUNNING:
+                await self._gate.ask_key_frame(publishing.id)
+            await asyncio.sleep(_LOOK_S)
+
+    def _heard(self, news: PublisherNews) -> None:
+        publishing = self._publishing.get(news.publisher)
+        if publishing is None:
+            return
+        if news.state == "gone":
+            self._left(publishing, news.detail)
+            return
+        publishing.up = True
+        where = {"address": news.detail}
+        self._on_event(Event("publisher.came", publishing.channel.name, where))
+
+    def _left(self, publishing: Publishing, why: str = "") -> None:
+        """Forget a publisher; the channel shows its slate."""
+        if self._publishing.pop(publishing.id, None) is None:
+            return
+        channel = publishing.channel
+        if channel.publisher == publishing.id:
+            channel.publisher = None
+            self._spawn(channel.follow_publisher())
+        if publishing.up:
+            self._on_event(Event("publisher.left", channel.name, {"why": why}))
