@@ -2,7 +2,7 @@ import { defineConfig } from "vite";
 
 export default defineConfig({
   base: "/",
-  // The director serves the two pages and /assets, nothing else: no public directory.
+  // The director serves the pages and /assets, nothing else: no public directory.
   publicDir: false,
   build: {
     outDir: "../src/anabranch/console/static",
@@ -12,6 +12,6 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Files, not data: addresses, so that the browser caches them under their hashed names.
     assetsInlineLimit: 0,
-    rolldownOptions: { input: { index: "index.html", watch: "watch.html" } },
+    rolldownOptions: { input: { index: "index.html", watch: "watch.html", publish: "publish.html" } },
   },
 });

@@ -16,6 +16,8 @@ export interface Channel {
   detail: string | null;
   viewers: number;
   renditions: Rendition[];
+  /** It takes publishers by WHIP, so from the page /publish. */
+  whip: boolean;
 }
 
 /** An answer that is not a success; status as HTTP gives it. */
