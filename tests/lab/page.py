@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from anabranch.app.bench.browser import chromium, wait_for_picture
 
 T = TypeVar("T")
+_FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 class BrowserThread:
@@ -19,7 +20,7 @@ class BrowserThread:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "browser")
         self._stack = ExitStack()
-        self.browser = self.do(lambda: self._stack.enter_context(chromium()))
+        self.browser = self.do(lambda: self._stack.enter_context(chromium(*_FAKE_CAMERA)))
 
     def do(self, work: Callable[[], T]) -> T:
         """Do something with the browser, in its thread."""

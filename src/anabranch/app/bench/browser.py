@@ -24,8 +24,8 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def chromium() -> Iterator["Browser"]:
-    """Give a browser.
+def chromium(*options: str) -> Iterator["Browser"]:
+    """Give a browser, with these options beside our own.
 
     Raises:
         UnavailableError: playwright or Chromium is not installed.
@@ -36,7 +36,7 @@ def chromium() -> Iterator["Browser"]:
         raise UnavailableError("playwright is missing: pip install 'anabranch[bench]'") from error
     if not os.path.exists(CHROMIUM):
         raise UnavailableError("Chromium is missing: apt-get install chromium")
-    arguments = [*_ARGUMENTS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    arguments = [*_ARGUMENTS, *options, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         try:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

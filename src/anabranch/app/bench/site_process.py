@@ -45,6 +45,8 @@ class SiteProcess:
             "PORTS__SRT": f"{base + 8000}-{base + 8019}",
             "PORTS__RTP": f"{base + 8020}-{base + 8039}",
             "PORTS__RTMP": str(_free_port()),
+            "PORTS__WHIP": str(base + 8040),
+            "PORTS__HANDOVER": f"{base + 8042}-{base + 8079}",
             "LOG__FORMAT": "json",
         }
         values = defaults | {name.upper(): value for name, value in settings.items()}
