@@ -40,8 +40,13 @@ async function screen(wanted: Wanted): Promise<MediaStream> {
     video: { frameRate: FRAME_RATE },
     audio: true,
   });
-  // Letters matter more than movement.
-  for (const track of stream.getVideoTracks()) track.contentHint = "detail";
+  for (const track of stream.getVideoTracks()) {
+    // Letters matter more than movement.
+    track.contentHint = "detail";
+    // Of a picture that stands still Chromium sends one frame a second, which the server takes for lost.
+    // Only a screen that is captured already may be told how many there must be.
+    await track.applyConstraints({ frameRate: { ...FRAME_RATE, min: 5 } }).catch(() => undefined);
+  }
   const audio = sound(wanted);
   if (!stream.getAudioTracks().length && audio !== false) {
     const voice = await navigator.mediaDevices.getUserMedia({ audio }).catch(() => null);
