@@ -119,7 +119,8 @@ class WhipPublishers:
         port = self._settings.ports.whip
         # Links to leaves come and go; the gate would not come back without an address of its own.
         found = [*machine.local_addresses(but=is_access_link), *machine.global_addresses_6()]
-        addresses = (*map(str, found), LOOPBACK)
+        # Two devices may have one address.
+        addresses = tuple(dict.fromkeys((*map(str, found), LOOPBACK)))
         if not all(machine.is_udp_port_free(port, address) for address in addresses):
             raise UnavailableError(f"UDP port {port} (ports.whip) is taken by another program")
         return LeafPlace(
