@@ -2,6 +2,7 @@
 
 import json
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_the_doctor_sees_missing_programs_taken_ports_and_a_wrong_tree(
     assert failed["ffmpeg is missing: no source can be read"] == "apt-get install ffmpeg"
     assert any("GStreamer cannot be asked" in what for what in failed)
     assert any("(console) is taken" in what for what in failed)
+
+
+def test_the_doctor_sees_that_publishers_cannot_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as other:
+        other.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("ANABRANCH_PORTS__WHIP", str(other.getsockname()[1]))
+        (finding,) = [each for each in examine(load_config()) if "(WHIP)" in each.what]
+    assert (finding.state, finding.what.endswith("is taken")) == ("lacks", True)
+    assert "ports.whip" in finding.remedy
 
 
 def about_the_leaf_server() -> list[Finding]:
