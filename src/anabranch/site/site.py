@@ -269,8 +269,7 @@ class Site:
             channel = self._channels.pop(name, None)
             await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
             if channel is not None:
-                await self.whip.end_at(channel)
-                await channel.stop()
+                await asyncio.gather(self.whip.end_at(channel), channel.stop())
             self._stale.set()
         self._happened(Event("channel.removed", name))
 
