@@ -141,6 +141,7 @@ def test_a_check_that_was_overheard_or_forged_moves_no_viewer(world: World) -> N
 def test_a_viewer_takes_no_address_of_another_one(world: World) -> None:
     one, other = world.peer("one"), world.peer("other")
     one.connect()
+    wait_until(lambda: world.control.told("viewer.up", viewer="one"))  # the other end, too
     # As if it came from there: this is what an address that is not one's own would look like.
     one.socket.sendto(bytes(check(other.own, other.leaf)), VIEWERS)
     time.sleep(0.1)
