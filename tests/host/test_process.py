@@ -84,6 +84,21 @@ async def test_a_child_that_ignores_sigterm_is_killed() -> None:
         assert not made.running
 
 
+async def test_who_is_cancelled_while_a_child_stops_ends_and_the_child_too() -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    async with child(code, stop_timeout=0.5) as (made, lines):
+        await until(lambda: lines)
+        pid = made.pid
+        stopping = asyncio.create_task(made.stop())
+        await asyncio.sleep(0.1)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        await made.stop()
+        assert made.pid is None
+        assert not psutil.pid_exists(pid)
+
+
 async def test_children_are_found_by_their_mark_alone() -> None:
     run_id = new_id()
     made = Child(ChildSpec("orphan", ("sleep", "60"), restart=False), run_id)

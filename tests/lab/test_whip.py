@@ -139,7 +139,6 @@ def test_bad_input_is_refused_and_leaves_nothing(site: SiteProcess, stage: str) 
         answer = site.post(path, headers={**SDP, **headers}, content=body)
         assert answer.status_code == status, (path, answer.text)
         assert len(answer.json()["detail"].splitlines()) == 1
-    assert is_slate(site)
-    assert detail(site, NAME) == "waiting for a publisher"
+    assert (state(site, NAME), detail(site, NAME)) == ("slate", "waiting for a publisher")
     done = site.command("channel", "show", NAME)
     assert f"/publish?channel={NAME}#key={KEY}" in done.stdout

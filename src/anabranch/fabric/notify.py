@@ -11,7 +11,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -34,6 +33,7 @@ import anabranch
 from anabranch.core.errors import ConflictError, NotFoundError, TooManyError, UnavailableError
 from anabranch.core.events import Event
 from anabranch.core.names import new_id
+from anabranch.core.tasks import end_task
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.notices import Encoding, body_of, kind_wanted
 from anabranch.store.database import CallbackRow, Database
@@ -311,9 +311,7 @@ class Notifier:
             await self._store.remove(subscription_id)
             del self._subscribers[subscription_id]
         if subscriber.task is not None:
-            subscriber.task.cancel()
-            with suppress(asyncio.CancelledError):
-                await subscriber.task
+            await end_task(subscriber.task)
 
     def subscription(self, subscription_id: str) -> SubscriptionState:
         """Return one subscription.

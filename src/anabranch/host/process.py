@@ -19,6 +19,7 @@ import psutil
 import structlog
 
 from anabranch.core.errors import AnabranchError
+from anabranch.core.tasks import end_task
 
 RUN_MARK = "ANABRANCH_RUN"
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -134,11 +135,11 @@ class Child:
 
     async def stop(self) -> None:
         """End the child (SIGTERM, then SIGKILL) and its supervision. Safe to call twice."""
-        task, self._task = self._task, None
+        task = self._task
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
+            if self._task is task:
+                self._task = None
 
     def retire(self) -> None:
         """Take the next end of the child for granted: it is about to be told to exit."""

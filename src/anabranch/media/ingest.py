@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from anabranch.core.tasks import end_task
 from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
 from anabranch.media.ffmpeg_log import LogReader
 from anabranch.media.rendition import Picture
@@ -169,11 +169,10 @@ class Ingest:
 
     async def stop(self) -> None:
         """End ffmpeg and remove its files. Safe to call twice."""
-        task, self._task = self._task, None
+        task = self._task
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
+            self._task = None
         if self._child is not None:
             await self._child.stop()
             self._child = None

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import structlog
 
+from anabranch.core.tasks import end_task
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError, ProtocolError
 from anabranch.fabric.ovsdb.session import (
     Lost,
@@ -79,9 +80,7 @@ class Database:
         """End the connection. Monitors report nothing more. Safe to call twice."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
 
     async def transact(self, *operations: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute all operations (RFC 7047, section 5.2) or none; return the result of each.
