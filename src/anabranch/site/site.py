@@ -33,7 +33,6 @@ from anabranch.media.source_text import parse_source
 from anabranch.site import reports
 from anabranch.site.carriage import StreamId, Target, group_address, wants_of
 from anabranch.site.changes import Changes
-from anabranch.site.key_frames import KeyFrames
 from anabranch.site.leaf_servers import warm_rungs
 from anabranch.site.nodes import Nodes
 from anabranch.site.publishers import Publishers
@@ -68,7 +67,7 @@ class Site:
         self._changing = asyncio.Lock()
         self._stale = asyncio.Event()
         self._carrying = False
-        self._key_frames = KeyFrames(self._make_key_frame)
+        self._key_frames: set[Feed] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_queue: list[Event] = []
         self._log_stale = asyncio.Event()
@@ -151,7 +150,7 @@ class Site:
                 await self._reconcile()
                 failure = None
                 if not self._stale.is_set():
-                    self._key_frames.make()
+                    self._make_key_frames()
             except AnabranchError as error:
                 if str(error) != failure:  # told once, tried again and again
                     failure = str(error)
@@ -404,14 +403,16 @@ class Site:
         """
         if not self.settings.keyframe_on_join:
             return
-        self._key_frames.want(feed)
+        self._key_frames.add(feed)
         if not self._stale.is_set() and not self._carrying:
-            self._key_frames.make()
+            self._make_key_frames()
 
-    def _make_key_frame(self, feed: Feed) -> None:
-        channel = self._channels.get(feed.channel)
-        if channel is not None:
-            channel.encoder.request_keyframe(feed.rendition)
+    def _make_key_frames(self) -> None:
+        wanted, self._key_frames = self._key_frames, set()
+        for feed in wanted:
+            channel = self._channels.get(feed.channel)
+            if channel is not None:
+                channel.encoder.request_keyframe(feed.rendition)
 
     async def leave(self, seat_id: str) -> None:
         """Free a seat at once.
