@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,8 +86,8 @@ async def test_a_child_that_ignores_sigterm_is_killed() -> None:
 
 
 async def test_who_is_cancelled_while_a_child_stops_ends_and_the_child_too() -> None:
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    async with child(code, stop_timeout=0.5) as (made, lines):
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True);"
+    async with child(code + "time.sleep(60)", stop_timeout=0.5) as (made, lines):
         await until(lambda: lines)
         pid = made.pid
         stopping = asyncio.create_task(made.stop())
