@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.lab.page import Watching
+from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 
@@ -68,13 +69,6 @@ def detail(site: SiteProcess, name: str) -> str:
     return str(site.api("GET", f"/api/channels/{name}").json()["detail"])
 
 
-def until(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of blue."""
@@ -100,7 +94,7 @@ def test_a_file_once_then_the_slate(
     add(site, channel, "--from", str(clip), "--once")
     page = watch(site.url, channel)
     page.wait_for_picture()
-    until(lambda: state(site, channel) == "slate")
+    wait_until(lambda: state(site, channel) == "slate")
     assert "over" in site.api("GET", f"/api/channels/{channel}").json()["detail"]
     time.sleep(0.5)
     assert max(page.colour()) < 100  # the slate is dark
@@ -124,7 +118,7 @@ def test_rtmp_with_its_key(site: SiteProcess, watch: Watching, channel: str) -> 
         with publishing(*picture("green"), *flv, f"{server}/{key}") as second:
             assert second.wait(10) != 0  # the channel is busy
         page.wait_for_colour(RED, limit_s=1.0)
-    until(lambda: state(site, channel) == "slate")
+    wait_until(lambda: state(site, channel) == "slate")
     with publishing(*picture("green"), *flv, f"{server}/{key}"):
         page.wait_for_colour(GREEN)  # back by itself, on the same page
     assert page.stats()["phase"] == "playing"
@@ -162,9 +156,9 @@ def test_a_killed_rtmp_server_lets_its_publisher_back_in(
         page.wait_for_colour(RED)
         children = site.api("GET", "/api/site").json()["children"]
         os.kill(children["rtmp"]["pid"], signal.SIGKILL)
-        until(lambda: state(site, channel) == "slate")
-    until(lambda: detail(site, channel) == "waiting for a publisher")
-    until(lambda: site.api("GET", "/api/site").json()["children"]["rtmp"]["restarts"] == 1)
+        wait_until(lambda: state(site, channel) == "slate")
+    wait_until(lambda: detail(site, channel) == "waiting for a publisher")
+    wait_until(lambda: site.api("GET", "/api/site").json()["children"]["rtmp"]["restarts"] == 1)
     time.sleep(0.5)
     with publishing(*send, url):
         page.wait_for_colour(RED)
@@ -183,7 +177,7 @@ def test_srt_with_its_passphrase(site: SiteProcess, watch: Watching, channel: st
     with publishing(*picture("red"), *ts, url):
         page.wait_for_colour(RED)
     # SRT itself takes 5 s to give a vanished peer up; then the listener is free again.
-    until(lambda: detail(site, channel) == "waiting for a publisher", limit_s=15.0)
+    wait_until(lambda: detail(site, channel) == "waiting for a publisher", limit_s=15.0)
     with publishing(*picture("green"), *ts, url):
         page.wait_for_colour(GREEN)
     assert str(made["key"]) not in site.log.read_text()
@@ -265,7 +259,7 @@ def test_what_cannot_be_fed_is_said_in_a_line(
     done = site.command("channel", "add", "notafilm", "--from", str(text), "--json")
     try:
         if done.returncode == 0:  # only ffmpeg can tell: then the channel says it
-            until(lambda: state(site, "notafilm") == "failed")
+            wait_until(lambda: state(site, "notafilm") == "failed")
             assert site.api("GET", "/api/channels/notafilm").json()["detail"]
     finally:
         site.command("channel", "remove", "notafilm")

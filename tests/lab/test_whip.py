@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.lab.page import Page, Watching
-from tests.lab.test_site_feed import BLUE, GREEN, RED, add, detail, state, until
+from tests.lab.test_site_feed import BLUE, GREEN, RED, add, detail, state
 from tests.lab.whip_publisher import publisher
+from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 from anabranch.host.process import SYSTEM_PYTHON
@@ -50,22 +51,22 @@ def test_a_browsers_camera_is_seen_and_survives_a_killed_gate(
     assert shows_slate(seen)
     camera.with_page(lambda page: page.click("text=Go live"))
     camera.wait_for_text("On air")
-    until(lambda: not shows_slate(seen))
+    wait_until(lambda: not shows_slate(seen))
     assert state(site, NAME) == "live"
 
     children = site.api("GET", "/api/site").json()["children"]
     os.kill(children["leaf:whip"]["pid"], signal.SIGKILL)
-    until(lambda: is_slate(site))
-    until(lambda: state(site, NAME) == "live", 20.0)  # nobody clicked anything
-    until(lambda: not shows_slate(seen))
+    wait_until(lambda: is_slate(site))
+    wait_until(lambda: state(site, NAME) == "live")  # nobody clicked anything
+    wait_until(lambda: not shows_slate(seen))
 
     camera.with_page(lambda page: page.click("text=Stop"))
     camera.wait_for_text("Off air")
-    until(lambda: shows_slate(seen), 3.0)
+    wait_until(lambda: shows_slate(seen))
     camera.with_page(lambda page: page.click("text=Go live"))
-    until(lambda: not shows_slate(seen))
+    wait_until(lambda: not shows_slate(seen))
     camera.with_page(lambda page: page.close())  # which ends it, too
-    until(lambda: is_slate(site), 3.0)
+    wait_until(lambda: is_slate(site))
     assert seen.stats()["phase"] == "playing"
 
 
@@ -96,10 +97,10 @@ async def test_aiortc_publishes_and_changes_its_size_in_mid_stream(
         assert one.answer is not None
         gone = httpx.delete(site.url + one.answer.headers["location"])
         assert gone.status_code == 200
-        await waiting(until, lambda: shows_slate(seen), 3.0)
+        await waiting(wait_until, lambda: shows_slate(seen))
         assert await second.publish(f"{site.url}/whip", KEY) == 201  # the key names the channel
         await waiting(seen.wait_for_colour, BLUE)
-    await waiting(until, lambda: is_slate(site), 3.0)  # aiortc says goodbye over DTLS
+    await waiting(wait_until, lambda: is_slate(site))  # aiortc says goodbye over DTLS
 
 
 async def waiting(work, *arguments):  # type: ignore[no-untyped-def]
@@ -119,8 +120,8 @@ def test_gstreamer_publishes_until_it_is_killed(
     finally:
         one.kill()
         one.wait()
-    until(lambda: shows_slate(seen))  # it is silent, and nobody says so
-    until(lambda: detail(site, NAME) == "waiting for a publisher")
+    wait_until(lambda: shows_slate(seen))  # it is silent, and nobody says so
+    wait_until(lambda: detail(site, NAME) == "waiting for a publisher")
 
 
 def test_bad_input_is_refused_and_leaves_nothing(site: SiteProcess, stage: str) -> None:
