@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from anabranch.app.bench.site_process import SiteProcess
+from anabranch.host.process import SYSTEM_PYTHON
 
 pytestmark = pytest.mark.lab
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -73,7 +74,7 @@ def until_live(site: SiteProcess, name: str, limit_s: float = 20.0) -> None:
 
 def test_the_readme_has_a_line_for_every_way_in() -> None:
     sources = [shlex.split(line)[4] for line in ADD]
-    assert {"film.mp4", "rtmp", "srt", "rtp", "test"} <= set(sources)
+    assert {"film.mp4", "rtmp", "whip", "srt", "rtp", "test"} <= set(sources)
     assert any(source.startswith("rtsp://") for source in sources)
     assert len(PUBLISH) == 3
 
@@ -90,6 +91,8 @@ def test_a_line_of_the_readme(site: SiteProcess, folder: Path, line: str) -> Non
             channel = json.loads(done.stdout)
             if source in {"rtmp", "srt", "rtp"}:
                 publish(site, folder, channel, source)
+            elif source == "whip":
+                publish_by_whip(site, channel)
             else:
                 until_live(site, name)
     finally:
@@ -115,6 +118,20 @@ def publish(site: SiteProcess, folder: Path, channel: dict[str, object], way: st
         ],
         cwd=folder,
     )
+    try:
+        until_live(site, str(channel["name"]))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def publish_by_whip(site: SiteProcess, channel: dict[str, object]) -> None:
+    """Publish with what the command says to enter in OBS until the channel is live."""
+    hint = channel["publish"]
+    assert isinstance(hint, dict)
+    program = str(Path(__file__).with_name("gst_publisher.py"))
+    where = (hint["OBS server"], hint["OBS bearer token"], "0")
+    process = subprocess.Popen([SYSTEM_PYTHON, program, *where])
     try:
         until_live(site, str(channel["name"]))
     finally:
