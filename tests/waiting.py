@@ -12,7 +12,7 @@ async def until(
     condition: Callable[[], object | Awaitable[object]],
     what: str = _WHAT,
     *,
-    limit_s: float = 10.0,
+    limit_s: float = 60.0,
     every_s: float = 0.005,
 ) -> float:
     """Wait until a condition is true; return the seconds that it took."""

@@ -31,7 +31,8 @@ def redundant() -> Iterator[SiteProcess]:
 
 @pytest.fixture
 def page(redundant: SiteProcess, watch: Watching) -> Page:
-    page = watch(redundant.url, "test1")
+    # It stays at its rendition, whatever is lost.
+    page = watch(redundant.url, "test1", "?rendition=high")
     page.wait_for_picture()
     time.sleep(1.0)
     return page

@@ -22,6 +22,8 @@ from anabranch.app.bench.tree.emulated import seven_nodes
 
 pytestmark = pytest.mark.lab
 
+JANUS = {"LEAF": "janus"}
+"""Our own leaf server sends a viewer less by itself, before the tree has to."""
 QUICK = {
     "interval_s": 2,
     "pause_s": 0.5,
@@ -130,7 +132,7 @@ async def quiet(whole: SiteProcess) -> AsyncIterator[Tree]:
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[SiteProcess]:
-    with running_site(**seven_nodes(redundancy=True), tree=json.dumps(QUICK)) as made:
+    with running_site(**seven_nodes(redundancy=True), **JANUS, tree=json.dumps(QUICK)) as made:
         yield made
 
 
@@ -148,7 +150,7 @@ async def viewers(tree: Tree, counts: dict[str, int]) -> AsyncIterator[list[View
 def test_a_load_brings_a_relay_and_a_leaf_and_they_go_with_it(watch: Watching) -> None:
     idle = ("relay2", "leaf3", "leaf4")
     settings = seven_nodes(idle=idle, capacity=2)
-    with running_site(**settings, tree=json.dumps(QUICK)) as site:
+    with running_site(**settings, **JANUS, tree=json.dumps(QUICK)) as site:
         page = watch(site.url, "test1")
         page.wait_for_picture()
         asyncio.run(_come_and_go(Tree(site)))

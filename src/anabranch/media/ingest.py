@@ -194,7 +194,10 @@ class Ingest:
             if self.source.once and code == 0 and not self._stalled:
                 self._tell(IngestState.ENDED, reason)
                 return
-            if self._sound and self._reader.announced_only and not self._reader.picture_missing:
+            # A publisher by WHIP is asked for its picture; from others it comes when it comes, and
+            # sound that waits for it would make each attempt fail.
+            asked = isinstance(self.source, WhipSource) and self._reader.picture_missing
+            if self._sound and self._reader.announced_only and not asked:
                 self._sound = False
                 reason += "; going on without sound"
             self._tell(IngestState.RETRYING, reason)
