@@ -91,8 +91,12 @@ class OvsDevice(Device):
         self.control = socket.socket(socket.AF_UNIX)
         self.unixctl = socket.socket(socket.AF_UNIX)
         self.sentinels = 0
+        self.processors = os.sched_getaffinity(0)
 
     def build(self) -> None:
+        # A veth queues what it is given on the processor that gives it: were this thread or the
+        # switch's moved to another between two frames, the second could overtake the first.
+        os.sched_setaffinity(0, {min(self.processors)})
         shell("ip", "netns", "add", self.netns)
         quiet = "net.ipv6.conf.default.disable_ipv6=1"
         shell("ip", "netns", "exec", self.netns, "sysctl", "-qw", quiet)
@@ -126,6 +130,7 @@ class OvsDevice(Device):
             self.ends[port_no] = socket_in(self.netns, partial(_end_of, port_no))
 
     def tear_down(self) -> None:
+        os.sched_setaffinity(0, self.processors)
         for end in (*self.ends.values(), self.control, self.unixctl):
             end.close()
         self.loop.run_until_complete(self.switch.stop())
