@@ -80,9 +80,9 @@ def match_of(number: int) -> Match:
     return Match(eth_type=0x0800, ip_proto=17, ipv4_dst=f"239.1.1.{number + 1}", udp_dst=5004)
 
 
-def frame_of(number: int) -> bytes:
+def frame_of(number: int, payload: bytes = b"picture") -> bytes:
     return frames.ipv4_udp(
-        GROUP_MAC, SENDER, "10.0.0.1", f"239.1.1.{number + 1}", 4000, 5004, b"picture"
+        GROUP_MAC, SENDER, "10.0.0.1", f"239.1.1.{number + 1}", 4000, 5004, payload
     )
 
 
