@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _WARM_UP = 2
 TARGET = "p50 <= 250, p95 <= 400"
+STEPS = ("script", "posted", "answered", "connected", "firstFrame")
+"""The page's own marks: its script runs, WHEP's POST leaves, its answer is here, DTLS is done."""
 _LIMIT_S = 10.0
 
 
@@ -39,14 +41,18 @@ def measure(samples: int, kinds: Sequence[str]) -> list[Result]:
         for kind in kinds:
             site_settings = {"VIDEO__GOP_S": str(gop), "NODES": ONE_LEAF, "LEAF": kind}
             with running_site(**site_settings) as site:
-                joins = _joins(site, samples)
+                joins, marks = _joins(site, samples)
             results.append(sampled(f"join_gop{gop}_{kind}_ms", "ms", joins, target=TARGET))
+            for step in STEPS:
+                times = [each[step] for each in marks if step in each]
+                if times:
+                    results.append(sampled(f"join_{step}_gop{gop}_{kind}_ms", "ms", times))
     return results
 
 
-def _joins(site: SiteProcess, samples: int) -> list[float]:
-    """Return for each opening the ms from navigation to the first clean frame."""
-    times = []
+def _joins(site: SiteProcess, samples: int) -> tuple[list[float], list[dict[str, float]]]:
+    """Return for each opening the ms from navigation to the first clean frame, and to STEPS."""
+    times, marks = [], []
     rng = random.Random(0)  # noqa: S311
     with chromium() as browser:
         model = _model(browser, site)
@@ -54,12 +60,13 @@ def _joins(site: SiteProcess, samples: int) -> list[float]:
         other.goto(f"{site.url}/watch/{CHANNELS[0]}?embed=1")
         wait_for_picture(other)
         for number in range(samples + _WARM_UP):
-            took = _join(browser, site, model)
+            took, steps = _join(browser, site, model)
             if number >= _WARM_UP:
                 times.append(took)
+                marks.append(steps)
             # Viewers come at random moments, not in step with the key frames.
             time.sleep(1.0 + rng.random())
-    return times
+    return times, marks
 
 
 def _model(browser: "Browser", site: SiteProcess) -> str:
@@ -76,7 +83,7 @@ def _model(browser: "Browser", site: SiteProcess) -> str:
     return model
 
 
-def _join(browser: "Browser", site: SiteProcess, model: str) -> float:
+def _join(browser: "Browser", site: SiteProcess, model: str) -> tuple[float, dict[str, float]]:
     # A context of its own each time: nothing is cached, as for a new viewer.
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(f"({PROBE})(); window.probe.load({model});")
@@ -88,7 +95,7 @@ def _join(browser: "Browser", site: SiteProcess, model: str) -> float:
             time.sleep(0.1)
             clean = [at for at, shown, _ in frames_of(page) if shown == 0]
             if clean:
-                return clean[0]
+                return clean[0], page.evaluate("window.anabranch.marks")
     finally:
         context.close()
     raise UnavailableError(f"no clean picture within {_LIMIT_S:g} s")
