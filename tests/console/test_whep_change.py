@@ -65,7 +65,7 @@ async def test_it_is_told_once_and_only_if_something_changes(
 ) -> None:
     for _ in range(2):
         readable(await client.post(place, json={"channel": "sports"}), 200)
-    told = [event for event in site._log_queue if event.kind == "seat.changed"]
+    told = [event for event in site.log.waiting if event.kind == "seat.changed"]
     assert [(event.subject, dict(event.data)) for event in told] == [
         ("sports", {"leaf": "leaf1", "from": "news/high", "to": "sports/high"})
     ]

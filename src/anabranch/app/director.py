@@ -47,7 +47,7 @@ async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site],
     async with _site(config, progress) as (site, servers), asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(site.run(), name="carriage"),
-            group.create_task(site.write_log(), name="event-log"),
+            group.create_task(site.log.write(), name="event-log"),
             *(group.create_task(server, name=name) for name, server in servers.items()),
         ]
         on_air(site)

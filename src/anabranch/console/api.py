@@ -177,7 +177,7 @@ def _operator(token: str) -> APIRouter:
         """Read the newest lines of the event log."""
         return [
             models.EventOut(kind=e.kind, subject=e.subject, time=e.time, data=dict(e.data))
-            for e in await site.recent_events(min(max(limit, 1), 1000))
+            for e in await site.log.recent(min(max(limit, 1), 1000))
         ]
 
     return router

@@ -7,7 +7,6 @@ computes what every leaf wants and has the carriage make that true.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ from anabranch.media.source_text import parse_source
 from anabranch.site import reports
 from anabranch.site.carriage import StreamId, Target, group_address, wants_of
 from anabranch.site.changes import Changes
+from anabranch.site.event_log import EventLog
 from anabranch.site.leaf_servers import warm_rungs
 from anabranch.site.nodes import Nodes
 from anabranch.site.publishers import Publishers
@@ -42,14 +42,13 @@ from anabranch.site.steward import Steward
 from anabranch.site.switched import SwitchedUnderlay
 from anabranch.site.underlay import DirectUnderlay
 from anabranch.site.whip import WhipPublishers
-from anabranch.store.database import Database, StoreError
+from anabranch.store.database import Database
 
 _log = structlog.get_logger("anabranch.site")
 _RETRY = 0.5
 """Seconds until a carriage that failed is tried again."""
 _MAX_CONNECTING = 50
 """Seats of one client address that may be connecting at once: a lecture hall behind one NAT."""
-_KEEP_EVENTS = 7 * 24 * 3600.0
 
 
 class Site:
@@ -69,8 +68,7 @@ class Site:
         self._carrying = False
         self._key_frames: set[Feed] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log_queue: list[Event] = []
-        self._log_stale = asyncio.Event()
+        self.log = EventLog(self._database)
         self.underlay: SwitchedUnderlay | DirectUnderlay = (
             SwitchedUnderlay(settings, journal, self._happened, self._database, self._retarget)
             if settings.switches
@@ -169,23 +167,6 @@ class Site:
         routes = self.steward.pipelines.routes()
         await self.underlay.carriage.carry(wants, self._groups(), routes)
 
-    async def write_log(self) -> None:
-        """Write events to the store, in batches, for ever; a full store costs only the log."""
-        with suppress(StoreError):
-            await self._database.forget_events(older_than_s=_KEEP_EVENTS)
-        while True:
-            await self._log_stale.wait()
-            await asyncio.sleep(0.5)
-            self._log_stale.clear()
-            await self._flush_log()
-
-    async def _flush_log(self) -> None:
-        batch, self._log_queue = self._log_queue, []
-        try:
-            await self._database.append_events(batch)
-        except AnabranchError as error:
-            _log.error("log.lost", events=len(batch), error=str(error))
-
     async def stop(self) -> None:
         """Take everything down that :meth:`start` brought up, in reverse, as far as it came."""
         for task in list(self._tasks):
@@ -201,7 +182,7 @@ class Site:
         if self.remote is not None:
             await self.remote.stop()
         await self.underlay.stop()
-        await self._flush_log()
+        await self.log.flush()
         await self._database.close()
 
     # --- channels -----------------------------------------------------------------------------
@@ -481,16 +462,11 @@ class Site:
         """Return the counters of every switch port."""
         return await self.underlay.port_counters()
 
-    async def recent_events(self, limit: int) -> list[Event]:
-        """Return the newest events of the log, newest first."""
-        return await self._database.recent_events(limit)
-
     # --- inside -------------------------------------------------------------------------------
 
     def _happened(self, event: Event) -> None:
         self.events.publish(event)
-        self._log_queue.append(event)
-        self._log_stale.set()
+        self.log.add(event)
         data = {name: value for name, value in event.data.items() if value is not None}
         _log.info(event.kind, subject=event.subject, **data)
 
