@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.waiting import until
 
 from anabranch.host.process import end_marked
 from anabranch.media.ingest import Ingest, IngestState
+from anabranch.media.publisher_figures import SourcePicture
 from anabranch.media.rendition import Picture
 from anabranch.media.rtmp import (
     PUBLISH_PATH,
@@ -252,6 +254,10 @@ async def test_rtmp_publisher_by_key_is_found_by_channel(directory):
                     assert await asyncio.wait_for(second.wait(), 5) != 0
                 assert first.returncode is None
                 assert running(ingest)
+                (number, found), *others = (await server.statistics()).items()
+                assert (number, others) == (director.calls[1].client_id, [])
+                assert found.octets > 10_000
+                assert found.picture == SourcePicture("h264", 320, 180, 25)
         accepted = director.calls[1]
         await until(
             lambda: any(
@@ -264,4 +270,25 @@ async def test_rtmp_publisher_by_key_is_found_by_channel(directory):
     finally:
         await server.stop()
         api.close()
+    assert os.listdir(home) == []
+
+
+@pytest.mark.skipif(not Path(RTMP_MODULE).exists(), reason="needs nginx with its RTMP module")
+async def test_an_rtmp_server_that_is_killed_tells_its_figures_again(directory):
+    home = directory / "rtmp"
+    home.mkdir()
+    server = RtmpServer("rtmp", RtmpConfig(home, free_port(socket.SOCK_STREAM), 9), directory.name)
+    try:
+        await server.start()
+        before = server.child.pid
+        server.child.kill()
+        await until(lambda: server.child.pid not in (None, before), "another life", limit_s=10)
+
+        async def tells() -> bool:
+            with capture_logs() as complaints:
+                return await server.statistics() == {} and complaints == []
+
+        await until(tells, "its figures", limit_s=10)
+    finally:
+        await server.stop()
     assert os.listdir(home) == []

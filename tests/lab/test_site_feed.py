@@ -118,7 +118,12 @@ def test_rtmp_with_its_key(site: SiteProcess, watch: Watching, channel: str) -> 
         with publishing(*picture("green"), *flv, f"{server}/{key}") as second:
             assert second.wait(10) != 0  # the channel is busy
         page.wait_for_colour(RED, limit_s=1.0)
+        found = site.api("GET", f"/api/channels/{channel}/detail").json()["publisher"]
+        assert (found["way"], found["address"]) == ("rtmp", "127.0.0.1")
+        assert (found["width"], found["height"], found["framerate"]) == (640, 360, 25)
+        assert found["bitrate_kbps"] > 10
     wait_until(lambda: state(site, channel) == "slate")
+    assert site.api("GET", f"/api/channels/{channel}").json()["publisher"] is None
     with publishing(*picture("green"), *flv, f"{server}/{key}"):
         page.wait_for_colour(GREEN)  # back by itself, on the same page
     assert page.stats()["phase"] == "playing"

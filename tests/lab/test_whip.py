@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,6 +37,11 @@ def stage(site: SiteProcess) -> Iterator[str]:
 
 def shows_slate(page: Page) -> bool:
     return max(page.colour()) < 100
+
+
+def figures(site: SiteProcess) -> dict[str, Any]:
+    found: dict[str, Any] = site.api("GET", f"/api/channels/{NAME}").json()["publisher"]
+    return found
 
 
 def is_slate(site: SiteProcess) -> bool:
@@ -117,11 +123,29 @@ def test_gstreamer_publishes_until_it_is_killed(
     one = subprocess.Popen([SYSTEM_PYTHON, program, stage, KEY, str(0xFFFE0000)])
     try:
         seen.wait_for_colour(RED)
+        wait_until(lambda: (figures(site)["bitrate_kbps"] or 0) > 10)
+        found = figures(site)
+        assert (found["way"], found["codec"]) == ("whip", "h264")
+        assert (found["width"], found["height"], found["loss"]) == (640, 360, 0)
+        assert found["packets_received"] > 50
+        assert found["jitter_ms"] is not None
+        assert "address" not in found
+        url = f"/api/channels/{NAME}/detail"
+        address = site.api("GET", url).json()["publisher"]["address"]
+        assert address.rpartition(":")[2].isdigit()
+        shown = site.command("channel", "show", NAME).stdout
+        assert f"from {address}" in shown
+        assert "h264 640x360" in shown
+        assert "whip," in site.command("status").stdout
+        metrics = site.api("GET", "/metrics").text
+        assert f'anabranch_publisher_packets_received_total{{channel="{NAME}"}}' in metrics
+        assert address not in metrics
     finally:
         one.kill()
         one.wait()
     wait_until(lambda: shows_slate(seen))  # it is silent, and nobody says so
     wait_until(lambda: detail(site, NAME) == "waiting for a publisher")
+    assert site.api("GET", f"/api/channels/{NAME}").json()["publisher"] is None
 
 
 def test_bad_input_is_refused_and_leaves_nothing(site: SiteProcess, stage: str) -> None:

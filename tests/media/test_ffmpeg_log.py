@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from anabranch.media.errors import RtmpError
 from anabranch.media.ffmpeg_log import LogReader
+from anabranch.media.publisher_figures import SourcePicture
 from anabranch.media.rtmp import RtmpCall, RtmpConfig, parse_call, rtmp_conf
 
 
@@ -53,6 +54,30 @@ def test_a_life():
     assert reader.reason(1) == "the source broke off"
 
 
+@pytest.mark.parametrize(
+    ("line", "picture", "kbps"),
+    [
+        (
+            "Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709),"
+            " 1280x720 [SAR 1:1 DAR 16:9], 2387 kb/s, 29.97 fps, 29.97 tbr, 90k tbn (default)",
+            SourcePicture("h264", 1280, 720, 29.97),
+            2387,
+        ),
+        (
+            "Stream #0:0: Video: vp8, yuv420p, 640x360, 90k tbr, 90k tbn",
+            SourcePicture("vp8", 640, 360),
+            0,
+        ),
+        ("Stream #0:0: Video: h264, none, 90k tbr, 90k tbn", SourcePicture("h264"), 0),
+        ("Stream #0:0: Audio: aac (LC), 48000 Hz, stereo, fltp, 128 kb/s", None, 128),
+    ],
+)
+def test_what_is_said_of_the_picture(line, picture, kbps):
+    reader = LogReader("/run/f.sock")
+    reader.read("stderr", f"[info]   {line}")
+    assert (reader.picture, reader.announced_kbps) == (picture, kbps)
+
+
 @pytest.mark.parametrize(("number", "missing"), [(0, False), (1, True)])
 def test_which_stream_never_came(number, missing):
     reader = LogReader("/run/f.sock")
@@ -85,6 +110,7 @@ def test_rtmp_configuration():
     text = rtmp_conf(RtmpConfig(Path("/run/x"), 1935, 8080))
     assert "listen 1935;" in text
     assert "on_publish http://127.0.0.1:8080/internal/rtmp/publish;" in text
+    assert "listen unix:/run/x/stat.sock;" in text
     assert text.count("{") == text.count("}")
     with pytest.raises(RtmpError):
         rtmp_conf(RtmpConfig(Path("/run/a b;"), 1935, 8080))

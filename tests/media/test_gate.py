@@ -150,7 +150,7 @@ async def test_tracks_go_where_they_are_sent_in_the_offers_order(both: Both) -> 
 
 
 async def test_news_and_requests_are_of_those_that_are_there(both: Both) -> None:
-    in_memory(both.server)
+    there = in_memory(both.server)
     await both.gate.admit("one", understand(CHROMIUM), (PICTURE, SOUND), 1)
     up = {"event": "publisher.up", "publisher": "one", "address": "192.0.2.1:5"}
     gone = {"event": "publisher.gone", "publisher": "one", "why": "silent"}
@@ -159,7 +159,8 @@ async def test_news_and_requests_are_of_those_that_are_there(both: Both) -> None
     await both.gate.ask_key_frame("one")
     await both.gate.ask_key_frame("two")
     assert both.server.asked("publisher.key_frame") == [{"publisher": "one"}]
-    assert await both.gate.statistics() == {"one": {"state": "connecting"}}
+    there["one"] = {"rtt_ms": 2.5, "tracks": {"0": {"bytes": 7}, "1": {"bytes": 1}}}
+    assert (await both.gate.statistics())["one"].octets == 8
     both.server.say(gone, gone)
     await until(lambda: len(both.news) == 2)
     assert both.news == [

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from anabranch import __version__
 from anabranch.app import tree_figures
+from anabranch.app.channel_tables import duration, print_channel, print_channels
 from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
@@ -176,7 +177,7 @@ def status(as_json: JsonFlag = False) -> None:
         return
     out.print(
         f"[bold]{site['name']}[/bold]  Anabranch {site['version']}, {site['carriage']},"
-        f" up {_duration(site['uptime_s'])}, {site['seats']} viewers"
+        f" up {duration(site['uptime_s'])}, {site['seats']} viewers"
     )
     repairs = site["repairs"]
     columns = ("Repaired", "Lost") if repairs else ()
@@ -192,7 +193,7 @@ def status(as_json: JsonFlag = False) -> None:
             *_repaired(repairs.get(node["name"])) if columns else (),
         )
     out.print(nodes)
-    _print_channels(site["channels"])
+    print_channels(site["channels"])
     restarts = {name: c["restarts"] for name, c in site["children"].items() if c["restarts"]}
     for name, count in restarts.items():
         out.print(f"[yellow]{name} was restarted {count} times[/yellow]")
@@ -228,7 +229,7 @@ def viewers(as_json: JsonFlag = False) -> None:
             seat["rendition"],
             seat["leaf"],
             seat["state"],
-            _duration(seat["seconds"]),
+            duration(seat["seconds"]),
             "" if sent is None else f"{sent / 1e6:.1f} MB",
             "" if seat["packets_lost"] is None else str(seat["packets_lost"]),
             "" if rtt is None else f"{rtt:.0f} ms",
@@ -385,7 +386,7 @@ def channel_add(
     source = _whole_path(source)
     body = {"name": name, "source": source, "title": title, "once": once, "key": key}
     channel = Client(config).request("POST", "/api/channels", json=body)
-    _print_channel(config, channel, as_json=as_json)
+    print_channel(config, channel, as_json=as_json)
 
 
 @channel_app.command("show")
@@ -395,7 +396,7 @@ def channel_show(name: str, as_json: JsonFlag = False) -> None:
     check_name(name)
     config = load_config()
     channel = Client(config).request("GET", f"/api/channels/{name}/detail")
-    _print_channel(config, channel, as_json=as_json)
+    print_channel(config, channel, as_json=as_json)
 
 
 @channel_app.command("list")
@@ -406,7 +407,7 @@ def channel_list(as_json: JsonFlag = False) -> None:
     if as_json:
         out.print_json(json.dumps(channels))
     else:
-        _print_channels(channels)
+        print_channels(channels)
 
 
 @channel_app.command("remove")
@@ -425,49 +426,6 @@ def _whole_path(source: str) -> str:
         return str(path.resolve()) if "://" not in source and path.exists() else source
     except (OSError, RuntimeError):  # too long for a name; ~ of nobody
         return source
-
-
-def _print_channels(channels: list[dict[str, Any]]) -> None:
-    table = Table("Channel", "Title", "State", "Viewers", "", box=None)
-    colours = {"live": "green", "slate": "yellow", "starting": "yellow", "failed": "red"}
-    for channel in channels:
-        colour = colours[channel["state"]]
-        table.add_row(
-            channel["name"],
-            escape(channel["title"]),
-            f"[{colour}]{channel['state']}[/{colour}]",
-            str(channel["viewers"]),
-            escape(channel["detail"] or ""),
-        )
-    hint = "There is no channel: anabranch channel add NAME --from SOURCE"
-    out.print(table if channels else hint)
-
-
-def _print_channel(config: Config, channel: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        out.print_json(json.dumps(channel))
-        return
-    rows = {
-        "channel": channel["name"],
-        "title": channel["title"],
-        "state": " - ".join(filter(None, (channel["state"], channel["detail"]))),
-        "source": channel["source"],
-        "watch": f"{config.local_url}/watch/{channel['name']}",
-        "WHEP": f"{config.local_url}/whep/{channel['name']}",
-        **({"key": channel["key"]} if channel["key"] else {}),
-        **channel["publish"],
-    }
-    width = max(map(len, rows))
-    for label, value in rows.items():
-        out.print(f"{label:>{width}}  {escape(value)}", soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def main() -> None:

@@ -3,22 +3,26 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from anabranch.channels.definitions import Definition
 from anabranch.core.errors import ConflictError, UsageError
 from anabranch.media.errors import SourceError
 from anabranch.media.source import (
+    FileSource,
     RtmpSource,
     RtpSource,
     Source,
     SrtSource,
     TestSource,
+    UrlSource,
     WhipSource,
 )
 from anabranch.media.source_text import parse_source
 
 Span = tuple[int, int]
+Way = Literal["whip", "rtmp", "srt", "rtp", "url", "file", "test"]
 _LAST_PORT = 65535
 _FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
 
@@ -114,6 +118,25 @@ def ready_source(definition: Definition, rtmp_port: int, number: int) -> Source:
     if isinstance(source, RtmpSource):
         return replace(source, channel=definition.name, port=rtmp_port)
     return source
+
+
+def way_of(source: Source) -> Way:
+    """Return by which way a channel is fed."""
+    match source:
+        case WhipSource():
+            return "whip"
+        case RtmpSource():
+            return "rtmp"
+        case SrtSource():
+            return "srt"
+        case RtpSource():
+            return "rtp"
+        case UrlSource():
+            return "url"
+        case FileSource():
+            return "file"
+        case TestSource():
+            return "test"
 
 
 def has_key(source: Source) -> bool:

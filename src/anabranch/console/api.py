@@ -23,13 +23,13 @@ from anabranch.console import (
     whep_events,
     whip,
 )
+from anabranch.console.channel_views import channel_out, channels_out, detail_out
 from anabranch.console.fabric_proxy import make_proxy
 from anabranch.console.invitations import make_invitations
 from anabranch.console.limits import LimitBody
 from anabranch.console.metrics import render_metrics
 from anabranch.console.open_to_others import OpenToOthers
 from anabranch.console.operator_token import operators_only
-from anabranch.media.source import WhipSource
 from anabranch.site.control import InsideControl
 from anabranch.site.separate import SeparateControl
 from anabranch.site.site import Site
@@ -101,12 +101,12 @@ def _public() -> APIRouter:
     @router.get("/channels")
     async def channels(site: TheSite) -> models.ChannelsOut:
         """List the channels."""
-        return models.ChannelsOut(channels=[channel_out(site, c.name) for c in site.channels])
+        return models.ChannelsOut(channels=await channels_out(site))
 
     @router.get("/channels/{name}")
     async def channel(name: str, site: TheSite) -> models.ChannelOut:
         """Show one channel."""
-        return channel_out(site, name)
+        return await channel_out(site, name)
 
     @router.get("/time")
     async def clock(response: Response) -> models.TimeOut:
@@ -143,12 +143,12 @@ def _operator(token: str) -> APIRouter:
             once=wanted.once,
             key=wanted.key,
         )
-        return detail_out(site, wanted.name)
+        return await detail_out(site, wanted.name)
 
     @router.get("/channels/{name}/detail")
     async def detail(name: str, site: TheSite) -> models.ChannelDetailOut:
         """Show a channel with its way in and its key."""
-        return detail_out(site, name)
+        return await detail_out(site, name)
 
     @router.delete("/channels/{name}", status_code=204)
     async def remove(name: str, site: TheSite) -> None:
@@ -158,9 +158,7 @@ def _operator(token: str) -> APIRouter:
     @router.get("/site")
     async def overview(site: TheSite) -> models.SiteOut:
         """Show the whole site."""
-        return models.SiteOut(
-            **(await site.overview()), channels=[channel_out(site, c.name) for c in site.channels]
-        )
+        return models.SiteOut(**(await site.overview()), channels=await channels_out(site))
 
     @router.get("/seats")
     async def seats(site: TheSite) -> list[models.SeatOut]:
@@ -191,34 +189,3 @@ def _metrics() -> APIRouter:
         return await render_metrics(site)
 
     return router
-
-
-def channel_out(site: Site, name: str) -> models.ChannelOut:
-    """Return a channel as anybody may see it."""
-    channel = site.channel(name)
-    return models.ChannelOut(
-        name=channel.name,
-        title=channel.title,
-        state=channel.state,
-        detail=channel.detail,
-        viewers=site.seats.per_channel()[name],
-        whip=isinstance(channel.source, WhipSource),
-        renditions=[
-            models.RenditionOut(
-                name=r.name, width=r.width, height=r.height, bitrate_kbps=r.bitrate_kbps
-            )
-            for r in site.settings.ladder
-        ],
-    )
-
-
-def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
-    """Return a channel as its operator sees it."""
-    channel = site.channel(name)
-    return models.ChannelDetailOut(
-        **channel_out(site, name).model_dump(),
-        source=channel.described,
-        once=channel.definition.once,
-        key=channel.definition.key if channel.has_key else None,
-        publish=site.publish_hints(name),
-    )

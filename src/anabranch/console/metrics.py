@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from anabranch.console.fabric_metrics import fabric_metrics
+from anabranch.console.publisher_metrics import publisher_metrics
 from anabranch.console.statistics_api import tree_metrics
 from anabranch.site.reports import repairs
 from anabranch.site.site import Site
@@ -28,6 +29,7 @@ async def render_metrics(site: Site) -> Response:
     metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
     metrics += await _nodes(site)
     metrics += await _repairs(site)
+    metrics += await publisher_metrics(site)
     metrics += tree_metrics(site)
     metrics += _process(site)
     control = site.underlay.control

@@ -16,6 +16,39 @@ class RenditionOut(BaseModel):
     bitrate_kbps: int
 
 
+class PublisherOut(BaseModel):
+    """What feeds a channel, and how well it arrives. Null: not known of this way in."""
+
+    way: Literal["whip", "rtmp", "srt", "rtp", "url", "file"]
+    since: float = Field(description="when it came, in seconds since the epoch")
+    bitrate_kbps: float | None = Field(
+        description="received in the last seconds (whip, rtmp), else what the source says it has"
+    )
+    loss: float | None = Field(
+        description="share of the last seconds' packets that did not come, 0 to 1"
+    )
+    jitter_ms: float | None = Field(description="interarrival jitter of its worst track")
+    rtt_ms: float | None = Field(description="round trip, once a lost packet was asked for")
+    allowed_kbps: float | None = Field(description="what it is told to send at most (REMB)")
+    bytes_received: int | None
+    packets_received: int | None
+    packets_lost: int | None = Field(description="that did not come, not even sent again")
+    packets_repaired: int | None = Field(description="that came after they were asked for")
+    nacks: int | None = Field(description="packets that were asked for, each time")
+    plis: int | None = Field(description="key frames that were asked for")
+    codec: str | None
+    width: int | None = Field(description="of the picture, as it was when reading began")
+    height: int | None
+    framerate: float | None = Field(description="frames a second, as the source says")
+    reconnects: int = Field(description="how often reading it was begun anew")
+
+
+class PublisherDetailOut(PublisherOut):
+    """What feeds a channel, for its operator."""
+
+    address: str | None = Field(description="where it sends from")
+
+
 class ChannelOut(BaseModel):
     """A channel as anybody may see it."""
 
@@ -26,6 +59,7 @@ class ChannelOut(BaseModel):
     viewers: int
     renditions: list[RenditionOut]
     whip: bool = Field(description="whether it is fed by WHIP, so by the page /publish, too")
+    publisher: PublisherOut | None = Field(description="what feeds it; null: nothing, or a test")
 
 
 class ChannelsOut(BaseModel):
@@ -51,8 +85,11 @@ class ChannelIn(BaseModel):
 
 
 class ChannelDetailOut(ChannelOut):
-    """A channel as its operator sees it: with the way in, and the key."""
+    """A channel as its operator sees it: with the way in, the key, and who feeds it."""
 
+    publisher: PublisherDetailOut | None = Field(
+        description="what feeds it; null: nothing, or a test"
+    )
     source: str
     once: bool
     key: str | None = Field(description="the publisher's secret, where its protocol has one")

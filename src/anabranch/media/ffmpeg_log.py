@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+from anabranch.media.publisher_figures import SourcePicture
+
 _REASONS: tuple[tuple[str, str], ...] = (
     # The first that matches any line wins, so the cause stands before its consequences.
     (r"[Aa]ddress already in use|bind failed", "the port is taken by another program"),
@@ -35,7 +37,9 @@ _REASONS: tuple[tuple[str, str], ...] = (
 _STREAM = re.compile(r"Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
 _HELD_UP = re.compile(r"buffered for output stream \d+:(\d+)")
 """The stream that came; the picture, if there is one, is number 0."""
-_SIZE = re.compile(r"\b(\d{2,5}x\d{2,5})\b")
+_SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
+_FRAMERATE = re.compile(r" (\d{1,4}(?:\.\d{1,3})?) fps\b")
+_BITRATE = re.compile(r" (\d{1,9}) kb/s\b")
 
 
 def printable(text: str, limit: int = 160) -> str:
@@ -51,12 +55,16 @@ class LogReader:
         output: path of the feed's socket, to tell trouble there from trouble at the source.
         running: the output was opened, so media flows.
         streams: what is read, ``h264 640x360``.
+        picture: the first of them that is one, as it was when reading began.
+        announced_kbps: the sum of the bitrates that the streams are said to have; 0: none is.
         media_s: seconds of output so far.
     """
 
     output: str
     running: bool = False
     streams: list[str] = field(default_factory=list)
+    picture: SourcePicture | None = None
+    announced_kbps: int = 0
     media_s: float = 0.0
     frames: int = 0
     _rank: int = len(_REASONS)
@@ -77,8 +85,7 @@ class LogReader:
             self._in_input = False
             self.running = True
         elif self._in_input and (found := _STREAM.search(text)) and len(self.streams) < 2:
-            size = _SIZE.search(found[3])
-            self.streams.append(f"{found[2]} {size[1]}" if size else found[2])
+            self._take_stream(*found.groups())
         level = re.search(r"\[(warning|error|fatal|panic)\]", text)
         if level is None:
             return
@@ -94,6 +101,16 @@ class LogReader:
                 if self.output not in text:
                     self._rank = rank
                 break
+
+    def _take_stream(self, kind: str, codec: str, rest: str) -> None:
+        size = _SIZE.search(rest)
+        self.streams.append(f"{codec} {size[0]}" if size else codec)
+        if bitrate := _BITRATE.search(rest):
+            self.announced_kbps += int(bitrate[1])
+        if kind == "Video" and self.picture is None:
+            rate = _FRAMERATE.search(rest)
+            width, height = (int(size[1]), int(size[2])) if size else (None, None)
+            self.picture = SourcePicture(codec, width, height, float(rate[1]) if rate else None)
 
     def _progress(self, line: str) -> None:
         name, _, value = line.partition("=")

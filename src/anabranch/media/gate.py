@@ -27,6 +27,7 @@ from anabranch.media.leaf_protocol import (
 )
 from anabranch.media.native_process import LeafProcess
 from anabranch.media.publish_answer import PublishOffer, Track
+from anabranch.media.publisher_figures import Reception, read_reception
 from anabranch.media.source import LOOPBACK, RtpStream
 
 _NO_MID = "-"
@@ -156,15 +157,15 @@ class Gate:
             with suppress(LeafError):
                 await self._process.connected().request("publisher.close", publisher=publisher)
 
-    async def statistics(self) -> dict[str, Message]:
-        """Return what the process says of its publishers, by identifier; nothing if it is away."""
+    async def statistics(self) -> dict[str, Reception]:
+        """Return what came from its publishers, by identifier; nothing if the process is away."""
         try:
             reply = await self._process.connected().request("publisher.statistics")
         except LeafError:
             return {}
         found = reply.get("publishers")
         entries = found.items() if isinstance(found, dict) else ()
-        return {name: figures for name, figures in entries if isinstance(figures, dict)}
+        return {name: read_reception(said) for name, said in entries if isinstance(said, dict)}
 
     def _candidates(self) -> list[Candidate]:
         """Return where publishers may reach it: first by what leads there from far away."""

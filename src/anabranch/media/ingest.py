@@ -10,6 +10,7 @@ from pathlib import Path
 from anabranch.core.tasks import end_task
 from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
 from anabranch.media.ffmpeg_log import LogReader
+from anabranch.media.publisher_figures import SourcePicture
 from anabranch.media.rendition import Picture
 from anabranch.media.source import RtmpSource, Source, TestSource, WhipSource
 
@@ -89,11 +90,22 @@ def ingest_command(
 
 @dataclass(frozen=True, slots=True)
 class IngestStats:
-    """Frames and seconds of media that the present life has delivered, and lives begun before."""
+    """How the ingest is doing.
+
+    Attributes:
+        frames, media_s: frames and seconds of media that the present life has delivered.
+        restarts: lives begun before.
+        since: when the source began to run, in seconds since the epoch; None: it does not.
+        picture: what is read, as it was then; None: nothing is, or there is none.
+        announced_kbps: the bitrate that the source says it has; None: it does not.
+    """
 
     frames: int
     media_s: float
     restarts: int
+    since: float | None = None
+    picture: SourcePicture | None = None
+    announced_kbps: int | None = None
 
 
 class Ingest:
@@ -141,6 +153,7 @@ class Ingest:
         self._stalled = False
         self._late = False
         self._restarts = 0
+        self._since = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -148,7 +161,13 @@ class Ingest:
 
     @property
     def stats(self) -> IngestStats:
-        return IngestStats(self._reader.frames, self._reader.media_s, self._restarts)
+        reader, runs = self._reader, self.state is IngestState.RUNNING
+        return IngestStats(
+            *(reader.frames, reader.media_s, self._restarts),
+            since=self._since if runs else None,
+            picture=reader.picture if runs else None,
+            announced_kbps=reader.announced_kbps or None if runs else None,
+        )
 
     async def start(self) -> None:
         """Begin; a source that is not there (yet) is tried again and again.
@@ -264,6 +283,7 @@ class Ingest:
         if "New video stream" in line and isinstance(self.source, RtmpSource):
             self._late = not self.source.patient
         if reader.running and not was_running:
+            self._since = time.time()
             self._tell(IngestState.RUNNING, ", ".join(reader.streams))
 
     def _on_exit(self, code: int) -> None:

@@ -8,23 +8,33 @@ the key is seen nowhere) or ``403``. Only this machine may play what is publishe
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import httpx
+import structlog
+
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.errors import RtmpError
+from anabranch.media.publisher_figures import Reception
+from anabranch.media.rtmp_figures import read_stat
 
 APPLICATION = "live"
 PUBLISH_PATH = "/internal/rtmp/publish"
 DONE_PATH = "/internal/rtmp/publish_done"
+_STAT_PATH = "/stat"
+_BODIES = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+_STAT_TIMEOUT_S = 1.0
 # The server talks to strangers: as root it keeps the user, for its directory's sake, but no power.
 _POWERLESS = (
     *("setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"),
     *("--no-new-privs", "--"),
 )
 RTMP_MODULE = "/usr/lib/nginx/modules/ngx_rtmp_module.so"
+_log = structlog.get_logger("anabranch.rtmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,8 @@ class RtmpConfig:
     """Where the server listens and whom it asks.
 
     Attributes:
-        directory: existing directory, the server's own.
+        directory: existing directory, the server's own. Who gets in may ask for its publishers'
+            addresses.
         port: TCP port for publishers and for the ingest, on every address.
         api_port: TCP port of the director on 127.0.0.1.
         idle_s: seconds of silence after which a publisher is dropped.
@@ -44,6 +55,16 @@ class RtmpConfig:
     idle_s: int = 5
     nginx: str = "/usr/sbin/nginx"
     module: str = RTMP_MODULE
+
+    @property
+    def stat_socket(self) -> Path:
+        """The Unix socket at which the server tells its figures, by HTTP."""
+        return self.directory / "stat.sock"
+
+    @property
+    def scratch(self) -> Path:
+        """The directory that nginx wants for bodies of HTTP requests; nothing comes there."""
+        return self.directory / "scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +93,27 @@ def rtmp_conf(config: RtmpConfig) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_./+-]+", path):
             raise RtmpError(f"nginx cannot be told the path {path!r}")
     api = f"http://127.0.0.1:{config.api_port}"
+    bodies = "\n    ".join(f"{each}_temp_path {config.scratch};" for each in _BODIES)
+    # Else nginx would give the directory to another user, for which it has no power.
+    user = "user root;\n" if os.geteuid() == 0 else ""
     return f"""\
 load_module {config.module};
+{user}\
 daemon off;
 master_process off;
 worker_processes 1;
 pid {config.directory}/nginx.pid;
 error_log stderr notice;
 events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    {bodies}
+    server {{
+        listen unix:{config.stat_socket};
+        location = {_STAT_PATH} {{ rtmp_stat all; }}
+        location / {{ return 404; }}
+    }}
+}}
 rtmp {{
     access_log off;
     server {{
@@ -143,6 +177,8 @@ class RtmpServer:
         self.config = config
         self._conf = config.directory / "nginx.conf"
         self._errors: list[str] = []
+        self._on_exit = on_exit
+        self._client: httpx.AsyncClient | None = None
         self._child = Child(
             ChildSpec(
                 name,
@@ -154,7 +190,7 @@ class RtmpServer:
             ),
             run_id,
             on_line=self._on_line,
-            on_exit=on_exit,
+            on_exit=self._exited,
         )
 
     @property
@@ -170,6 +206,7 @@ class RtmpServer:
             RtmpError: it does not listen within ``timeout`` seconds, the port is taken for example.
         """
         self._conf.write_text(rtmp_conf(self.config))
+        self._remove_socket()
         await self._child.start()
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline and not self._errors:
@@ -189,9 +226,37 @@ class RtmpServer:
 
     async def stop(self) -> None:
         """End the server and remove its files. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
         await self._child.stop()
         for name in ("nginx.conf", "nginx.pid"):
             (self.config.directory / name).unlink(missing_ok=True)
+        self._remove_socket()
+        shutil.rmtree(self.config.scratch, ignore_errors=True)
+
+    async def statistics(self) -> dict[str, Reception]:
+        """Return what came from its publishers, by ``client_id``; nothing if it does not tell."""
+        if self._client is None:
+            transport = httpx.AsyncHTTPTransport(uds=str(self.config.stat_socket), verify=False)
+            self._client = httpx.AsyncClient(
+                transport=transport, base_url="http://rtmp", timeout=_STAT_TIMEOUT_S
+            )
+        try:
+            answer = await self._client.get(_STAT_PATH)
+            return read_stat(answer.raise_for_status().content)
+        except (httpx.HTTPError, RtmpError) as error:
+            _log.warning("rtmp.no_figures", error=str(error))
+            return {}
+
+    def _exited(self, code: int) -> None:
+        self._remove_socket()
+        if self._on_exit is not None:
+            self._on_exit(code)
+
+    def _remove_socket(self) -> None:
+        """Remove what a killed server leaves behind: the next one could not listen there."""
+        self.config.stat_socket.unlink(missing_ok=True)
 
     def _on_line(self, stream: str, line: str) -> None:
         if "[emerg]" in line and len(self._errors) < 5:

@@ -1,5 +1,6 @@
 """Publishers over RTMP: the server they meet, and who may feed which channel."""
 
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import structlog
 from anabranch.channels.channel import Channel
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.core.events import Event
+from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.rtmp import RtmpCall, RtmpConfig, RtmpServer
 from anabranch.media.source import RtmpSource
 from anabranch.site.settings import SiteSettings
@@ -40,10 +42,12 @@ class Publishers:
             "rtmp", config, settings.run_id, on_exit=lambda _code: self._all_left()
         )
         self.available = False
+        self._connections: dict[str, Connection] = {}
+        """By the server's number."""
 
     async def start(self) -> list[str]:
         """Start the server; return why there is none, if it does not start: the site runs on."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             await self.server.start()
         except AnabranchError as error:
@@ -69,6 +73,7 @@ class Publishers:
                     self._on_event(Event("publisher.refused", channel.name, where))
                     raise ConflictError(f"the channel {channel.name} has a publisher already")
                 channel.publisher = call.client_id
+                self._connections[call.client_id] = Connection(time.time(), call.addr)
                 self._spawn(channel.follow_publisher())
                 self._on_event(Event("publisher.came", channel.name, where))
                 return channel.name
@@ -77,15 +82,28 @@ class Publishers:
 
     def done(self, call: RtmpCall) -> None:
         """Note that a publisher has left; the server says so of refused ones, too."""
+        self._connections.pop(call.client_id, None)
         for channel in self._channels.values():
             if channel.publisher is not None and channel.publisher == call.client_id:
                 self._left(channel)
 
     def _all_left(self) -> None:
         """The server has ended, and with it every connection."""
+        self._connections.clear()
         for channel in self._channels.values():
             if channel.publisher is not None:
                 self._left(channel)
+
+    async def statistics(self) -> dict[str, tuple[Connection, Reception | None]]:
+        """Return who feeds which channel, and what came so far, if the server tells."""
+        fed = {each.name: each.publisher for each in self._channels.values() if each.publisher}
+        here = {name: number for name, number in fed.items() if number in self._connections}
+        found = await self.server.statistics() if here else {}
+        return {
+            name: (connection, found.get(number))
+            for name, number in here.items()
+            if (connection := self._connections.get(number)) is not None
+        }
 
     def _left(self, channel: Channel) -> None:
         channel.publisher = None

@@ -35,6 +35,7 @@ from anabranch.site.changes import Changes
 from anabranch.site.event_log import EventLog
 from anabranch.site.leaf_servers import warm_rungs
 from anabranch.site.nodes import Nodes
+from anabranch.site.publisher_reports import PublisherReports
 from anabranch.site.publishers import Publishers
 from anabranch.site.remote import Remote
 from anabranch.site.settings import SiteSettings
@@ -88,6 +89,10 @@ class Site:
         self.changes = Changes(self, settings.ladder, self._happened)
         self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
         self.whip = WhipPublishers(settings, self._channels, self._spawn, self._happened)
+        self.publisher_reports = PublisherReports(
+            self._channels, (self.whip.statistics, self.publishers.statistics)
+        )
+        self.steward.on_round = lambda: self._spawn(self.publisher_reports.look())
 
     # --- life ---------------------------------------------------------------------------------
 

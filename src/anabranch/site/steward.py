@@ -53,6 +53,9 @@ class Steward:
         underlay: None: there are no switches, and one leaf.
         on_event: takes what happens.
         remote: lets nodes of other machines in; None: there are none.
+
+    Attributes:
+        on_round: called once a round.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Steward:
         self._on_event = on_event
         self._remote = remote
         self._underlay = underlay
+        self.on_round: Callable[[], None] = lambda: None
         self._random = Random()  # noqa: S311  # chooses among equal leaves
         self._placement = settings.placement.make_placement()
         self._picture = Picture()
@@ -129,6 +133,7 @@ class Steward:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.tree.reporting.interval_s)
+            self.on_round()
             await self._follow()
             reporter = self.agents.root.reporter
             reports = reporter.last()

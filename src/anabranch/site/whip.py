@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from anabranch.media import publish_answer
 from anabranch.media.gate import Gate, PublisherNews
 from anabranch.media.ingest import IngestState
 from anabranch.media.leaf import LeafPlace
+from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.source import LOOPBACK, RtpStream, WhipSource
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
@@ -37,12 +39,12 @@ class Publishing:
     """A publisher that was let in; its identifier is unguessable (96 bits).
 
     Attributes:
-        up: it is connected, so media may arrive.
+        connection: it is connected, so media may arrive; None: not yet.
     """
 
     id: str
     channel: Channel
-    up: bool = False
+    connection: Connection | None = None
 
 
 class WhipPublishers:
@@ -206,6 +208,17 @@ class WhipPublishers:
         if found is not None:
             await self.end(found)
 
+    async def statistics(self) -> dict[str, tuple[Connection, Reception | None]]:
+        """Return who feeds which channel, and what came so far, if the gate tells."""
+        if self._gate is None or not self._publishing:
+            return {}
+        found = await self._gate.statistics()
+        return {
+            each.channel.name: (each.connection, found.get(each.id))
+            for each in self._publishing.values()
+            if each.connection is not None
+        }
+
     def _find(self, name: str | None, key: str, client: str) -> Channel:
         fed = [each for each in self._channels.values() if isinstance(each.source, WhipSource)]
         if name is not None:
@@ -241,7 +254,7 @@ class WhipPublishers:
     async def _look_after(self, publishing: Publishing) -> None:
         """Ask for key frames until the ingest has its picture, at first and after a restart."""
         while publishing.id in self._publishing and self._gate is not None:
-            if publishing.up and publishing.channel.ingest.state is not IngestState.RUNNING:
+            if publishing.connection and publishing.channel.ingest.state is not IngestState.RUNNING:
                 await self._gate.ask_key_frame(publishing.id)
             await asyncio.sleep(_LOOK_S)
 
@@ -252,7 +265,7 @@ class WhipPublishers:
         if news.state == "gone":
             self._left(publishing, news.detail)
             return
-        publishing.up = True
+        publishing.connection = Connection(time.time(), news.detail)
         where = {"address": news.detail}
         self._on_event(Event("publisher.came", publishing.channel.name, where))
 
@@ -264,5 +277,5 @@ class WhipPublishers:
         if channel.publisher == publishing.id:
             channel.publisher = None
             self._spawn(channel.follow_publisher())
-        if publishing.up:
+        if publishing.connection is not None:
             self._on_event(Event("publisher.left", channel.name, {"why": why}))
