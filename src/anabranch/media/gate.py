@@ -4,18 +4,16 @@ It ends ICE, DTLS and SRTP, asks for what was lost, and hands everything on as p
 loopback address. Its protocol: docs/protocols/leaf.md.
 """
 
-import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
-from anabranch.host.process import Child
 from anabranch.media import publish_answer
-from anabranch.media.answer_parts import Candidate, NearEnd
+from anabranch.media.answer_parts import NearEnd
 from anabranch.media.leaf import LeafError, LeafPlace, LeafUnavailableError
 from anabranch.media.leaf_client import LeafClient
 from anabranch.media.leaf_protocol import (
@@ -26,6 +24,7 @@ from anabranch.media.leaf_protocol import (
     text,
 )
 from anabranch.media.native_process import LeafProcess
+from anabranch.media.native_server import NativeServer, candidates_of
 from anabranch.media.publish_answer import PublishOffer, Track
 from anabranch.media.publisher_figures import Reception, read_reception
 from anabranch.media.source import LOOPBACK, RtpStream
@@ -51,7 +50,7 @@ class PublisherNews:
     detail: str
 
 
-class Gate:
+class Gate(NativeServer):
     """Keeps the process running, and the publishers in it.
 
     Args:
@@ -63,39 +62,16 @@ class Gate:
         self._place = place
         self._on_news = on_news
         self._publishers: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._process = LeafProcess(
-            place,
-            1,
-            on_event=self._event,
-            resume=self._resume,
-            on_cut=lambda: None,
-            on_gone=self._gone,
+        super().__init__(
+            LeafProcess(
+                place,
+                1,
+                on_event=self._event,
+                resume=self._resume,
+                on_cut=lambda: None,
+                on_gone=self._gone,
+            )
         )
-
-    @property
-    def ready(self) -> bool:
-        """Whether publishers can be taken now."""
-        return self._process.ready
-
-    @property
-    def child(self) -> Child | None:
-        """The supervised process, once started."""
-        return self._process.child
-
-    async def start(self) -> None:
-        """Start the process and wait until it takes publishers.
-
-        Raises:
-            LeafUnavailableError: it is not installed, or does not come up.
-        """
-        await self._process.start()
-
-    async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._process.stop()
 
     async def admit(
         self, publisher: str, offer: PublishOffer, streams: Sequence[RtpStream], kbps: int
@@ -134,7 +110,7 @@ class Gate:
                 ufrag=text(reply, "ufrag"),
                 pwd=text(reply, "pwd"),
                 fingerprint=self._process.fingerprint,
-                candidates=self._candidates(),
+                candidates=candidates_of(self._place),
             )
         except BaseException as error:
             # It may have been added all the same, after a time-out for example.
@@ -167,12 +143,6 @@ class Gate:
         entries = found.items() if isinstance(found, dict) else ()
         return {name: read_reception(said) for name, said in entries if isinstance(said, dict)}
 
-    def _candidates(self) -> list[Candidate]:
-        """Return where publishers may reach it: first by what leads there from far away."""
-        addresses = (*self._place.public_addresses, *self._place.media_addresses)
-        port = self._place.media_ports[0]
-        return [Candidate(address, port) for address in dict.fromkeys(addresses)]
-
     async def _resume(self, client: LeafClient) -> None:
         """Go on with a process that may know of publishers, or of none."""
         found = (await client.request("publisher.statistics")).get("publishers")
@@ -204,11 +174,6 @@ class Gate:
                     self._forget(text(event.fields, "publisher"), text(event.fields, "why"))
         except LeafProtocolError as error:
             _log.error("gate.nonsense", kind=event.kind, error=str(error))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _described(track: Track, stream: RtpStream) -> Message:

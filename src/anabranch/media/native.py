@@ -7,16 +7,15 @@ is delivered. Its protocol: docs/protocols/leaf.md.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from anabranch.core.names import new_id
-from anabranch.host.process import Child
 from anabranch.media import sdp_answer
-from anabranch.media.answer_parts import MID, Candidate
+from anabranch.media.answer_parts import MID
 from anabranch.media.inlets import UNKNOWN_KBPS, Inlets
 from anabranch.media.leaf import (
     Feed,
@@ -44,8 +43,9 @@ from anabranch.media.leaf_protocol import (
     read_key_frame,
     text,
 )
-from anabranch.media.native_figures import Figures, Repairs, read_repairs
+from anabranch.media.native_figures import Figures
 from anabranch.media.native_process import LeafProcess
+from anabranch.media.native_server import StreamServer, candidates_of
 from anabranch.media.native_streams import Streams, until_added
 from anabranch.media.rendition import AUDIO
 from anabranch.media.sdp import parse_offer
@@ -63,7 +63,7 @@ class _Viewer:
     feed: Feed
 
 
-class NativeLeaf:
+class NativeLeaf(StreamServer):
     """A leaf server of our own.
 
     Viewers' packets all arrive at the first of the place's media ports.
@@ -82,46 +82,26 @@ class NativeLeaf:
         self._place = place
         self._viewers: dict[str, _Viewer] = {}
         first, last = place.inlet_ports
-        self._inlets = Inlets(range(first, last + 1))
+        inlets = Inlets(range(first, last + 1))
         self._told: frozenset[Inlet] = frozenset()
         self._expiry: asyncio.TimerHandle | None = None
-        self._streams = Streams(self._inlets, place.inlet_interface, self._refresh)
+        streams = Streams(inlets, place.inlet_interface, self._refresh)
         self._figures = Figures(self._ask_figures)
-        self._process = LeafProcess(
+        process = LeafProcess(
             place,
             threads,
             on_event=self._event,
             resume=self._resume,
-            on_cut=lambda: self._streams.follow(None),
+            on_cut=lambda: streams.follow(None),
             on_gone=self._gone,
         )
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(process, inlets, streams)
 
     # --- life ---------------------------------------------------------------------------------
 
-    @property
-    def ready(self) -> bool:
-        return self._process.ready
-
-    @property
-    def child(self) -> Child | None:
-        """The supervised process, once started."""
-        return self._process.child
-
-    async def start(self) -> None:
-        """Start the server and wait until it takes viewers.
-
-        Raises:
-            LeafUnavailableError: it is not installed, or does not come up.
-        """
-        await self._process.start()
-
     async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._inlets.keep_warm(())
-        await self._process.stop()
+        await super().stop()
 
     async def _resume(self, client: LeafClient) -> None:
         """Go on with a server that may know of viewers and streams, or of none."""
@@ -132,10 +112,7 @@ class NativeLeaf:
         for stranger in there.keys() - self._viewers.keys():
             with suppress(RefusedError):
                 await client.request("viewer.close", viewer=stranger)
-        streams = {
-            integer(each, "stream"): each.get("parent") for each in members(state, "streams")
-        }
-        self._streams.follow(client, streams)
+        self._follow(client, state)
         for viewing_id, viewer in there.items():  # who may be shown something else by now
             if isinstance(number := viewer.get("stream"), int):
                 self._shown(viewing_id, number)
@@ -187,7 +164,7 @@ class NativeLeaf:
             ufrag=added.ufrag,
             pwd=added.pwd,
             fingerprint=self._process.fingerprint,
-            candidates=self._candidates(),
+            candidates=candidates_of(self._place),
             cname=cname,
             video_ssrc=added.video_ssrc,
             rtx_ssrc=added.rtx_ssrc,
@@ -248,21 +225,6 @@ class NativeLeaf:
         self._inlets.keep_warm(ladder)
         self._refresh()
 
-    def inlets(self) -> frozenset[Inlet]:
-        return self._inlets.inlets()
-
-    def ask(self, parent: str | None) -> None:
-        """Have packets lost on their way here asked for at ``address:port``, or nowhere."""
-        self._streams.ask(parent)
-
-    async def repairs(self) -> Repairs:
-        """Return what was lost on the way here.
-
-        Raises:
-            LeafError: the server does not tell.
-        """
-        return read_repairs(await self._process.connected().request("statistics"))
-
     def _shows(self, feed: Feed, ladder: Ladder, *, pinned: bool) -> Message:
         """Return what a viewer is shown, as the server is told."""
         rungs = sorted(ladder, key=lambda rung: rung.kbps, reverse=True)
@@ -277,12 +239,6 @@ class NativeLeaf:
             "start": [rung.feed for rung in rungs].index(feed),
             "pinned": pinned,
         }
-
-    def _candidates(self) -> list[Candidate]:
-        """Return where viewers may reach the server: first by what leads there from far away."""
-        addresses = (*self._place.public_addresses, *self._place.media_addresses)
-        port = self._place.media_ports[0]
-        return [Candidate(address, port) for address in dict.fromkeys(addresses)]
 
     async def _ask_figures(self, viewing_id: str | None) -> Message:
         which = {} if viewing_id is None else {"viewer": viewing_id}
@@ -373,11 +329,6 @@ class NativeLeaf:
                 _log.warning(
                     "stream.overflow", leaf=self.name, feed=feed, bytes=fields.get("bytes")
                 )
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def media_of(agreement: Agreement) -> Message:

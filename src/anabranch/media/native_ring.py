@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from anabranch.host.process import Child
 from anabranch.media.inlets import UNKNOWN_KBPS, Inlets, Stream
-from anabranch.media.leaf import Inlet, LeafPlace, Rung
+from anabranch.media.leaf import LeafPlace, Rung
 from anabranch.media.leaf_client import LeafClient
-from anabranch.media.leaf_protocol import integer, members
-from anabranch.media.native_figures import Repairs, read_repairs
 from anabranch.media.native_process import LeafProcess
+from anabranch.media.native_server import StreamServer
 from anabranch.media.native_streams import Streams
 
 _KEPT_S = 2.0
@@ -55,7 +53,7 @@ class RingPlace:
         return self.ports[1]
 
 
-class RingServer:
+class RingServer(StreamServer):
     """A ring server.
 
     Attributes:
@@ -66,9 +64,9 @@ class RingServer:
         self.name = place.name
         self.on_inlets: Callable[[], None] = lambda: None
         first, last = place.ports
-        self._inlets = Inlets(range(first, last))
-        self._streams = Streams(self._inlets, place.address, self._moved, ring_bytes=_ring_bytes)
-        self._process = LeafProcess(
+        inlets = Inlets(range(first, last))
+        streams = Streams(inlets, place.address, self._moved, ring_bytes=_ring_bytes)
+        process = LeafProcess(
             LeafPlace(
                 name=place.name,
                 directory=place.directory,
@@ -83,7 +81,7 @@ class RingServer:
             1,
             on_event=lambda _event: None,
             resume=self._resume,
-            on_cut=lambda: self._streams.follow(None),
+            on_cut=lambda: streams.follow(None),
             on_gone=lambda: None,
             kind="ring",
             serves=(
@@ -91,26 +89,7 @@ class RingServer:
                 *("--repair-for", str(place.askers)),
             ),
         )
-
-    @property
-    def ready(self) -> bool:
-        return self._process.ready
-
-    @property
-    def child(self) -> Child | None:
-        """The supervised process, once started."""
-        return self._process.child
-
-    async def start(self) -> None:
-        """Start it and wait until it answers.
-
-        Raises:
-            LeafUnavailableError: it is not installed, or does not come up.
-        """
-        await self._process.start()
-
-    async def stop(self) -> None:
-        await self._process.stop()
+        super().__init__(process, inlets, streams)
 
     def keep(self, ladder: Collection[Rung]) -> None:
         """Have exactly these feeds in its rings, with the sounds of their channels."""
@@ -118,28 +97,8 @@ class RingServer:
         self._inlets.expire(asyncio.get_running_loop().time())
         self._streams.apply()
 
-    def inlets(self) -> frozenset[Inlet]:
-        """Return what must be delivered to it."""
-        return self._inlets.inlets()
-
-    def ask(self, parent: str | None) -> None:
-        """Have packets lost on their way here asked for at ``address:port``, or nowhere."""
-        self._streams.ask(parent)
-
-    async def repairs(self) -> Repairs:
-        """Return what was lost on the way here, and answered.
-
-        Raises:
-            LeafError: the server does not tell.
-        """
-        return read_repairs(await self._process.connected().request("statistics"))
-
     async def _resume(self, client: LeafClient) -> None:
-        state = await client.request("state")
-        there = members(state, "streams")
-        self._streams.follow(
-            client, {integer(each, "stream"): each.get("parent") for each in there}
-        )
+        self._follow(client, await client.request("state"))
 
     def _moved(self) -> None:
         self._streams.apply()
