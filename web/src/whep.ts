@@ -2,15 +2,12 @@
 
 import { CHANGE, linkTo } from "./link";
 import { ATTEMPT_MS } from "./recovery";
+import { Resource, broken, postOffer, preferH264, refused } from "./session";
+import type { Outcome } from "./session";
 import type { Changed, Wish } from "./wish";
 
 /** A change is carried out within milliseconds, or something is wrong. */
 const CHANGE_MS = 2000;
-
-export type Outcome =
-  | { ok: true }
-  /** status null: the request never got an answer, or this browser could not take part. */
-  | { ok: false; status: number | null; detail: string | null };
 
 /** performance.now() of the steps, for the benchmarks. */
 export interface SessionMarks {
@@ -20,18 +17,6 @@ export interface SessionMarks {
   connected?: number;
 }
 
-/** H.264 first: the form in which sources arrive; everything else stays on offer after it. */
-function preferH264(transceiver: RTCRtpTransceiver): void {
-  const codecs = globalThis.RTCRtpReceiver?.getCapabilities?.("video")?.codecs;
-  if (!codecs || !transceiver.setCodecPreferences) return;
-  const isH264 = (codec: { mimeType: string }) => codec.mimeType.toLowerCase() === "video/h264";
-  try {
-    transceiver.setCodecPreferences([...codecs.filter(isH264), ...codecs.filter((c) => !isH264(c))]);
-  } catch {
-    // The browser's own order will do.
-  }
-}
-
 /** Chromium plays Opus in mono unless the receiver says in its own description that it takes stereo. */
 export function askForStereo(sdp: string): string {
   const payload = /^a=rtpmap:(\d+) opus\/48000\/2/im.exec(sdp)?.[1];
@@ -39,16 +24,6 @@ export function askForStereo(sdp: string): string {
   return sdp.replace(new RegExp(`^a=fmtp:${payload} .*$`, "m"), (line) =>
     /[ ;]stereo=/.test(line) ? line : `${line};stereo=1`,
   );
-}
-
-async function detailOf(response: Response): Promise<string | null> {
-  try {
-    const problem = (await response.json()) as { detail?: unknown; title?: unknown };
-    const text = problem.detail ?? problem.title;
-    return typeof text === "string" ? text : null;
-  } catch {
-    return null;
-  }
 }
 
 export class WhepSession {
@@ -62,14 +37,12 @@ export class WhepSession {
   hasAudio = true;
   /** performance.now() of the newest change: when it was asked for, and when it was granted. */
   readonly changeMarks = { asked: 0, granted: 0 };
-  #resource: string | null = null;
+  #resource: Resource | null = null;
   #change: string | null = null;
   #closed = false;
 
   constructor(url: string) {
-    this.outcome = this.#open(url).catch((error: unknown): Outcome => {
-      return { ok: false, status: null, detail: error instanceof Error ? error.message : null };
-    });
+    this.outcome = this.#open(url).catch(broken);
   }
 
   async #open(url: string): Promise<Outcome> {
@@ -86,7 +59,7 @@ export class WhepSession {
       if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
       else if ("playoutDelayHint" in receiver) Object.assign(receiver, { playoutDelayHint: 0 });
     }
-    preferH264(transceivers[0]!);
+    preferH264(transceivers[0]!, globalThis.RTCRtpReceiver);
 
     const offer = await pc.createOffer();
     const sdp = askForStereo(offer.sdp ?? "");
@@ -95,27 +68,17 @@ export class WhepSession {
     const local = pc.setLocalDescription({ type: "offer", sdp });
     this.marks.posted = performance.now();
     const [response] = await Promise.all([
-      fetch(url, {
-        method: "POST",
-        headers: { "content-type": "application/sdp", accept: "application/sdp" },
-        body: sdp,
-        signal: AbortSignal.timeout(ATTEMPT_MS),
-      }).catch(() => {
-        throw new Error("The server does not answer.");
-      }),
+      postOffer(url, sdp, ATTEMPT_MS, { accept: "application/sdp" }),
       local,
     ]);
-    if (!response.ok) {
-      return { ok: false, status: response.status, detail: await detailOf(response) };
-    }
-    const location = response.headers.get("location");
-    this.#resource = location ? new URL(location, response.url).href : null;
+    if (!response.ok) return refused(response);
+    this.#resource = new Resource(response);
     const change = linkTo(response.headers.get("link"), CHANGE);
     this.#change = change === null ? null : new URL(change, response.url).href;
     const answer = await response.text();
     this.marks.answered = performance.now();
     if (this.#closed) {
-      this.#delete();
+      this.#resource?.end();
       return { ok: false, status: null, detail: null };
     }
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
@@ -167,19 +130,11 @@ export class WhepSession {
     this.onlost = null;
   }
 
-  #delete(): void {
-    if (!this.#resource) return;
-    // keepalive: this must also get through while the page goes away. Whether the server still knows
-    // the resource does not matter.
-    fetch(this.#resource, { method: "DELETE", keepalive: true }).catch(() => undefined);
-    this.#resource = null;
-  }
-
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.onlost = null;
     this.pc?.close();
-    this.#delete();
+    this.#resource?.end();
   }
 }
