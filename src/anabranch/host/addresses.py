@@ -1,7 +1,7 @@
 """This machine's addresses, and which of its UDP ports are free."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 
@@ -49,6 +49,11 @@ def global_addresses_6() -> list[IPv6Address]:
         if address.family is socket.AF_INET6 and "%" not in address.address
     ]
     return [a for a in found if not a.is_loopback and not a.is_link_local]
+
+
+def distinct(addresses: Iterable[IPv4Address | IPv6Address]) -> tuple[str, ...]:
+    """Return each address once: two devices may have the same one."""
+    return tuple(dict.fromkeys(map(str, addresses)))
 
 
 def is_udp_port_free(port: int, address: str = "0.0.0.0") -> bool:

@@ -1,6 +1,6 @@
 """What an operator may set about a site. The composition root fills these in."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -176,3 +176,7 @@ class SiteSettings:
     placement: PlacementRules = field(default_factory=PlacementRules)
     leaf: LeafSettings = field(default_factory=LeafSettings)
     remote: RemoteSettings | None = None
+
+    def public_besides(self, local: Collection[str]) -> tuple[str, ...]:
+        """Return the public addresses that are none of these, which are told anyhow."""
+        return tuple(address for address in self.public_addresses if address not in local)

@@ -77,11 +77,10 @@ class DirectUnderlay:
             UnavailableError: this machine has no address but loopback, which Janus cannot use, or
                 no port is free at which the server could take viewers.
         """
-        # Two devices may have the same one.
-        addresses = tuple(dict.fromkeys(map(str, machine.local_addresses())))
+        addresses = machine.distinct(machine.local_addresses())
         first, last = self._settings.ports.media
         if self._settings.leaf.kind == "anabranch":
-            addresses += tuple(str(address) for address in machine.global_addresses_6())
+            addresses += machine.distinct(machine.global_addresses_6())
             addresses = addresses or ("127.0.0.1",)
             first = machine.free_udp_port(addresses, range(first, last + 1))
         elif not addresses:
@@ -95,9 +94,7 @@ class DirectUnderlay:
             run_id=self._settings.run_id,
             netns=None,
             media_addresses=addresses,
-            public_addresses=tuple(
-                a for a in self._settings.public_addresses if a not in addresses
-            ),
+            public_addresses=self._settings.public_besides(addresses),
             media_ports=(first, last),
             inlet_interface="127.0.0.1",
             inlet_ports=self._settings.ports.inlets,

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 import structlog
@@ -120,9 +121,8 @@ class WhipPublishers:
     def _place(self) -> LeafPlace:
         port = self._settings.ports.whip
         # Links to leaves come and go; the gate would not come back without an address of its own.
-        found = [*machine.local_addresses(but=is_access_link), *machine.global_addresses_6()]
-        # Two devices may have one address.
-        addresses = tuple(dict.fromkeys((*map(str, found), LOOPBACK)))
+        near = machine.local_addresses(but=is_access_link)
+        addresses = machine.distinct((*near, *machine.global_addresses_6(), IPv4Address(LOOPBACK)))
         if not all(machine.is_udp_port_free(port, address) for address in addresses):
             raise UnavailableError(f"UDP port {port} (ports.whip) is taken by another program")
         return LeafPlace(
@@ -131,9 +131,7 @@ class WhipPublishers:
             run_id=self._settings.run_id,
             netns=None,
             media_addresses=addresses,
-            public_addresses=tuple(
-                a for a in self._settings.public_addresses if a not in addresses
-            ),
+            public_addresses=self._settings.public_besides(addresses),
             media_ports=(port, port),
             inlet_interface=LOOPBACK,
             inlet_ports=self._settings.ports.handover,
