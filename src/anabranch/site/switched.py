@@ -1,67 +1,38 @@
 """A site's switches on this machine: nodes and cables come and go while streams flow."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from anabranch.core.errors import ConflictError, NotFoundError, UnavailableError
+from anabranch.core.errors import ConflictError, NotFoundError
 from anabranch.core.events import Event
-from anabranch.fabric.bridges import Bfd, Bridge, ControllerTarget, Device
 from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
 from anabranch.fabric.errors import FabricError
-from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, StreamId, SwitchCarriage, Target
-from anabranch.site.control import Control, InsideControl, switch_directory
-from anabranch.site.layout import HOST_PORT, Cable, Layout
+from anabranch.site.control import Control, InsideControl
+from anabranch.site.layout import Cable, Layout
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import Machine
-from anabranch.site.plan import BRIDGE, HOST_DEVICE, SWITCH_DEVICE, NodePlan, make_plan
+from anabranch.site.plan import HOST_DEVICE, NodePlan, make_plan
 from anabranch.site.rings import Rings
 from anabranch.site.separate import SeparateControl
 from anabranch.site.settings import SiteSettings
+from anabranch.site.switches import Abroad, Switches
 from anabranch.store.database import Database
 from anabranch.tree.description import CandidateLink, ends
 from anabranch.tree.planning import Plan, moves
 
-_PUNCTUAL_MS = 100
-_CONNECT_S = 10.0
 _UP_S = 2.0
 _LINGER_S = 0.1
 """Seconds that an old way stays after the new one is taken: what is queued on it arrives."""
 _log = structlog.get_logger("anabranch.site")
-
-
-class NodeSwitch(Protocol):
-    """A node's switch, on this machine or another; see :class:`OpenVSwitch`."""
-
-    @property
-    def running(self) -> bool: ...
-
-    @property
-    def children(self) -> tuple[Child, ...]: ...
-
-    async def start(self) -> None: ...
-
-    async def apply(self, bridges: Sequence[Bridge]) -> None: ...
-
-    async def stop(self) -> None: ...
-
-
-class Abroad(Protocol):
-    """Reaches nodes on other machines."""
-
-    def switch(self, node: NodePlan) -> NodeSwitch:
-        """Return a node's switch."""
-
-    def leaf(self, node: NodePlan) -> LeafServer:
-        """Return a node's leaf server, to be started."""
 
 
 class SwitchedUnderlay:
@@ -72,7 +43,6 @@ class SwitchedUnderlay:
     Attributes:
         plan: what every node is given, whether it is up or not.
         tree: how the nodes are meant to hang; a node that is up need not be in it.
-        abroad: who reaches nodes on other machines, if there are any.
         rings: the ring servers, if lost packets are to be repaired.
     """
 
@@ -94,13 +64,13 @@ class SwitchedUnderlay:
         self.carriage: Carriage = self.rings or carriage
         self.encoder_namespace: str | None = self.plan.root.namespace
         self.encoder_interface: str | None = HOST_DEVICE
-        self.abroad: Abroad | None = None
         self._settings = settings
         self._on_event = on_event
         self._machine = Machine(settings, self.plan, journal)
         self._layout = Layout(frozenset(), {})
-        self._switches: dict[str, NodeSwitch] = {}
-        self._stale: set[str] = set()
+        self._switches = Switches(
+            settings, self.plan.nodes, self._control, lambda: self._layout, on_event
+        )
         self._changing = asyncio.Lock()
         self._dhcp = self._dhcp_server(on_event) if settings.fabric.dhcp else None
 
@@ -115,10 +85,10 @@ class SwitchedUnderlay:
         progress("switches")
         if isinstance(self._control, InsideControl):
             await self._control.start()
-        await asyncio.gather(*(self._start_switch(node) for node in nodes))
+        await asyncio.gather(*(self._switches.start(node) for node in nodes))
         if isinstance(self._control, SeparateControl):
             await self._control.start()  # they dial the switches, which must be there
-        await self._until_connected(layout.up)
+        await self._switches.until_connected(layout.up)
         if self._dhcp is not None:
             await self._dhcp.start()
 
@@ -147,6 +117,15 @@ class SwitchedUnderlay:
         )
 
     @property
+    def abroad(self) -> Abroad | None:
+        """Who reaches nodes on other machines, if there are any."""
+        return self._switches.abroad
+
+    @abroad.setter
+    def abroad(self, abroad: Abroad) -> None:
+        self._switches.abroad = abroad
+
+    @property
     def control(self) -> Control:
         return self._control
 
@@ -162,9 +141,7 @@ class SwitchedUnderlay:
             await self._dhcp.stop()
         if self.rings is not None:
             await self.rings.stop()
-        await asyncio.gather(
-            *(switch.stop() for switch in self._switches.values()), return_exceptions=True
-        )
+        await self._switches.stop_all()
         await self._control.stop()
 
     # --- nodes --------------------------------------------------------------------------------
@@ -181,7 +158,7 @@ class SwitchedUnderlay:
 
     def running(self, name: str) -> bool:
         """Say whether a node forwards packets, as far as its processes tell."""
-        return name in self._switches and self._switches[name].running
+        return self._switches.running(name)
 
     async def start_node(self, name: str) -> None:
         """Bring a node of the pool up, joined to its neighbours by reserve links.
@@ -199,8 +176,8 @@ class SwitchedUnderlay:
                 await asyncio.to_thread(self._machine.make_node, node)
                 self._layout = alone
                 await self._control.expect(alone)
-                await self._start_switch(node)
-                await self._until_connected({name})
+                await self._switches.start(node)
+                await self._switches.until_connected({name})
                 await asyncio.to_thread(self._machine.forward, self.up)
                 await self._lay(self.plan.lay_out(self.tree, self.up))
             except BaseException:
@@ -230,8 +207,7 @@ class SwitchedUnderlay:
             await self._lay(wanted)
         await self._control.expect(wanted)
         self._layout = wanted
-        await self._stop_switches({node.name})
-        self._stale.discard(node.name)
+        await self._switches.stop({node.name})
         if self.rings is not None:
             await self.rings.remove(node.name)
         await asyncio.to_thread(self._machine.forward, self.up)
@@ -293,8 +269,7 @@ class SwitchedUnderlay:
     async def refresh(self, name: str) -> None:
         """Tell a switch that has been away what it has missed."""
         async with self._changing:
-            if name in self._stale and self.running(name):
-                await self._apply([name])
+            await self._switches.refresh(name)
 
     async def _lay(self, wanted: Layout) -> None:
         """Make the network what is wanted. Call it with the lock held.
@@ -309,7 +284,7 @@ class SwitchedUnderlay:
             await asyncio.to_thread(self._machine.make_cables, new)
             self._layout = both
             try:
-                await self._apply({name for cable in new for name in cable.nodes})
+                await self._switches.apply({name for cable in new for name in cable.nodes})
             except BaseException:
                 self._layout = before
                 await asyncio.to_thread(self._machine.remove_cables, new)
@@ -322,9 +297,11 @@ class SwitchedUnderlay:
             await self._settled()
             await asyncio.sleep(_LINGER_S)
             self._layout = wanted
-            await self._stop_switches(before.up - wanted.up)
+            await self._switches.stop(before.up - wanted.up)
             try:
-                await self._apply({name for cable in old for name in cable.nodes} & wanted.up)
+                await self._switches.apply(
+                    {name for cable in old for name in cable.nodes} & wanted.up
+                )
             finally:
                 await asyncio.to_thread(self._machine.remove_cables, old)
         self._layout = wanted
@@ -347,66 +324,6 @@ class SwitchedUnderlay:
             await self._control.settled()
         except FabricError as error:  # it is tried again, whatever we do
             _log.warning("carriage.late", error=str(error))
-
-    # --- switches -----------------------------------------------------------------------------
-
-    async def _start_switch(self, node: NodePlan) -> None:
-        switch = self._switches[node.name] = self._switch(node)
-        await switch.start()
-        await switch.apply([self._bridge(node)])
-
-    def _switch(self, node: NodePlan) -> NodeSwitch:
-        if node.tunnel is not None:
-            assert self.abroad is not None
-            return self.abroad.switch(node)
-        return OpenVSwitch(
-            node.name,
-            node.namespace,
-            switch_directory(self._settings, node.name),
-            self._settings.run_id,
-            self._on_event,
-            # A switch that is late with its assurances looks dead to its neighbours.
-            realtime=0 < self._settings.fabric.bfd_ms < _PUNCTUAL_MS,
-        )
-
-    async def _stop_switches(self, names: Set[str]) -> None:
-        for name in names & self._switches.keys():
-            await self._switches.pop(name).stop()
-
-    async def _apply(self, names: Collection[str]) -> None:
-        """Give switches the cables of the present layout; one that is away gets them later."""
-        self._stale |= {name for name in names if not self.running(name)}
-        there = [name for name in names if self.running(name)]
-        await asyncio.gather(
-            *(self._switches[name].apply([self._bridge(self.plan.nodes[name])]) for name in there)
-        )
-        self._stale -= set(there)
-
-    def _bridge(self, node: NodePlan) -> Bridge:
-        interval = self._settings.fabric.bfd_ms
-        bfd = Bfd(interval, interval) if interval else None
-        target = self._control.target(node.name)
-        return Bridge(
-            BRIDGE,
-            (
-                Device(name=SWITCH_DEVICE, ofport=HOST_PORT),
-                *(
-                    Device(name=end.device, ofport=end.port_no, bfd=bfd)
-                    for _, end in self._layout.at(node.name)
-                ),
-            ),
-            node.dpid,
-            controllers=(ControllerTarget(target),) if target is not None else (),
-        )
-
-    async def _until_connected(self, names: Collection[str]) -> None:
-        missing = set(names)
-        for _ in range(round(_CONNECT_S / 0.02)):
-            missing = set(names) - await self._control.connected()
-            if not missing:
-                return
-            await asyncio.sleep(0.02)
-        raise UnavailableError(f"these switches do not connect: {', '.join(sorted(missing))}")
 
     # --- what is there ------------------------------------------------------------------------
 
@@ -451,11 +368,7 @@ class SwitchedUnderlay:
         ]
 
     def children(self) -> Mapping[str, Child]:
-        found = {
-            child.spec.name: child
-            for switch in self._switches.values()
-            for child in switch.children
-        }
+        found = self._switches.children()
         if self._dhcp is not None:
             found[self._dhcp.child.spec.name] = self._dhcp.child
         if self.rings is not None:
@@ -463,30 +376,9 @@ class SwitchedUnderlay:
         return found | dict(self._control.children())
 
     async def port_counters(self) -> list[dict[str, Any]]:
-        async def read(name: str) -> list[dict[str, Any]]:
-            devices = {end.port_no: end.device for _, end in self._layout.at(name)}
-            devices[HOST_PORT] = SWITCH_DEVICE
-            try:
-                stats = await self._control.port_stats(name)
-            except FabricError:
-                return []
-            return [
-                {
-                    "node": name,
-                    "port": port.port_no,
-                    "device": devices[port.port_no],
-                    "rx_packets": port.rx_packets,
-                    "tx_packets": port.tx_packets,
-                    "rx_bytes": port.rx_bytes,
-                    "tx_bytes": port.tx_bytes,
-                }
-                for port in stats
-                if port.port_no in devices
-            ]
-
-        names = [name for name in self.plan.nodes if name in self.up]
-        parts = await asyncio.gather(*map(read, names))
-        return [counter for part in parts for counter in part]
+        return await self._switches.port_counters(
+            [name for name in self.plan.nodes if name in self.up]
+        )
 
 
 def _redrawn(tree: Plan, pair: tuple[str, str], link: CandidateLink | None) -> Plan:
