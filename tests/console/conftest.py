@@ -89,7 +89,7 @@ def add_channel(site: Site, definition: Definition) -> None:
     """Give a site a channel that nobody started."""
     directory = site.settings.run_dir
     config = EncoderConfig(definition.name, directory, site.settings.ladder, site.settings.format)
-    site._channels[definition.name] = Channel(
+    site.lineup.channels[definition.name] = Channel(
         definition, config, "run", rtmp_port=1935, number=1, on_event=site._happened
     )
 

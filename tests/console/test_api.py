@@ -124,7 +124,7 @@ async def test_a_bad_channel_is_422_in_one_line(
     headers = {**OPERATOR, "Content-Type": "application/json"}
     is_problem(await client.post("/api/channels", content=body, headers=headers), 422)
     assert [channel.name for channel in site.channels] == ["news"]
-    assert await site._definitions.all() == []
+    assert await site.lineup.definitions.all() == []
 
 
 async def test_a_wrong_method_and_an_unexpected_error_are_problems_too(

@@ -36,7 +36,7 @@ def fed(site: Site) -> Site:
     async def tell() -> Receptions:
         return {"news": (connection, SEEN)}
 
-    site.publisher_reports = PublisherReports(site._channels, [tell])
+    site.publisher_reports = PublisherReports(site.lineup.channels, [tell])
     return site
 
 

@@ -105,7 +105,7 @@ async def test_a_channel_that_is_removed_meanwhile_leaves_no_seat(
 
     async def slow(feed, text, **others):
         made = await watch(feed, text, **others)
-        del site._channels["news"]
+        del site.lineup.channels["news"]
         return made
 
     monkeypatch.setattr(leaf, "watch", slow)

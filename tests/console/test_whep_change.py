@@ -163,7 +163,7 @@ async def test_a_channel_that_is_removed_meanwhile_ends_the_seat(
     asked = asyncio.create_task(client.post(place, json={"channel": "sports"}))
     while not leaf.changes:
         await asyncio.sleep(0)
-    del site._channels["sports"]
+    del site.lineup.channels["sports"]
     leaf.changing.set()
     readable(await asked, 404)
     assert (len(site.seats), leaf.viewings) == (0, {})

@@ -154,7 +154,7 @@ async def test_a_channel_that_is_removed_ends_it(viewer: Viewer, site: Site) -> 
     (seat,) = site.seats
     async with viewer.reading(await viewer.subscribe()) as reader:
         assert await reader.next() is not None
-        del site._channels["news"]
+        del site.lineup.channels["news"]
         await site.end(seat)
         assert await reader.until("ended") == {}
 

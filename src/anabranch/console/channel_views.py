@@ -36,7 +36,7 @@ async def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
         source=channel.described,
         once=channel.definition.once,
         key=channel.definition.key if channel.has_key else None,
-        publish=site.publish_hints(name),
+        publish=site.lineup.publish_hints(name),
     )
 
 

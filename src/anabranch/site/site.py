@@ -13,27 +13,17 @@ from typing import Any
 import structlog
 
 from anabranch.channels.channel import Channel
-from anabranch.channels.definitions import Definition, Definitions
 from anabranch.channels.seats import Seat, Seats
-from anabranch.channels.ways_in import check_once, publish_hints, settle
-from anabranch.core.errors import (
-    AnabranchError,
-    NotFoundError,
-    TooManyError,
-    UnavailableError,
-)
+from anabranch.core.errors import AnabranchError, TooManyError
 from anabranch.core.events import Event, EventBus
-from anabranch.host.addresses import is_udp_port_free
 from anabranch.host.journal import Journal
-from anabranch.media.encoder import EncoderConfig
 from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, ViewingState
-from anabranch.media.rendition import AUDIO
-from anabranch.media.source_text import parse_source
 from anabranch.site import reports
-from anabranch.site.carriage import StreamId, Target, group_address, wants_of
+from anabranch.site.carriage import StreamId, Target, wants_of
 from anabranch.site.changes import Changes
 from anabranch.site.event_log import EventLog
 from anabranch.site.leaf_servers import warm_rungs
+from anabranch.site.lineup import Lineup
 from anabranch.site.nodes import Nodes
 from anabranch.site.publisher_reports import PublisherReports
 from anabranch.site.publishers import Publishers
@@ -62,9 +52,6 @@ class Site:
         self.notes: list[str] = []
         self.started = time.time()
         self._database = Database(settings.database_url)
-        self._definitions = Definitions(self._database)
-        self._channels: dict[str, Channel] = {}
-        self._changing = asyncio.Lock()
         self._stale = asyncio.Event()
         self._carrying = False
         self._key_frames: set[Feed] = set()
@@ -74,6 +61,14 @@ class Site:
             SwitchedUnderlay(settings, journal, self._happened, self._database, self._retarget)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
+        )
+        self.lineup = Lineup(
+            settings,
+            self._database,
+            self.underlay,
+            lambda source: self.whip.prepare_for(source),
+            self._happened,
+            self._stale.set,
         )
         self.nodes = Nodes(self.underlay, self, self._happened)
         switched = self.underlay if isinstance(self.underlay, SwitchedUnderlay) else None
@@ -87,10 +82,10 @@ class Site:
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)
-        self.publishers = Publishers(settings, self._channels, self._spawn, self._happened)
-        self.whip = WhipPublishers(settings, self._channels, self._spawn, self._happened)
+        self.publishers = Publishers(settings, self.lineup.channels, self._spawn, self._happened)
+        self.whip = WhipPublishers(settings, self.lineup.channels, self._spawn, self._happened)
         self.publisher_reports = PublisherReports(
-            self._channels, (self.whip.statistics, self.publishers.statistics)
+            self.lineup.channels, (self.whip.statistics, self.publishers.statistics)
         )
         self.steward.on_round = lambda: self._spawn(self.publisher_reports.look())
 
@@ -113,23 +108,9 @@ class Site:
             await self.remote.start()
         self.notes += await self.publishers.start()
         progress("channels")
-        definitions = await self._definitions.all()
-        if not definitions:
-            definitions = await self._define_test_channels()
+        definitions = await self.lineup.defined()
         self.notes += await self.whip.start(each.source for each in definitions)
-        await asyncio.gather(*(self._put_back_on_air(definition) for definition in definitions))
-
-    async def _define_test_channels(self) -> list[Definition]:
-        return [
-            await self._definitions.add(
-                f"test{number}",
-                title=f"Test channel {number}",
-                once=False,
-                key=None,
-                settle=lambda _others: "test",
-            )
-            for number in range(1, self.settings.test_channels + 1)
-        ]
+        self.notes += await self.lineup.put_back(definitions)
 
     async def run(self) -> None:
         """Keep everything in step with what is wanted, for ever."""
@@ -165,12 +146,12 @@ class Site:
                 self._carrying = False
 
     async def _reconcile(self) -> None:
-        warm = warm_rungs(self.settings.leaf, self._channels, self.settings.ladder)
+        warm = warm_rungs(self.settings.leaf, self.lineup.channels, self.settings.ladder)
         for leaf in self.leaves:
             leaf.keep_warm(warm)
         wants = frozenset().union(*(wants_of(leaf.name, leaf.inlets()) for leaf in self.leaves))
         routes = self.steward.pipelines.routes()
-        await self.underlay.carriage.carry(wants, self._groups(), routes)
+        await self.underlay.carriage.carry(wants, self.lineup.groups(), routes)
 
     async def stop(self) -> None:
         """Take everything down that :meth:`start` brought up, in reverse, as far as it came."""
@@ -179,11 +160,7 @@ class Site:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.steward.stop()
         await asyncio.gather(self.publishers.stop(), self.whip.stop())
-        await asyncio.gather(
-            *(channel.stop() for channel in self._channels.values()),
-            self.nodes.stop(),
-            return_exceptions=True,
-        )
+        await asyncio.gather(self.lineup.stop(), self.nodes.stop(), return_exceptions=True)
         if self.remote is not None:
             await self.remote.stop()
         await self.underlay.stop()
@@ -194,7 +171,7 @@ class Site:
 
     @property
     def channels(self) -> Iterator[Channel]:
-        return iter(list(self._channels.values()))
+        return iter(list(self.lineup.channels.values()))
 
     def channel(self, name: str) -> Channel:
         """Return a channel.
@@ -202,10 +179,7 @@ class Site:
         Raises:
             NotFoundError: there is none of this name.
         """
-        channel = self._channels.get(name)
-        if channel is None:
-            raise NotFoundError(f"there is no channel named {name[:60]!r}")
-        return channel
+        return self.lineup.get(name)
 
     async def add_channel(
         self,
@@ -216,31 +190,8 @@ class Site:
         once: bool = False,
         key: str | None = None,
     ) -> Channel:
-        """Define a channel and put it on the air.
-
-        Raises:
-            UsageError: something about it is not allowed; the message says what.
-            ConflictError: its name or port is taken.
-            StoreError: it cannot be kept; nothing has changed.
-        """
-        ports = self.settings.ports
-        check_once(parse_source(source, loop=not once), once=once)
-        await self.whip.prepare_for(source)
-        async with self._changing:
-            definition = await self._definitions.add(
-                name,
-                title=title,
-                once=once,
-                key=key,
-                settle=lambda others: settle(
-                    source, others, srt=ports.srt, rtp=ports.rtp, is_free=is_udp_port_free
-                ),
-            )
-            try:
-                return await self._put_on_air(definition)
-            except BaseException:
-                await self._definitions.remove(name)
-                raise
+        """See :meth:`~anabranch.site.lineup.Lineup.add`."""
+        return await self.lineup.add(name, source, title=title, once=once, key=key)
 
     async def remove_channel(self, name: str) -> None:
         """Take a channel off the air and forget it; its seats end.
@@ -248,81 +199,13 @@ class Site:
         Raises:
             NotFoundError: there is none of this name.
         """
-        async with self._changing:
-            await self._definitions.remove(name)
-            # One that could not be put on the air is defined all the same.
-            channel = self._channels.pop(name, None)
+
+        async def end(channel: Channel | None) -> None:
             await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
             if channel is not None:
                 await asyncio.gather(self.whip.end_at(channel), channel.stop())
-            self._stale.set()
-        self._happened(Event("channel.removed", name))
 
-    async def _put_back_on_air(self, definition: Definition) -> None:
-        try:
-            await self._put_on_air(definition)
-        except AnabranchError as error:
-            # One channel that cannot be must not keep the others off the air.
-            self.notes.append(f"the channel {definition.name} is not on the air: {error}")
-            _log.error("channel.unavailable", channel=definition.name, error=str(error))
-
-    async def _put_on_air(self, definition: Definition) -> Channel:
-        directory = self.settings.run_dir / "channels" / str(definition.slot)
-        channel = Channel(
-            definition,
-            EncoderConfig(
-                title=definition.title,
-                directory=directory,
-                renditions=self.settings.ladder,
-                form=self.settings.format,
-                interface=self.underlay.encoder_interface,
-                netns=self.underlay.encoder_namespace,
-            ),
-            self.settings.run_id,
-            rtmp_port=self.settings.ports.rtmp,
-            number=definition.slot,
-            on_event=self._happened,
-        )
-        for stream, group in self._groups_of(channel).items():
-            channel.encoder.set_targets(stream.name, self.underlay.carriage.targets(stream, group))
-        self._channels[definition.name] = channel
-        try:
-            await channel.start()
-        except BaseException as error:
-            del self._channels[definition.name]
-            await channel.stop()
-            if isinstance(error, OSError):
-                raise UnavailableError(f"the run directory: {error.strerror}") from error
-            raise
-        self._stale.set()
-        self._happened(Event("channel.added", definition.name))
-        return channel
-
-    def _groups(self) -> dict[StreamId, str]:
-        groups: dict[StreamId, str] = {}
-        for channel in self._channels.values():
-            groups |= self._groups_of(channel)
-        return groups
-
-    def _groups_of(self, channel: Channel) -> dict[StreamId, str]:
-        names = [AUDIO, *(rendition.name for rendition in self.settings.ladder)]
-        return {
-            StreamId(channel.name, name): group_address(
-                self.settings.addresses.groups, channel.definition.slot, index
-            )
-            for index, name in enumerate(names)
-        }
-
-    def _retarget(self, stream: StreamId, targets: list[Target]) -> None:
-        channel = self._channels.get(stream.channel)
-        if channel is not None:
-            channel.encoder.set_targets(stream.name, targets)
-
-    def publish_hints(self, name: str) -> dict[str, str]:
-        """Return what a producer of a channel enters at its side."""
-        channel = self.channel(name)
-        host = next(iter(self.settings.public_addresses), "127.0.0.1")
-        return publish_hints(channel.source, channel.definition, host, self.settings.console)
+        await self.lineup.remove(name, end)
 
     # --- viewers ------------------------------------------------------------------------------
 
@@ -366,7 +249,7 @@ class Site:
                 break
             except LeafUnavailableError:
                 failed.append(leaf_name)
-        if channel_name not in self._channels:  # removed meanwhile
+        if channel_name not in self.lineup.channels:  # removed meanwhile
             await leaf.close(viewing.id)
             self.channel(channel_name)
         seat = Seat(
@@ -396,7 +279,7 @@ class Site:
     def _make_key_frames(self) -> None:
         wanted, self._key_frames = self._key_frames, set()
         for feed in wanted:
-            channel = self._channels.get(feed.channel)
+            channel = self.lineup.channels.get(feed.channel)
             if channel is not None:
                 channel.encoder.request_keyframe(feed.rendition)
 
@@ -468,6 +351,9 @@ class Site:
         return await self.underlay.port_counters()
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _retarget(self, stream: StreamId, targets: list[Target]) -> None:
+        self.lineup.retarget(stream, targets)
 
     def _happened(self, event: Event) -> None:
         self.events.publish(event)

@@ -1,0 +1,218 @@
+"""The line-up: a site's channels, what is kept of them, and where their streams go."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from anabranch.channels.channel import Channel
+from anabranch.channels.definitions import Definition, Definitions
+from anabranch.channels.ways_in import check_once, publish_hints, settle
+from anabranch.core.errors import AnabranchError, NotFoundError, UnavailableError
+from anabranch.core.events import Event
+from anabranch.host.addresses import is_udp_port_free
+from anabranch.media.encoder import EncoderConfig
+from anabranch.media.rendition import AUDIO
+from anabranch.media.source_text import parse_source
+from anabranch.site.carriage import StreamId, Target, group_address
+from anabranch.site.settings import SiteSettings
+from anabranch.site.underlay import Underlay
+from anabranch.store.database import Database
+
+_log = structlog.get_logger("anabranch.site")
+
+
+class Lineup:
+    """The channels of a site.
+
+    Args:
+        underlay: what carries them.
+        prepare_for: sees that channels of a source can be fed; may raise UnavailableError.
+        on_event: gets ``channel.*`` events.
+        on_change: called when channels have come or gone.
+
+    Attributes:
+        definitions: what is kept.
+        channels: those on the air, by name; one that is defined need not be.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        database: Database,
+        underlay: Underlay,
+        prepare_for: Callable[[str], Awaitable[None]],
+        on_event: Callable[[Event], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._underlay = underlay
+        self._prepare_for = prepare_for
+        self._on_event = on_event
+        self._on_change = on_change
+        self._changing = asyncio.Lock()
+        self.definitions = Definitions(database)
+        self.channels: dict[str, Channel] = {}
+
+    def get(self, name: str) -> Channel:
+        """Return a channel.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        channel = self.channels.get(name)
+        if channel is None:
+            raise NotFoundError(f"there is no channel named {name[:60]!r}")
+        return channel
+
+    # --- coming and going ---------------------------------------------------------------------
+
+    async def defined(self) -> list[Definition]:
+        """Return what is defined; where nothing is, test channels are defined."""
+        return await self.definitions.all() or await self._define_test_channels()
+
+    async def _define_test_channels(self) -> list[Definition]:
+        return [
+            await self.definitions.add(
+                f"test{number}",
+                title=f"Test channel {number}",
+                once=False,
+                key=None,
+                settle=lambda _others: "test",
+            )
+            for number in range(1, self._settings.test_channels + 1)
+        ]
+
+    async def put_back(self, definitions: Sequence[Definition]) -> list[str]:
+        """Put channels on the air again; return why some are not."""
+        notes = await asyncio.gather(*map(self._put_back, definitions))
+        return [note for note in notes if note is not None]
+
+    async def _put_back(self, definition: Definition) -> str | None:
+        try:
+            await self._put_on_air(definition)
+        except AnabranchError as error:
+            # One channel that cannot be must not keep the others off the air.
+            _log.error("channel.unavailable", channel=definition.name, error=str(error))
+            return f"the channel {definition.name} is not on the air: {error}"
+        return None
+
+    async def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        title: str | None = None,
+        once: bool = False,
+        key: str | None = None,
+    ) -> Channel:
+        """Define a channel and put it on the air.
+
+        Raises:
+            UsageError: something about it is not allowed; the message says what.
+            ConflictError: its name or port is taken.
+            StoreError: it cannot be kept; nothing has changed.
+        """
+        ports = self._settings.ports
+        check_once(parse_source(source, loop=not once), once=once)
+        await self._prepare_for(source)
+        async with self._changing:
+            definition = await self.definitions.add(
+                name,
+                title=title,
+                once=once,
+                key=key,
+                settle=lambda others: settle(
+                    source, others, srt=ports.srt, rtp=ports.rtp, is_free=is_udp_port_free
+                ),
+            )
+            try:
+                return await self._put_on_air(definition)
+            except BaseException:
+                await self.definitions.remove(name)
+                raise
+
+    async def remove(self, name: str, end: Callable[[Channel | None], Awaitable[None]]) -> None:
+        """Take a channel off the air and forget it.
+
+        Args:
+            name: the channel's.
+            end: ends it and all who use it, once nobody new can; gets None if it is not on the air.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        async with self._changing:
+            await self.definitions.remove(name)
+            # One that could not be put on the air is defined all the same.
+            await end(self.channels.pop(name, None))
+            self._on_change()
+        self._on_event(Event("channel.removed", name))
+
+    async def stop(self) -> None:
+        """Take all channels off the air; they stay defined."""
+        await asyncio.gather(
+            *(channel.stop() for channel in self.channels.values()), return_exceptions=True
+        )
+
+    async def _put_on_air(self, definition: Definition) -> Channel:
+        directory = self._settings.run_dir / "channels" / str(definition.slot)
+        channel = Channel(
+            definition,
+            EncoderConfig(
+                title=definition.title,
+                directory=directory,
+                renditions=self._settings.ladder,
+                form=self._settings.format,
+                interface=self._underlay.encoder_interface,
+                netns=self._underlay.encoder_namespace,
+            ),
+            self._settings.run_id,
+            rtmp_port=self._settings.ports.rtmp,
+            number=definition.slot,
+            on_event=self._on_event,
+        )
+        for stream, group in self._groups_of(channel).items():
+            channel.encoder.set_targets(stream.name, self._underlay.carriage.targets(stream, group))
+        self.channels[definition.name] = channel
+        try:
+            await channel.start()
+        except BaseException as error:
+            del self.channels[definition.name]
+            await channel.stop()
+            if isinstance(error, OSError):
+                raise UnavailableError(f"the run directory: {error.strerror}") from error
+            raise
+        self._on_change()
+        self._on_event(Event("channel.added", definition.name))
+        return channel
+
+    # --- where streams go ---------------------------------------------------------------------
+
+    def groups(self) -> dict[StreamId, str]:
+        """Return the multicast group of every stream."""
+        groups: dict[StreamId, str] = {}
+        for channel in self.channels.values():
+            groups |= self._groups_of(channel)
+        return groups
+
+    def _groups_of(self, channel: Channel) -> dict[StreamId, str]:
+        names = [AUDIO, *(rendition.name for rendition in self._settings.ladder)]
+        return {
+            StreamId(channel.name, name): group_address(
+                self._settings.addresses.groups, channel.definition.slot, index
+            )
+            for index, name in enumerate(names)
+        }
+
+    def retarget(self, stream: StreamId, targets: list[Target]) -> None:
+        """Have a stream sent to these from now on."""
+        channel = self.channels.get(stream.channel)
+        if channel is not None:
+            channel.encoder.set_targets(stream.name, targets)
+
+    def publish_hints(self, name: str) -> dict[str, str]:
+        """Return what a producer of a channel enters at its side."""
+        channel = self.get(name)
+        host = next(iter(self._settings.public_addresses), "127.0.0.1")
+        return publish_hints(channel.source, channel.definition, host, self._settings.console)
