@@ -4,13 +4,14 @@ s1 -- s2 -- s3, and s1 -- s3: a triangle, a host at port 1 of each.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from tests.waiting import until
 
 from anabranch.console import fabric_api, problems
 from anabranch.fabric.fabric import Fabric
@@ -50,12 +51,6 @@ class Live:
         assert answer.status_code == 200, answer.text
         found: dict[str, object] | list[dict[str, object]] = answer.json()
         return found
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

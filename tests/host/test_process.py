@@ -9,6 +9,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from anabranch.core.names import new_id
 from anabranch.host.process import (
@@ -34,12 +35,6 @@ async def child(code: str, **options: object) -> AsyncIterator[tuple[Child, list
     finally:
         await made.stop()
         assert not made.running
-
-
-async def until(condition: object, limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 async def test_a_killed_child_comes_back() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.fabric.host_services.line import S12, S23, SWITCHES, Dhcp
 from tests.lab.inside import socket_in
-from tests.lab.two_bridges import packet_socket, run
+from tests.lab.two_bridges import join, packet_socket, run
 
 from anabranch.core.events import Event
 from anabranch.fabric import frames
@@ -103,12 +103,7 @@ class HostLine:
         assert await self.fabric.put(Intents()) == frozenset()
 
     def _link(self, left: str, left_device: str, right: str, right_device: str) -> None:
-        ends = ((self.namespace(left), left_device), (self.namespace(right), right_device))
-        run("ip", "link", "add", left_device, "netns", ends[0][0], "type", "veth",
-            "peer", "name", right_device, "netns", ends[1][0])  # fmt: skip
-        for netns, device in ends:
-            run("ip", "-n", netns, "link", "set", device, "up")
-            run("ip", "netns", "exec", netns, "ethtool", "-K", device, "tx", "off")
+        join((self.namespace(left), left_device), (self.namespace(right), right_device))
 
     async def serve(self, name: str, address: IPv4Interface, first: str, last: str) -> DhcpServer:
         """Start a DHCP server at a host."""

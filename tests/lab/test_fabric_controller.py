@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.lab.inside import inside
+from tests.waiting import until
 
 from anabranch.core.events import Event
 from anabranch.fabric.bridges import Bridge, ControllerTarget, Device, Internal, Tls
@@ -66,12 +67,6 @@ def run(*argv: str) -> str:
 def report(line: str) -> None:
     """Leave a measurement in the test's output: shown with -s, kept with -rA."""
     sys.stdout.write(f"\n{line}\n")
-
-
-async def until(condition: Callable[[], object], patience: float = 6.0) -> None:
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 @dataclass

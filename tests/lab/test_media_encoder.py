@@ -5,7 +5,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import tempfile
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from tests.media.rtp_receiver import RtpReceiver
 from tests.waiting import until
 
-from anabranch.host.process import end_marked
 from anabranch.media.clock import age_ms, read_clock
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.ingest import Ingest
@@ -32,16 +30,6 @@ pytestmark = [
         reason="needs GStreamer's Python bindings",
     ),
 ]
-
-
-@pytest.fixture
-def directory():
-    """A short directory of its own; whatever runs under its mark is ended afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="ab-"))
-    yield path
-    left = end_marked(path.name)
-    shutil.rmtree(path)
-    assert left == 0, f"{left} processes were left running"
 
 
 @asynccontextmanager

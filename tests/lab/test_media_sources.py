@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 from structlog.testing import capture_logs
 from tests.waiting import until
 
-from anabranch.host.process import end_marked
 from anabranch.media.ingest import Ingest, IngestState
 from anabranch.media.publisher_figures import SourcePicture
 from anabranch.media.rendition import Picture
@@ -36,15 +34,6 @@ pytestmark = [
 PICTURE = Picture(320, 180, 25)
 TEST_CARD = ("-re", "-f", "lavfi", "-i", "testsrc2=s=320x180:r=25")
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "12", "-bf", "0")
-
-
-@pytest.fixture
-def directory():
-    path = Path(tempfile.mkdtemp(prefix="ab-"))
-    yield path
-    left = end_marked(path.name)
-    shutil.rmtree(path)
-    assert left == 0, f"{left} processes were left running"
 
 
 def free_port(kind=socket.SOCK_DGRAM):

@@ -40,6 +40,15 @@ UDP_PORT = 5000
 Make = Callable[[], socket.socket]
 
 
+def join(left: tuple[str, str], right: tuple[str, str]) -> None:
+    """Join two namespaces by a cable; each end is a namespace and a device."""
+    run("ip", "link", "add", left[1], "netns", left[0], "type", "veth",
+        "peer", "name", right[1], "netns", right[0])  # fmt: skip
+    for netns, device in (left, right):
+        run("ip", "-n", netns, "link", "set", device, "up")
+        run("ip", "netns", "exec", netns, "ethtool", "-K", device, "tx", "off")
+
+
 def run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}"
@@ -120,12 +129,7 @@ class TwoBridgeLab:
         return netns
 
     def link(self, left: str, left_device: str, right: str, right_device: str) -> None:
-        ends = ((self.namespace(left), left_device), (self.namespace(right), right_device))
-        run("ip", "link", "add", left_device, "netns", ends[0][0], "type", "veth",
-            "peer", "name", right_device, "netns", ends[1][0])  # fmt: skip
-        for netns, device in ends:
-            run("ip", "-n", netns, "link", "set", device, "up")
-            run("ip", "netns", "exec", netns, "ethtool", "-K", device, "tx", "off")
+        join((self.namespace(left), left_device), (self.namespace(right), right_device))
 
     async def build(self) -> None:
         wire = self._make_namespace("wire")

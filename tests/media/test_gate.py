@@ -1,9 +1,8 @@
 """The gate, against a process with a real control socket that a test can have say anything."""
 
-import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from tests.media.control_server import ControlServer, refusal
 from tests.media.publish_offers import CHROMIUM, OBS
+from tests.waiting import until
 
 from anabranch.core.names import new_id
 from anabranch.media import leaf_binary
@@ -59,12 +59,6 @@ async def both(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     yield made
     await made.gate.stop()
     await made.server.stop()
-
-
-async def until(condition: Callable[[], bool], limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def in_memory(server: ControlServer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.media.damage import damaged
 from tests.media.publish_offers import AIORTC, CHROMIUM, GSTREAMER, OBS, STACKS
 
 from anabranch.media.answer_parts import Candidate, NearEnd
@@ -201,21 +202,8 @@ def test_any_text_is_an_offer_or_an_offer_error(text: str) -> None:
 
 @given(st.data(), st.sampled_from([CHROMIUM, OBS, GSTREAMER, AIORTC]))
 def test_a_damaged_offer_is_answered_or_refused(data: st.DataObject, text: str) -> None:
-    lines = text.splitlines()
-    for _ in range(data.draw(st.integers(1, 4))):
-        where = data.draw(st.integers(0, len(lines) - 1))
-        match data.draw(st.sampled_from(["drop", "repeat", "cut", "number"])):
-            case "drop":
-                del lines[where]
-            case "repeat":
-                lines.insert(where, lines[where])
-            case "cut":
-                lines[where] = lines[where][: data.draw(st.integers(0, 20))]
-            case "number":
-                number = str(data.draw(st.integers(0, 300)))
-                lines[where] = re.sub("[0-9]+", number, lines[where], count=1)
     try:
-        offer = understand("\n".join(lines))
+        offer = understand(damaged(data, text))
     except OfferError:
         return
     session, sections = split(answer(offer, NEAR))

@@ -1,10 +1,9 @@
 """Our own answers, to offers as WebRTC stacks write them, and to damaged ones."""
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.media.damage import damaged
 from tests.media.offers import CHROMIUM_WHOLE, FIREFOX, GSTREAMER, PION, SAFARI, STACKS
 
 from anabranch.media.answer_parts import Candidate
@@ -211,21 +210,8 @@ def test_rtp_and_rtcp_must_share_a_port() -> None:
 
 @given(st.data(), st.sampled_from([text for text, _, _ in STACKS.values()]))
 def test_a_damaged_offer_is_answered_or_refused(data: st.DataObject, text: str) -> None:
-    lines = text.splitlines()
-    for _ in range(data.draw(st.integers(1, 4))):
-        where = data.draw(st.integers(0, len(lines) - 1))
-        match data.draw(st.sampled_from(["drop", "repeat", "cut", "number"])):
-            case "drop":
-                del lines[where]
-            case "repeat":
-                lines.insert(where, lines[where])
-            case "cut":
-                lines[where] = lines[where][: data.draw(st.integers(0, 20))]
-            case "number":
-                number = str(data.draw(st.integers(0, 300)))
-                lines[where] = re.sub("[0-9]+", number, lines[where], count=1)
     try:
-        offer = parse_offer("\n".join(lines))
+        offer = parse_offer(damaged(data, text))
         agreement = agree(offer)
     except OfferError:
         return

@@ -1,12 +1,13 @@
 """The agents of one machine over real sockets: they hang as planned, and report to the root."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.waiting import until
 
 from anabranch.core.errors import UnavailableError, UsageError
 from anabranch.site.agent import Reporting
@@ -86,12 +87,6 @@ class Machine:
             if each.stream == stream:
                 return {**each.values, "weight": each.weight or 0.0}
         return {}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import yaml
 from fastapi import FastAPI
 from structlog.testing import capture_logs
+from tests.waiting import until
 
 from anabranch.app.controller_file import ControllerFile
 from anabranch.app.serving import listen_unix, serve
@@ -114,12 +115,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         stack.push_async_callback(made.database.close)
         stack.push_async_callback(made.control.stop)
         yield made
-
-
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 def test_a_controllers_file_is_one_that_it_understands(bench: Bench) -> None:

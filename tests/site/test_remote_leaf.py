@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import until
 
 from anabranch.app.serving import listen_unix, serve
 from anabranch.console.leaf_api import make_leaf_api
@@ -140,12 +141,6 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
         await made.leaf.start()
         yield made
         await made.leaf.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_a_viewer_from_offer_to_end(both: Both) -> None:

@@ -136,7 +136,7 @@ def _operator(token: str) -> APIRouter:
     @router.post("/channels", status_code=201)
     async def add(wanted: models.ChannelIn, site: TheSite) -> models.ChannelDetailOut:
         """Add a channel and put it on the air."""
-        await site.add_channel(
+        await site.lineup.add(
             wanted.name,
             wanted.source,
             title=wanted.title,

@@ -181,18 +181,6 @@ class Site:
         """
         return self.lineup.get(name)
 
-    async def add_channel(
-        self,
-        name: str,
-        source: str,
-        *,
-        title: str | None = None,
-        once: bool = False,
-        key: str | None = None,
-    ) -> Channel:
-        """See :meth:`~anabranch.site.lineup.Lineup.add`."""
-        return await self.lineup.add(name, source, title=title, once=once, key=key)
-
     async def remove_channel(self, name: str) -> None:
         """Take a channel off the air and forget it; its seats end.
 
