@@ -1,5 +1,6 @@
 """What feeds the channels: put together of what the gate, the RTMP server and the ingests know."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,6 +99,24 @@ async def test_nobody_is_asked_twice_in_a_second(make: Callable[[str], Channel])
     for _ in range(20):
         await reports.look()
     assert server.asked == 1
+
+
+async def test_a_server_that_hangs_keeps_nobody_waiting(make: Callable[[str], Channel]) -> None:
+    server = Server()
+    answered = asyncio.Event()
+
+    async def hanging() -> Receptions:
+        await answered.wait()
+        return await server.statistics()
+
+    reports = PublisherReports({"news": make("whip")}, [hanging])
+    for _ in range(3):
+        await reports.look(patience=0.01)
+    assert server.asked == 0
+    answered.set()
+    await reports.look()
+    assert server.asked == 1, "all of them were one question"
+    await reports.stop()
 
 
 def test_of_other_ways_in_the_ingest_knows(make: Callable[[str], Channel]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from anabranch.console import models
 from anabranch.media.publisher_figures import Reception
 from anabranch.media.source import WhipSource
-from anabranch.site.publisher_reports import PublisherReport
+from anabranch.site.publisher_reports import PATIENCE_S, PublisherReport
 from anabranch.site.site import Site
 
 _NOTHING = Reception(octets=0)
@@ -13,19 +13,19 @@ _NOTHING = Reception(octets=0)
 
 async def channel_out(site: Site, name: str) -> models.ChannelOut:
     """Return a channel as anybody may see it. Raises NotFoundError: there is none of this name."""
-    await site.publisher_reports.look()
+    await site.publisher_reports.look(patience=PATIENCE_S)
     return _public(site, name)
 
 
 async def channels_out(site: Site) -> list[models.ChannelOut]:
     """Return all channels as anybody may see them."""
-    await site.publisher_reports.look()
+    await site.publisher_reports.look(patience=PATIENCE_S)
     return [_public(site, channel.name) for channel in site.channels]
 
 
 async def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
     """Return a channel as its operator sees it. Raises NotFoundError: there is none."""
-    await site.publisher_reports.look()
+    await site.publisher_reports.look(patience=PATIENCE_S)
     channel = site.channel(name)
     report = site.publisher_reports.of(name)
     return models.ChannelDetailOut(

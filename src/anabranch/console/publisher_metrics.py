@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from anabranch.media.publisher_figures import Reception
-from anabranch.site.publisher_reports import PublisherReport
+from anabranch.site.publisher_reports import PATIENCE_S, PublisherReport
 from anabranch.site.site import Site
 
 _COUNTERS: dict[str, tuple[str, Callable[[Reception], int | None]]] = {
@@ -38,7 +38,7 @@ _GAUGES: dict[str, tuple[str, Callable[[PublisherReport], float | None]]] = {
 
 async def publisher_metrics(site: Site) -> list[Metric]:
     """Return what is known of all publishers; what a way in does not tell is left out."""
-    await site.publisher_reports.look()
+    await site.publisher_reports.look(patience=PATIENCE_S)
     reports = [(each.name, site.publisher_reports.of(each.name)) for each in site.channels]
     since = GaugeMetricFamily(
         "anabranch_publisher_since_seconds",

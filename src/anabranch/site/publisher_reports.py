@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from anabranch.channels.channel import Channel
 from anabranch.channels.ways_in import Way, is_published, way_of
+from anabranch.core.tasks import end_task
 from anabranch.media.publisher_figures import Connection, Meter, Reception, SourcePicture, merged
 
 FRESH_S = 1.0
 """Seconds in which nobody is asked twice."""
+PATIENCE_S = 0.2
+"""Seconds that somebody waits who asks for more than these reports."""
 
 Receptions = Mapping[str, tuple[Connection, Reception | None]]
 """By channel: who feeds it, and what came so far, if that is told."""
@@ -58,28 +61,45 @@ class PublisherReports:
     ) -> None:
         self._channels = channels
         self._ask = ask
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._looked = float("-inf")
         self._receptions: dict[str, tuple[Connection, Reception | None]] = {}
         self._meters: dict[tuple[str, Connection], Meter] = {}
 
-    async def look(self) -> None:
-        """Bring everything up to date."""
-        async with self._looking:
-            if time.monotonic() - self._looked < FRESH_S:
-                return
-            found: dict[str, tuple[Connection, Reception | None]] = {}
-            for answer in await asyncio.gather(*(ask() for ask in self._ask)):
-                found.update(answer)
-            now, wall = time.monotonic(), time.time()
-            meters = {}
-            for name, (connection, reception) in found.items():
-                key = (name, connection)
-                meter = self._meters.get(key) or Meter(now - max(0.0, wall - connection.since))
-                if reception is not None:
-                    meter.sample(reception, now)
-                meters[key] = meter
-            self._looked, self._receptions, self._meters = now, found, meters
+    async def look(self, *, patience: float | None = None) -> None:
+        """Bring everything up to date.
+
+        Args:
+            patience: seconds after which what was known before has to do: a server that hangs
+                must not keep those waiting who ask for something else as well. None: any time.
+        """
+        if time.monotonic() - self._looked < FRESH_S:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="publisher-reports")
+        looking = asyncio.shield(self._looking)
+        done, _ = await asyncio.wait({looking}, timeout=patience)
+        if done:
+            looking.result()
+
+    async def stop(self) -> None:
+        """Ask nobody any longer."""
+        if self._looking is not None:
+            await end_task(self._looking)
+
+    async def _look(self) -> None:
+        found: dict[str, tuple[Connection, Reception | None]] = {}
+        for answer in await asyncio.gather(*(ask() for ask in self._ask)):
+            found.update(answer)
+        now, wall = time.monotonic(), time.time()
+        meters = {}
+        for name, (connection, reception) in found.items():
+            key = (name, connection)
+            meter = self._meters.get(key) or Meter(now - max(0.0, wall - connection.since))
+            if reception is not None:
+                meter.sample(reception, now)
+            meters[key] = meter
+        self._looked, self._receptions, self._meters = now, found, meters
 
     def of(self, name: str) -> PublisherReport | None:
         """Return what feeds a channel, as of the last look; None: nothing, or a test picture."""

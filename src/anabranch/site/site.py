@@ -159,6 +159,7 @@ class Site:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.steward.stop()
+        await self.publisher_reports.stop()
         await asyncio.gather(self.publishers.stop(), self.whip.stop())
         await asyncio.gather(self.lineup.stop(), self.nodes.stop(), return_exceptions=True)
         if self.remote is not None:
