@@ -13,6 +13,7 @@ pub mod gaps;
 pub mod ladder;
 pub mod output;
 pub mod pace;
+pub mod passing;
 pub mod picture;
 pub mod prefix;
 pub mod probation;

@@ -39,11 +39,14 @@ static ALLOCATOR: Counting = Counting;
 fn of_packets_and_gaps_of_a_publisher() {
     let terms = Terms {
         mid: "0".into(),
+        rid: String::new(),
         clock: 90_000,
         payload_types: vec![102],
         rtx: vec![(103, 102)],
         ssrcs: vec![],
         mid_extension: Some(4),
+        rid_extension: None,
+        repaired_rid_extension: None,
         nack: true,
         pli: true,
         remb: true,

@@ -18,11 +18,14 @@ const STEP: Micros = 5_000;
 fn video() -> Terms {
     Terms {
         mid: "0".into(),
+        rid: String::new(),
         clock: 90_000,
         payload_types: vec![102],
         rtx: vec![(103, 102)],
         ssrcs: vec![],
         mid_extension: Some(4),
+        rid_extension: None,
+        repaired_rid_extension: None,
         nack: true,
         pli: true,
         remb: true,
@@ -32,11 +35,14 @@ fn video() -> Terms {
 fn audio() -> Terms {
     Terms {
         mid: "1".into(),
+        rid: String::new(),
         clock: 48_000,
         payload_types: vec![111],
         rtx: vec![],
         ssrcs: vec![AUDIO],
         mid_extension: Some(4),
+        rid_extension: None,
+        repaired_rid_extension: None,
         nack: false,
         pli: false,
         remb: false,
@@ -116,6 +122,7 @@ fn packets_are_passed_on_as_they_were_sent() {
         sequence: 7,
         timestamp: 21_000,
         ssrc: VIDEO,
+        late: false,
         payload: b"slice",
     };
     assert_eq!(publisher.take(&bytes, 0), Some(expected));
@@ -184,6 +191,83 @@ fn tracks_are_told_apart_by_name_then_ssrc_then_payload_type() {
         track(&mut publisher, &packet(102, AUDIO, 1, None, b"x")),
         None
     );
+}
+
+/// A packet with the names of its section and its layer, in the header extensions 4 and `id`.
+fn layer(kind: u8, ssrc: u32, sequence: u16, id: u8, rid: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = vec![0x40, b'0', id << 4 | (rid.len() as u8 - 1)];
+    body.extend_from_slice(rid.as_bytes());
+    body.resize(body.len().next_multiple_of(4), 0);
+    let mut bytes = packet(kind, ssrc, sequence, None, &[]);
+    bytes[0] |= 0x10;
+    bytes.extend([0xbe, 0xde, 0, (body.len() / 4) as u8]);
+    bytes.extend(body);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn layered() -> Publisher {
+    let terms = |rid: &str| Terms {
+        rid: rid.into(),
+        rid_extension: Some(10),
+        repaired_rid_extension: Some(11),
+        ..video()
+    };
+    let tracks = vec![terms("h"), terms("l"), audio()];
+    Publisher::new(tracks, OWN, "leaf".into(), 4000)
+}
+
+#[test]
+fn layers_are_told_apart_by_name_then_by_ssrc() {
+    let mut publisher = layered();
+    let mut track = |bytes: &[u8]| publisher.take(bytes, 0).map(|it| (it.track, it.sequence));
+    let bare = |ssrc, sequence, mid| packet(102, ssrc, sequence, mid, b"x");
+    assert_eq!(track(&bare(20, 1, None)), None, "nothing tells it");
+    assert_eq!(track(&bare(20, 1, Some("0"))), None, "nor does the section");
+    assert_eq!(track(&layer(102, 20, 2, 10, "l", b"x")), Some((1, 2)));
+    assert_eq!(track(&layer(102, 30, 2, 10, "h", b"x")), Some((0, 2)));
+    assert_eq!(track(&bare(20, 4, None)), Some((1, 4)), "remembered");
+    assert_eq!(track(&bare(20, 5, Some("0"))), Some((1, 5)));
+    for rid in ["x", "hl", "H", "h\0", "0123456789abcdef"] {
+        assert_eq!(track(&layer(102, 40, 1, 10, rid, b"x")), None, "{rid:?}");
+    }
+    // What is sent again names its layer by the other extension.
+    let again = [3_u16.to_be_bytes().as_slice(), b"lost"].concat();
+    assert_eq!(track(&layer(103, 50, 9, 11, "l", &again)), Some((1, 3)));
+    assert_eq!(track(&packet(111, AUDIO, 1, Some("1"), b"x")), Some((2, 1)));
+}
+
+#[test]
+fn layers_may_swap_their_ssrcs() {
+    let mut publisher = layered();
+    let mut passed = [0; 2];
+    for step in 0..400_u64 {
+        let ssrcs = if step < 100 { [7, 8] } else { [8, 7] };
+        for (index, rid) in ["h", "l"].into_iter().enumerate() {
+            let bytes = layer(102, ssrcs[index], step as u16, 10, rid, b"x");
+            let taken = publisher.take(&bytes, step * STEP);
+            assert!(taken.is_none_or(|it| it.track == index));
+            passed[index] += usize::from(taken.is_some());
+        }
+    }
+    // Half a second passes until the other one is believed.
+    assert_eq!(passed, [301, 301]);
+}
+
+#[test]
+fn each_layer_is_asked_for_its_own_key_frames() {
+    let mut publisher = layered();
+    publisher.take(&layer(102, 20, 2, 10, "l", b"x"), 0);
+    publisher.take(&layer(102, 30, 2, 10, "h", b"x"), 0);
+    publisher.want_key_frame_of(1);
+    publisher.want_key_frame_of(9);
+    assert_eq!(told(&mut publisher, 1).plis, [20]);
+    publisher.want_key_frame_of(1);
+    publisher.want_key_frame_of(0);
+    assert_eq!(told(&mut publisher, 2).plis, [30], "once a second each");
+    assert_eq!(told(&mut publisher, 1_000_001).plis, [20]);
+    let names: Vec<_> = publisher.counters().map(|it| (it.0, it.1)).collect();
+    assert_eq!(names, [("0", "h"), ("0", "l"), ("1", "")]);
 }
 
 #[test]
@@ -365,7 +449,7 @@ proptest! {
             prop_assert!(missing.is_empty(), "{:?}", missing);
         }
         prop_assert_eq!(path.plis.is_empty(), missing.is_empty());
-        let (_, counters) = path.publisher.counters().next().unwrap();
+        let (_, _, counters) = path.publisher.counters().next().unwrap();
         prop_assert_eq!(counters.packets as usize, path.passed.len());
         prop_assert_eq!(counters.lost as usize, missing.len());
         prop_assert_eq!(counters.nacks as usize, path.asked.values().map(Vec::len).sum::<usize>());

@@ -38,6 +38,8 @@ pub struct Publisher {
     tracks: Vec<Track>,
     /// Ids that the header extension with the name of the media section may have.
     mid_extensions: Vec<u8>,
+    /// Those of the two with the name of the layer.
+    rid_extensions: Vec<u8>,
     /// Which track an SSRC was found to belong to.
     sources: Vec<(u32, usize)>,
     rate: Rate,
@@ -51,14 +53,17 @@ impl Publisher {
     /// A publisher of [`MAX_TRACKS`] at most. `own` and `cname` name us towards it (RFC 3550), `kbps`
     /// is the most that it is to send.
     pub fn new(terms: Vec<Terms>, own: u32, cname: String, kbps: u32) -> Self {
-        let mut mid_extensions: Vec<_> = terms.iter().filter_map(|it| it.mid_extension).collect();
-        mid_extensions.sort_unstable();
-        mid_extensions.dedup();
+        let mid_extensions = ids(terms.iter().filter_map(|it| it.mid_extension));
+        let rid_extensions = ids(terms
+            .iter()
+            .flat_map(|it| [it.rid_extension, it.repaired_rid_extension])
+            .flatten());
         Self {
             own,
             cname,
             tracks: terms.into_iter().take(MAX_TRACKS).map(Track::new).collect(),
             mid_extensions,
+            rid_extensions,
             sources: Vec::with_capacity(MAX_SOURCES),
             rate: Rate::new(kbps),
             round_trip: RoundTrip::default(),
@@ -87,25 +92,35 @@ impl Publisher {
         }
     }
 
-    /// The track of a packet (RFC 9143 section 9.2).
+    /// The track of a packet: by the names in it (RFC 9143 section 9.2, RFC 8852), then by its SSRC,
+    /// then by its payload type.
     fn track_of(&mut self, packet: &RtpPacket<'_>, bytes: &[u8]) -> Option<usize> {
-        let mut mids = self.mid_extensions.iter();
-        if let Some(mid) = mids.find_map(|id| element(&bytes[..packet.header_len], *id)) {
-            let index = self
-                .tracks
-                .iter()
-                .position(|track| track.terms.mid.as_bytes() == mid)?;
-            self.remember(packet.ssrc, index);
-            return Some(index);
-        }
-        if let Some(index) = self.known_track_of(packet.ssrc) {
-            return Some(index);
-        }
-        let mut having = (0..self.tracks.len())
-            .filter(|index| self.tracks[*index].has_payload_type(packet.payload_type));
-        let index = having.next().filter(|_| having.next().is_none())?;
+        let header = &bytes[..packet.header_len];
+        let named = |ids: &[u8]| ids.iter().find_map(|id| element(header, *id));
+        let (mid, rid) = (named(&self.mid_extensions), named(&self.rid_extensions));
+        let known = self.known_track_of(packet.ssrc);
+        let is_meant = |track: &Track| {
+            mid.is_none_or(|mid| track.terms.mid.as_bytes() == mid)
+                && rid.is_none_or(|rid| track.terms.rid.as_bytes() == rid)
+        };
+        let index = if mid.is_none() && rid.is_none() {
+            if known.is_some() {
+                return known;
+            }
+            self.only(|track| track.has_payload_type(packet.payload_type))
+        } else {
+            // A section's name alone does not tell its layers apart.
+            let known = known.filter(|index| is_meant(&self.tracks[*index]));
+            known.or_else(|| self.only(is_meant))
+        }?;
         self.remember(packet.ssrc, index);
         Some(index)
+    }
+
+    /// The track of which this is true, if it is true of one alone.
+    fn only(&self, is_meant: impl Fn(&Track) -> bool) -> Option<usize> {
+        let mut meant = (0..self.tracks.len()).filter(|index| is_meant(&self.tracks[*index]));
+        meant.next().filter(|_| meant.next().is_none())
     }
 
     /// The track of an SSRC, by what it sent or by its description.
@@ -150,6 +165,13 @@ impl Publisher {
     /// Ask for a key frame of every picture as soon as may be.
     pub fn want_key_frame(&mut self) {
         self.tracks.iter_mut().for_each(Track::want_key_frame);
+    }
+
+    /// Ask for a key frame of one track as soon as may be.
+    pub fn want_key_frame_of(&mut self, track: usize) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.want_key_frame();
+        }
     }
 
     /// When [`Publisher::write`] has something to say.
@@ -212,10 +234,13 @@ impl Publisher {
         }
     }
 
-    /// What came of each track, by its name.
-    pub fn counters(&self) -> impl Iterator<Item = (&str, Counters)> {
+    /// What came of each track, with the name of its section and of its layer.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &str, Counters)> {
         let tracks = self.tracks.iter();
-        tracks.map(|track| (track.terms.mid.as_str(), track.counters()))
+        tracks.map(|track| {
+            let Terms { mid, rid, .. } = &track.terms;
+            (mid.as_str(), rid.as_str(), track.counters())
+        })
     }
 
     /// Packets that belong to no track.
@@ -232,4 +257,11 @@ impl Publisher {
     pub fn kbps(&self) -> u64 {
         self.rate.bits() / 1000
     }
+}
+
+fn ids(found: impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut ids: Vec<_> = found.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

@@ -12,6 +12,8 @@ pub const MAX_TRACKS: usize = 8;
 pub struct Terms {
     /// The media section's name.
     pub mid: String,
+    /// The layer's name, where a section is sent in several (RFC 8851); empty where not.
+    pub rid: String,
     /// RTP clock rate in Hz.
     pub clock: u32,
     /// Payload types of the medium.
@@ -22,6 +24,10 @@ pub struct Terms {
     pub ssrcs: Vec<u32>,
     /// Id of the header extension with the name of the media section (RFC 9143 section 15).
     pub mid_extension: Option<u8>,
+    /// Id of the header extension with the name of the layer (RFC 8852).
+    pub rid_extension: Option<u8>,
+    /// Id of the one with the name of the layer that is sent again (RFC 8852).
+    pub repaired_rid_extension: Option<u8>,
     /// Whether it may be asked for lost packets.
     pub nack: bool,
     /// Whether it may be asked for key frames.
@@ -53,6 +59,8 @@ pub struct Passed<'a> {
     pub timestamp: u32,
     /// The track's SSRC.
     pub ssrc: u32,
+    /// Whether a later packet came before it.
+    pub late: bool,
     /// The payload, without padding.
     pub payload: &'a [u8],
 }

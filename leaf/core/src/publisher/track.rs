@@ -88,6 +88,7 @@ impl Track {
                 sequence: packet.sequence,
                 timestamp: packet.timestamp,
                 ssrc: packet.ssrc,
+                late: false,
                 payload: packet.payload,
             };
             (place, passed)
@@ -104,6 +105,7 @@ impl Track {
                 sequence,
                 timestamp: packet.timestamp,
                 ssrc: source.ssrc,
+                late: false,
                 payload,
             };
             (place, passed)
@@ -134,7 +136,10 @@ impl Track {
         }
         self.counters.packets += 1;
         self.counters.bytes += passed.payload.len() as u64;
-        Taken::Passed(*passed)
+        Taken::Passed(Passed {
+            late: matches!(place, Place::Late(_)),
+            ..*passed
+        })
     }
 
     /// The source of this number, if it is the track's now.

@@ -1,5 +1,6 @@
 //! What the controller is told without asking.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -67,6 +68,17 @@ pub enum Event {
         publisher: String,
         /// How it ended.
         why: Gone,
+    },
+    /// Other layers of a publisher are the renditions, or none are.
+    #[serde(rename = "publisher.passing")]
+    PublisherPassing {
+        /// The publisher.
+        publisher: String,
+        /// By rendition the layer that is sent as it, or null.
+        renditions: BTreeMap<String, Option<String>>,
+        /// Why they are decoded instead, for good.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unfit: Option<String>,
     },
     /// Another rendition is sent.
     #[serde(rename = "viewer.stream")]

@@ -1,6 +1,6 @@
 //! Requests about publishers, and their replies.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use leaf_core::publisher::MAX_TRACKS;
@@ -25,6 +25,59 @@ pub struct PublisherAdd {
     /// The most that it is to send.
     #[serde(default)]
     pub kbps: Option<Kbps>,
+    /// The renditions that its layers are to be, if they fit.
+    #[serde(default)]
+    pub passing: Option<PassingTo>,
+}
+
+/// What layers are to be, without decoding.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PassingTo {
+    /// Time of day at RTP time zero of all streams, in milliseconds since 1970.
+    pub epoch_ms: u64,
+    /// The renditions, the best one first.
+    pub renditions: Vec<StreamTo>,
+    /// The sound.
+    pub sound: StreamTo,
+}
+
+/// A stream of a channel, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct StreamTo {
+    /// Its name.
+    pub name: Name,
+    /// Its first SSRC: each time that it begins anew it has another one.
+    pub ssrc: u32,
+    /// Its RTP payload type.
+    pub payload_type: PayloadType,
+    /// Its nominal bitrate.
+    pub kbps: Kbps,
+    /// Where its packets go.
+    pub to: SocketAddr,
+}
+
+impl PassingTo {
+    /// All streams.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamTo> {
+        self.renditions.iter().chain([&self.sound])
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        let invalid = |why: &str| Err(Refusal::new(Code::Invalid, format_args!("passing: {why}")));
+        if !(1..=MAX_TRACKS).contains(&self.renditions.len()) {
+            return invalid("expected 1 to 8 renditions");
+        }
+        let (mut names, mut places) = (HashSet::new(), HashSet::new());
+        for stream in self.streams() {
+            if stream.to.port() == 0 || !places.insert(stream.to) {
+                return invalid("two that go to the same port, or one to port 0");
+            }
+            if !names.insert(stream.name.as_str()) {
+                return invalid("two of the same name");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One track of a publisher. Reported back by `state` as it came.
@@ -32,6 +85,9 @@ pub struct PublisherAdd {
 pub struct Track {
     /// The media section's name (RFC 5888).
     pub mid: Text<1, 200>,
+    /// The layer's name, if its section is sent in several (RFC 8851).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rid: Option<Text<1, 255>>,
     /// What it carries.
     pub kind: Kind,
     /// Its RTP clock rate.
@@ -60,12 +116,23 @@ pub struct TrackExtensions {
     /// The media section (RFC 9143).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mid: Option<ExtensionId>,
+    /// The layer (RFC 8852).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rid: Option<ExtensionId>,
+    /// The layer that is sent again (RFC 8852).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired_rid: Option<ExtensionId>,
 }
 
 impl Track {
     /// Whether this feedback was agreed on.
     pub fn wants(&self, feedback: &str) -> bool {
         self.feedback.iter().any(|it| it.as_str() == feedback)
+    }
+
+    /// The layer's name.
+    pub fn layer(&self) -> Option<&str> {
+        self.rid.as_ref().map(|rid| rid.as_str())
     }
 
     fn check(&self) -> Result<(), Refusal> {
@@ -107,15 +174,39 @@ impl PublisherAdd {
             return invalid("expected 1 to 8");
         }
         self.tracks.iter().try_for_each(Track::check)?;
-        let (mut mids, mut places) = (HashSet::new(), HashSet::new());
+        let (mut names, mut places) = (HashSet::new(), HashMap::new());
         for track in &self.tracks {
-            if !mids.insert(track.mid.as_str()) {
-                return invalid("two with the same mid");
+            let (mid, rid) = (track.mid.as_str(), track.layer());
+            if !names.insert((mid, rid)) {
+                return invalid("two with the same mid, and rid");
             }
-            let (ip, port) = (track.to.ip(), track.to.port());
-            if !places.insert((ip, port)) | !places.insert((ip, port + 1)) {
-                return invalid("two that go to the same port");
+            // A section is decoded as one, whichever of its layers that is.
+            let whose = (mid, rid.is_some());
+            for port in [track.to.port(), track.to.port() + 1] {
+                let place = (track.to.ip(), port);
+                let other = places.insert(place, whose);
+                if other.is_some_and(|other| other != whose || rid.is_none()) {
+                    return invalid("two that go to the same port");
+                }
             }
+        }
+        let mut layers = self.tracks.iter().filter(|it| it.rid.is_some());
+        let first = layers.next();
+        if first.is_some() != self.passing.is_some() {
+            return invalid("layers are for passing, and passing for layers");
+        }
+        if first.is_some_and(|first| layers.any(|it| it.mid != first.mid || it.to != first.to)) {
+            return invalid("layers of two sections, or that go to two ports");
+        }
+        if self
+            .tracks
+            .iter()
+            .any(|it| it.rid.is_some() && it.kind != Kind::Video)
+        {
+            return invalid("layers of sound");
+        }
+        if let Some(passing) = &self.passing {
+            passing.check()?;
         }
         Ok(self)
     }
@@ -126,6 +217,16 @@ impl PublisherAdd {
 pub struct PublisherOnly {
     /// The publisher.
     pub publisher: Name,
+}
+
+/// `publisher.key_frame`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PublisherKeyFrame {
+    /// The publisher.
+    pub publisher: Name,
+    /// Of the layer that is this rendition now, or None for all pictures.
+    #[serde(default)]
+    pub rendition: Option<Name>,
 }
 
 /// `publisher.statistics`: of one publisher or of all.
@@ -169,7 +270,7 @@ pub struct PublisherFigures {
     pub kbps: u64,
     /// Packets that belong to no track.
     pub strangers: u64,
-    /// By the name of the media section.
+    /// By the name of the media section; layers by `MID:RID`.
     pub tracks: BTreeMap<String, TrackFigures>,
 }
 

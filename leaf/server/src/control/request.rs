@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::publisher::{PublisherAdd, PublisherOnly, PublisherStatistics};
+use super::publisher::{PublisherAdd, PublisherKeyFrame, PublisherOnly, PublisherStatistics};
 use super::reply::{Code, Refusal};
 use super::value::{
     Clock, ExtensionId, IcePwd, IceUfrag, Jump, Kbps, Name, PayloadType, Port, RingBytes, StreamId,
@@ -48,7 +48,7 @@ pub enum Request {
     /// `publisher.add`
     PublisherAdd(Box<PublisherAdd>),
     /// `publisher.key_frame`
-    PublisherKeyFrame(PublisherOnly),
+    PublisherKeyFrame(PublisherKeyFrame),
     /// `publisher.close`
     PublisherClose(PublisherOnly),
     /// `publisher.statistics`

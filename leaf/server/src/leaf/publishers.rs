@@ -8,7 +8,7 @@ use leaf_secure::dtls::Fingerprint;
 use super::{Leaf, random};
 use crate::clock;
 use crate::control::publisher::{
-    PublisherAdd, PublisherAdded, PublisherOnly, PublisherStatistics, Publishers,
+    PublisherAdd, PublisherAdded, PublisherKeyFrame, PublisherOnly, PublisherStatistics, Publishers,
 };
 use crate::control::reply::{Code, Passive, Refusal, Reply};
 use crate::worker::credentials;
@@ -45,10 +45,13 @@ impl Leaf {
         Ok(Reply::PublisherAdded(added))
     }
 
-    pub(super) fn ask_for_key_frame(&self, only: PublisherOnly) -> Result<Reply, Refusal> {
-        let name = only.publisher.as_str().to_owned();
+    pub(super) fn ask_for_key_frame(&self, of: PublisherKeyFrame) -> Result<Reply, Refusal> {
+        let name = of.publisher.as_str().to_owned();
         let worker = publisher_at(&self.publishers, &name)?;
-        self.ask(worker, move |worker| worker.ask_for_key_frame(&name))??;
+        let rendition = of.rendition.map(|it| it.as_str().to_owned());
+        self.ask(worker, move |worker| {
+            worker.ask_for_key_frame(&name, rendition.as_deref())
+        })??;
         Ok(Reply::Done {})
     }
 

@@ -230,7 +230,7 @@ impl Crowd {
     /// Bring the timer of a publisher up to date after it has done something.
     pub fn follow_publisher(&mut self, key: Key) {
         if let Some(publishing) = self.publishers.get_mut(&key) {
-            let due = publishing.publisher.due();
+            let due = publishing.due();
             schedule(&mut self.timers, key, &mut publishing.link, due);
         }
     }

@@ -19,9 +19,9 @@ impl Worker {
     /// # Errors
     /// There is no socket for where its packets are to go.
     pub fn add_publisher(&mut self, key: Key, publishing: Publishing) -> Result<(), Refusal> {
-        for track in &publishing.tracks {
+        for to in publishing.all_targets() {
             self.outlets
-                .open(track.to)
+                .open(to)
                 .map_err(|error| Refusal::new(Code::Failed, error))?;
         }
         self.crowd.insert_publisher(key, publishing);
@@ -37,6 +37,9 @@ impl Worker {
             Ok(Forwarded::Nothing) => {}
             Ok(Forwarded::TooLong) => self.refused.rtp += 1,
             Err(_) => self.refused.srtp += 1,
+        }
+        if let Some(event) = publishing.news() {
+            self.others.outbox.send(event);
         }
         self.crowd.follow_publisher(key);
     }
@@ -56,6 +59,9 @@ impl Worker {
     pub(super) fn on_publisher_time(&mut self, key: Key, now: Micros) {
         if let Some(publishing) = self.crowd.publisher_mut(key) {
             publishing.tell(&mut self.batches, &mut self.plain, now);
+            if let Some(event) = publishing.news() {
+                self.others.outbox.send(event);
+            }
         }
         self.crowd.follow_publisher(key);
     }
@@ -80,14 +86,18 @@ impl Worker {
         self.others.outbox.send(event);
     }
 
-    /// Ask a publisher for a key frame.
+    /// Ask a publisher for a key frame, of one rendition or of all.
     ///
     /// # Errors
     /// There is no such publisher.
-    pub fn ask_for_key_frame(&mut self, name: &str) -> Result<(), Refusal> {
+    pub fn ask_for_key_frame(
+        &mut self,
+        name: &str,
+        rendition: Option<&str>,
+    ) -> Result<(), Refusal> {
         let key = self.publisher_key(name)?;
         if let Some(publishing) = self.crowd.publisher_mut(key) {
-            publishing.publisher.want_key_frame();
+            publishing.want_key_frame(rendition);
         }
         self.crowd.follow_publisher(key);
         Ok(())
@@ -142,7 +152,7 @@ impl Worker {
 fn figures(publishing: &Publishing) -> PublisherFigures {
     let publisher = &publishing.publisher;
     let milliseconds = |micros: Micros| micros as f64 / 1000.0;
-    let tracks = publisher.counters().map(|(mid, counters)| {
+    let tracks = publisher.counters().map(|(mid, rid, counters)| {
         let figures = TrackFigures {
             packets: counters.packets,
             bytes: counters.bytes,
@@ -153,7 +163,11 @@ fn figures(publishing: &Publishing) -> PublisherFigures {
             useless: counters.useless,
             jitter_ms: milliseconds(counters.jitter),
         };
-        (mid.to_owned(), figures)
+        let name = match rid {
+            "" => mid.to_owned(),
+            rid => format!("{mid}:{rid}"),
+        };
+        (name, figures)
     });
     PublisherFigures {
         state: publishing.link.state(),

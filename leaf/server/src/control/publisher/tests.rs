@@ -62,7 +62,10 @@ fn the_short_requests_of_the_protocol_document() {
         (
             "publisher.key_frame",
             json!({"publisher": "p"}),
-            Request::PublisherKeyFrame(only()),
+            Request::PublisherKeyFrame(PublisherKeyFrame {
+                publisher: publisher.clone(),
+                rendition: None,
+            }),
         ),
         (
             "publisher.statistics",
@@ -117,6 +120,75 @@ fn values_that_do_not_fit_are_invalid() {
         assert_eq!(refusal.code, Code::Invalid, "{path} {value}");
     }
     assert!(read(&with("/tracks/0/to", json!("[::1]:41000"))).is_ok());
+}
+
+/// The request of a publisher with layers.
+fn with_layers() -> Value {
+    let mut value = publisher_add();
+    let track = value["tracks"][0].take();
+    let layer = |rid: &str| {
+        let mut layer = track.clone();
+        layer["rid"] = json!(rid);
+        layer["extensions"] = json!({"mid": 4, "rid": 10, "repaired_rid": 11});
+        layer
+    };
+    value["tracks"] = json!([layer("h"), layer("l"), publisher_add()["tracks"][1]]);
+    let stream = |name: &str, port: u16| {
+        json!({"name": name, "ssrc": port, "payload_type": 96, "kbps": 300,
+               "to": format!("127.0.0.1:{port}")})
+    };
+    value["passing"] = json!({"epoch_ms": 1_700_000_000_000_u64, "sound": stream("audio", 42004),
+                              "renditions": [stream("high", 42000), stream("low", 42002)]});
+    value
+}
+
+#[test]
+fn layers_of_the_protocol_document() {
+    let Ok(Request::PublisherAdd(request)) = read(&with_layers()) else {
+        panic!()
+    };
+    let rids: Vec<_> = request.tracks.iter().map(Track::layer).collect();
+    assert_eq!(rids, [Some("h"), Some("l"), None]);
+    let passing = request.passing.unwrap();
+    let ports: Vec<_> = passing.streams().map(|it| it.to.port()).collect();
+    assert_eq!(ports, [42000, 42002, 42004]);
+    assert_eq!(to_value(&request.tracks).unwrap(), with_layers()["tracks"]);
+    let line = json!({"do": "publisher.key_frame", "id": 7, "publisher": "p", "rendition": "low"});
+    let name = |text: &str| Name::try_from(text.to_owned()).unwrap();
+    let expected = PublisherKeyFrame {
+        publisher: name("p"),
+        rendition: Some(name("low")),
+    };
+    assert_eq!(read(&line), Ok(Request::PublisherKeyFrame(expected)));
+}
+
+#[test]
+fn layers_that_do_not_fit_each_other_are_invalid() {
+    let plain = publisher_add()["tracks"].take();
+    for (path, value) in [
+        ("/passing", Value::Null),
+        ("/passing/renditions", json!([])),
+        ("/passing/renditions/0/to", json!("127.0.0.1:42002")),
+        ("/passing/renditions/0/to", json!("127.0.0.1:0")),
+        ("/passing/renditions/0/name", json!("low")),
+        ("/passing/renditions/0/ssrc", json!(-1)),
+        ("/passing/sound", Value::Null),
+        ("/tracks", plain),
+        ("/tracks/0/rid", json!("l")),
+        ("/tracks/0/rid", json!("")),
+        ("/tracks/0/rid", Value::Null),
+        ("/tracks/0/mid", json!("5")),
+        ("/tracks/0/to", json!("127.0.0.1:41010")),
+        ("/tracks/0/to", json!("127.0.0.1:41001")),
+        ("/tracks/2/to", json!("127.0.0.1:41001")),
+        ("/tracks/0/kind", json!("audio")),
+        ("/tracks/0/extensions/rid", json!(15)),
+    ] {
+        let mut changed = with_layers();
+        *changed.pointer_mut(path).unwrap() = value.clone();
+        let refusal = read(&changed).unwrap_err();
+        assert_eq!(refusal.code, Code::Invalid, "{path} {value}");
+    }
 }
 
 #[test]

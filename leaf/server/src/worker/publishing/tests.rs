@@ -4,7 +4,7 @@ use std::sync::Arc;
 use leaf_secure::dtls::Secrets;
 use leaf_secure::srtp::{Inbound, MasterKey, Outbound, Profile};
 use leaf_wire::rtcp::{Feedback, SenderReport};
-use serde_json::{from_value, json};
+use serde_json::{Value, from_value, json, to_value};
 
 use super::super::link::{Keys, Path};
 use super::*;
@@ -42,8 +42,13 @@ fn two_sockets() -> [UdpSocket; 2] {
 
 impl Stage {
     fn new(profile: Profile) -> Self {
+        Self::with(profile, |_, _| {})
+    }
+
+    /// With something else in the request; it is told where the second socket is.
+    fn with(profile: Profile, change: fn(&mut Value, SocketAddr)) -> Self {
         let targets = two_sockets();
-        let request: PublisherAdd = from_value(json!({
+        let mut request = json!({
             "publisher": "one",
             "remote": {"ufrag": "abcd", "pwd": "abcdefghijklmnopqrstuv",
                        "fingerprint": "sha-256 AB", "setup": "active"},
@@ -51,8 +56,9 @@ impl Stage {
                         "rtx": {"103": 102}, "extensions": {"mid": 4},
                         "feedback": ["nack", "pli", "remb"],
                         "to": targets[0].local_addr().unwrap()}]
-        }))
-        .unwrap();
+        });
+        change(&mut request, targets[1].local_addr().unwrap());
+        let request: PublisherAdd = from_value(request).unwrap();
         let print = ["AB"; 32].join(":");
         let fingerprint = format!("sha-256 {print}").parse().unwrap();
         let credentials = Credentials::random().unwrap();
@@ -207,4 +213,57 @@ fn sender_reports_leave_to_the_next_port() {
         let again = stage.publishing.receive_rtcp(&sealed, plain, outlets, 0);
         assert_eq!(again, Err(Unusable::NotAuthentic));
     }
+}
+
+/// A key frame of 320x192, its parameter set of constrained baseline in front (STAP-A).
+const KEY: &[u8] = b"\x78\x00\x08\x67\x42\xc0\x1e\xda\x05\x06\x64\x00\x03\x65\x88\x80";
+
+#[test]
+fn a_layer_leaves_as_a_rendition_until_it_does_not_fit() {
+    let mut stage = Stage::with(PROFILES[0], |request, to| {
+        request["tracks"][0]["rid"] = json!("h");
+        let stream = |name: &str, to: &str| json!({"name": name, "ssrc": 77, "payload_type": 96, "kbps": 1000, "to": to});
+        request["passing"] = json!({
+            "epoch_ms": 0, "renditions": [stream("high", &to.to_string())],
+            "sound": stream("audio", "127.0.0.1:9"),
+        });
+    });
+    let told = |stage: &mut Stage| stage.publishing.news().map(|it| to_value(it).unwrap());
+    let high = |layer: Value| json!({"event": "publisher.passing", "publisher": "one", "renditions": {"high": layer}});
+    assert_eq!(told(&mut stage), Some(high(Value::Null)));
+    let slice = stage.sealed(102, 9, 1, b"\x41slice");
+    assert_eq!(stage.receive(&slice, 0), Ok(Forwarded::Nothing));
+    let key = stage.sealed(102, 9, 2, KEY);
+    assert_eq!(stage.receive(&key, 1_000), Ok(Forwarded::Sent));
+    let packet = arrived(&stage.targets[1]).unwrap();
+    assert_eq!(packet[..4], [0x80, 0x80 | 96, 0, 2]);
+    assert_eq!((&packet[8..12], &packet[12..]), (&[0, 0, 0, 77][..], KEY));
+    assert_eq!(told(&mut stage), Some(high(json!("h"))));
+    assert_eq!(told(&mut stage), None);
+    assert_eq!(arrived(&stage.targets[0]), None, "nobody decodes");
+
+    let plis = |stage: &mut Stage, now| {
+        let mut plis: Vec<u32> = Vec::new();
+        let compound = stage.told(now).unwrap_or_default();
+        let _ = rtcp::parse(&compound, |feedback| {
+            if let Feedback::Pli { media_ssrc } = feedback {
+                plis.push(media_ssrc);
+            }
+        });
+        plis
+    };
+    stage.publishing.want_key_frame(Some("low"));
+    assert!(plis(&mut stage, 2_000).is_empty());
+    stage.publishing.want_key_frame(Some("high"));
+    assert_eq!(plis(&mut stage, 3_000), [9]);
+
+    let main = [&KEY[..4], b"\x4d", &KEY[5..]].concat();
+    let other = stage.sealed(102, 9, 3, &main);
+    assert_eq!(stage.receive(&other, 4_000), Ok(Forwarded::Sent));
+    let mut unfit = high(Value::Null);
+    unfit["unfit"] = json!("a layer is not constrained baseline");
+    assert_eq!(told(&mut stage), Some(unfit));
+    assert_eq!(arrived(&stage.targets[1]), None);
+    let packet = arrived(&stage.targets[0]).unwrap();
+    assert_eq!(packet[..2], [0x80, 0x80 | 102], "as the decoder knows it");
 }
