@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 
 from anabranch.host.process import SYSTEM_PYTHON, Child, ChildSpec
 from anabranch.media.errors import EncoderError
+from anabranch.media.relay import Relay
 from anabranch.media.rendition import AUDIO, Format, Picture, Rendition, check_ladder, draw_ssrcs
 
 WORKER = Path(__file__).parent / "encoder_worker"
@@ -58,6 +60,11 @@ class EncoderConfig:
         return self.directory / "feed.sock"
 
     @property
+    def relay_path(self) -> Path:
+        """The Unix socket that takes ports at which streams arrive ready made."""
+        return self.directory / "relay.sock"
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """Names of all RTP streams: the renditions, then the sound."""
         return (*(rendition.name for rendition in self.renditions), AUDIO)
@@ -71,7 +78,8 @@ class EncoderState:
         running: it sends.
         video: ``live`` or ``slate``.
         audio: ``live`` or ``silence``.
-        ssrcs: by stream; others in every life.
+        relayed: the streams that are sent on as they arrive, instead of being encoded.
+        ssrcs: by stream, of what is encoded; others in every life.
         generation: number of this life, from 1.
         epoch_ms: time of day at RTP timestamp 0 of every stream, ms since the epoch.
         detail: the last trouble, or empty.
@@ -80,6 +88,7 @@ class EncoderState:
     running: bool = False
     video: str = "slate"
     audio: str = "silence"
+    relayed: frozenset[str] = frozenset()
     ssrcs: Mapping[str, int] = field(default_factory=dict)
     generation: int = 0
     epoch_ms: int = 0
@@ -95,6 +104,7 @@ def worker_config(
         "title": config.title,
         "slate_text": config.slate_text,
         "socket": str(config.feed_path),
+        "relay_socket": str(config.relay_path),
         "width": picture.width,
         "height": picture.height,
         "framerate": picture.framerate,
@@ -151,14 +161,16 @@ class Encoder:
         on_state: Callable[[EncoderState], None] | None = None,
     ) -> None:
         check_ladder(config.renditions, config.form)
-        if len(str(config.feed_path).encode()) > _MAX_SOCKET_PATH:
-            raise EncoderError(f"{config.feed_path} is too long for a socket's path")
+        for path in (config.feed_path, config.relay_path):
+            if len(str(path).encode()) > _MAX_SOCKET_PATH:
+                raise EncoderError(f"{path} is too long for a socket's path")
         self.name = name
         self.config = config
         self.state = EncoderState()
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._on_state = on_state
         self._ready = asyncio.Event()
+        self._relay: Relay | None = None
         self._stats: list[asyncio.Future[dict[str, Any]]] = []
         self._config_path = config.directory / "encoder.json"
         self._child = Child(
@@ -202,12 +214,48 @@ class Encoder:
     async def stop(self) -> None:
         """End the worker and remove its files. Safe to call twice."""
         await self._child.stop()
-        for path in (self._config_path, self.feed_path):
+        await self.end_relay()
+        for path in (self._config_path, self.feed_path, self.config.relay_path):
             path.unlink(missing_ok=True)
         self._cancel_stats()
         self._ready.clear()
         if self.state.running:
-            self._set(replace(self.state, running=False, video="slate", audio="silence"))
+            self._set(
+                replace(
+                    self.state,
+                    running=False,
+                    video="slate",
+                    audio="silence",
+                    relayed=frozenset(),
+                )
+            )
+
+    async def relay(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Send on what arrives at these UDP sockets, by stream, in place of what is encoded.
+
+        What is encoded is sent as long as nothing arrives. Sockets of before are let go of; these
+        are the encoder's from now on, in later lives too.
+
+        Raises:
+            EncoderError: there is no such stream, or the worker does not take them.
+        """
+        await self.end_relay()
+        relay = Relay(sockets)
+        try:
+            for name in sockets:
+                self._known(name)
+        except EncoderError:
+            await relay.close()
+            raise
+        self._relay = relay
+        if self.state.running:
+            self._relay.connect(self.config.relay_path)
+
+    async def end_relay(self) -> None:
+        """Send what is encoded alone again; return when the ports are free. Safe to call twice."""
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            await relay.close()
 
     def request_keyframe(self, rendition: str | None = None) -> None:
         """Ask for a key frame of one rendition, or of all.
@@ -289,8 +337,20 @@ class Encoder:
                 self.set_targets(name, addresses)
             self._set(replace(self.state, running=True, epoch_ms=message["epoch_ms"], detail=""))
             self._ready.set()
+            if self._relay is not None:
+                try:
+                    self._relay.connect(self.config.relay_path)
+                except EncoderError as error:
+                    self._set(replace(self.state, detail=str(error)))
         elif event == "source":
-            self._set(replace(self.state, video=message["video"], audio=message["audio"]))
+            self._set(
+                replace(
+                    self.state,
+                    video=message["video"],
+                    audio=message["audio"],
+                    relayed=frozenset(message["relayed"]),
+                )
+            )
         elif event == "stats":
             for answer in self._stats:
                 if not answer.done():

@@ -69,10 +69,10 @@ class Commands:
                 raise ValueError(f"unknown command {other!r}")
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
     """Return a listening Unix socket at ``path``, in place of what was there."""
     path.unlink(missing_ok=True)
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server = socket.socket(socket.AF_UNIX, kind)
     server.bind(str(path))
     path.chmod(0o600)
     server.listen(4)
@@ -101,14 +101,20 @@ def main() -> int:
             encoder.take_feed(connection.detach())
         return True
 
+    def on_relays(_fd: int, _condition: Any) -> bool:
+        with suppress(OSError):
+            connection, _ = relays.accept()
+            encoder.take_relays(connection)
+        return True
+
     for fd in (0, 1):
         with suppress(OSError):
             os.set_blocking(fd, False)
     encoder = Encoder(config, emit, fail)
-    server = listen(Path(config["socket"]))
-    GLib.unix_fd_add_full(
-        GLib.PRIORITY_DEFAULT, server.fileno(), GLib.IOCondition.IN, on_connection
-    )
+    server = listen(Path(config["socket"]), socket.SOCK_STREAM)
+    relays = listen(Path(config["relay_socket"]), socket.SOCK_SEQPACKET)
+    for listener, accept in ((server, on_connection), (relays, on_relays)):
+        GLib.unix_fd_add_full(GLib.PRIORITY_DEFAULT, listener.fileno(), GLib.IOCondition.IN, accept)
     GLib.unix_fd_add_full(
         GLib.PRIORITY_DEFAULT, 0, GLib.IOCondition.IN | GLib.IOCondition.HUP,
         Commands(encoder).on_input,
@@ -119,8 +125,9 @@ def main() -> int:
     if status == 0:
         loop.run()
     encoder.stop()
-    server.close()
-    Path(config["socket"]).unlink(missing_ok=True)
+    for listener, name in ((server, "socket"), (relays, "relay_socket")):
+        listener.close()
+        Path(config[name]).unlink(missing_ok=True)
     return status
 
 

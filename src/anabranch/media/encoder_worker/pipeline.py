@@ -1,5 +1,6 @@
 """The GStreamer pipeline: slate and feed in, RTP out. Nothing here runs per frame or packet."""
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,17 @@ from gi.repository import GLib, Gst, GstVideo  # noqa: E402
 
 if TYPE_CHECKING:
     from anabranch.media.encoder_worker.feed import Feed
+    from anabranch.media.encoder_worker.relays import Relay, Relays
     from anabranch.media.encoder_worker.watch import KeyframeLimit
 else:
     from feed import Feed
+    from relays import Relay, Relays
     from watch import KeyframeLimit
 
 Emit = Callable[..., None]
 SAMPLE_RATE = 48000
+_RELAYED = ("out", "sink", "work")
+"""What a stream that arrives ready made has to do with: selector, sink, valve of its encoder."""
 
 
 def _quote(text: str) -> str:
@@ -60,6 +65,7 @@ def describe_pipeline(config: dict[str, Any]) -> str:
         " ! identity single-segment=true silent=true"
         f" ! audiorate skip-to-first=true tolerance={5 * Gst.MSECOND}"
         " ! queue max-size-buffers=50 max-size-time=0 max-size-bytes=0 leaky=downstream"
+        f" ! valve name=work-{config['audio']['name']}"
         f" ! opusenc bitrate={config['audio']['bitrate_kbps'] * 1000} frame-size=20"
         " bitrate-type=constrained-vbr perfect-timestamp=false"
         f" ! rtpopuspay {_pay(config, config['audio'], config['audio_pt'])}"
@@ -78,7 +84,8 @@ def describe_pipeline(config: dict[str, Any]) -> str:
             rate = f" ! videorate drop-only=true ! video/x-raw,framerate={stream['framerate']}/1"
         lines.append(
             "pictures. ! queue max-size-buffers=4 max-size-bytes=0 max-size-time=0 leaky=downstream"
-            f"{rate}{scale} ! x264enc name=enc-{stream['name']} tune=zerolatency"
+            f" ! valve name=work-{stream['name']}{rate}{scale}"
+            f" ! x264enc name=enc-{stream['name']} tune=zerolatency"
             f" speed-preset={config['preset']} bitrate={stream['bitrate_kbps']}"
             f" vbv-buf-capacity={config['vbv_ms']} key-int-max={stream['gop_frames']} bframes=0"
             " byte-stream=true threads=1 option-string=scenecut=0"
@@ -99,7 +106,8 @@ def _pay(config: dict[str, Any], stream: dict[str, Any], payload_type: int) -> s
 
 def _sink(config: dict[str, Any], stream: dict[str, Any]) -> str:
     text = (
-        f"multiudpsink name=sink-{stream['name']} sync=false async=false auto-multicast=false"
+        f"input-selector name=out-{stream['name']} sync-streams=false"
+        f" ! multiudpsink name=sink-{stream['name']} sync=false async=false auto-multicast=false"
         f" loop=false ttl={config['ttl']} ttl-mc={config['ttl']}"
         f" clients={_quote(clients(stream['targets']))}"
     )
@@ -131,6 +139,8 @@ class Encoder:
         self.pipeline.get_by_name("subtitle").set_property("text", self._slate_text)
         self._streams = [*(s["name"] for s in config["streams"]), config["audio"]["name"]]
         self._feed: Feed | None = None
+        self._relays: Relays | None = None
+        self._relayed: list[str] = []
         self._shown = {"video": "slate", "audio": "silence"}
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
@@ -151,6 +161,7 @@ class Encoder:
 
     def stop(self) -> None:
         self.drop_feed()
+        self.drop_relays()
         self.pipeline.set_state(Gst.State.NULL)
 
     def running_time(self) -> float:
@@ -184,6 +195,33 @@ class Encoder:
         if detail:
             self._emit("error", detail=detail)
         self._emit("feed", connected=False)
+
+    # -- streams that arrive ready made --------------------------------------------------------
+
+    def take_relays(self, connection: socket.socket) -> None:
+        """Send on what arrives at the sockets that come over ``connection``, until it ends."""
+        self.drop_relays()
+
+        def make(name: str, fd: int, on_over: Callable[[], None]) -> Relay:
+            selector, sink, work = (
+                self.pipeline.get_by_name(f"{kind}-{name}") for kind in _RELAYED
+            )
+            return Relay(fd, self.pipeline, selector, sink, work, on_over)
+
+        self._relays = Relays(
+            connection, self._streams, make, self._force, self.drop_relays, self._tell_shown
+        )
+
+    def drop_relays(self, detail: str | None = None) -> None:
+        relays, self._relays = self._relays, None
+        if relays is None:
+            return
+        relays.close()
+        self._tell_shown()
+        if detail:
+            self._emit("error", detail=detail)
+
+    # -- what is shown -------------------------------------------------------------------------
 
     def _show(self, name: str, pad: Any) -> None:
         pad = pad or self._rest[name]
@@ -221,17 +259,24 @@ class Encoder:
         for name, rest in (("video", "slate"), ("audio", "silence")):
             at_rest = self._selectors[name].get_property("active-pad") == self._rest[name]
             shown[name] = rest if at_rest else "live"
-        if shown != self._shown:
-            self._shown = shown
+        relayed = self._relays.active if self._relays is not None else []
+        if any(name != self._streams[-1] for name in relayed):
+            shown["video"] = "live"
+        if self._streams[-1] in relayed:
+            shown["audio"] = "live"
+        if (shown, relayed) != (self._shown, self._relayed):
+            self._shown, self._relayed = shown, relayed
             # The slate of a source that has sound alone does not say that it is waited for.
             text = "Sound only" if shown["audio"] == "live" else self._slate_text
             self.pipeline.get_by_name("subtitle").set_property("text", text)
-            self._emit("source", **shown)
+            self._emit("source", **shown, relayed=relayed)
 
     def _poll(self) -> bool:
         now = time.monotonic()
         for name in self._limit.due(now):
             self._force(name)
+        if self._relays is not None:
+            self._relays.poll(now)
         feed = self._feed
         if feed is None:
             return True
@@ -254,6 +299,8 @@ class Encoder:
                 self._force(name)
 
     def _force(self, name: str) -> None:
+        if name == self._streams[-1]:
+            return  # the sound has none
         event = GstVideo.video_event_new_upstream_force_key_unit(Gst.CLOCK_TIME_NONE, True, 0)
         self.pipeline.get_by_name(f"enc-{name}").get_static_pad("src").send_event(event)
 
@@ -288,6 +335,8 @@ class Encoder:
         feed = self._feed
         if feed is not None and feed.owns(message.src):
             self.drop_feed(f"feed: {error.message}")
+        elif self._relays is not None and self._relays.owns(message.src):
+            self.drop_relays(f"layers: {error.message}")
         elif message.src != self.pipeline and not message.src.has_as_ancestor(self.pipeline):
             return  # the last words of a feed that is gone
         else:
