@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from tests.media.control_server import ControlServer, refusal
 from tests.media.publish_offers import CHROMIUM, OBS
+from tests.media.test_layers import TWO
 from tests.waiting import until
 
 from anabranch.core.names import new_id
 from anabranch.media import leaf_binary
-from anabranch.media.gate import Gate, PublisherNews
+from anabranch.media.gate import Gate, LayerNews, Passing, PublisherNews, StreamTarget
 from anabranch.media.leaf import LeafPlace, LeafUnavailableError
 from anabranch.media.publish_answer import understand
 from anabranch.media.sdp import split
@@ -29,6 +30,7 @@ class Both:
     def __init__(self, directory: Path) -> None:
         self.server = ControlServer(directory / "control.sock")
         self.news: list[PublisherNews] = []
+        self.layers: list[LayerNews] = []
         place = LeafPlace(
             *("whip", directory, new_id(), None),
             media_addresses=("192.0.2.9", "127.0.0.1"),
@@ -37,7 +39,7 @@ class Both:
             inlet_interface="127.0.0.1",
             inlet_ports=(23000, 23999),
         )
-        self.gate = Gate(place, self.news.append)
+        self.gate = Gate(place, self.news.append, self.layers.append)
 
 
 @pytest.fixture
@@ -163,6 +165,47 @@ async def test_news_and_requests_are_of_those_that_are_there(both: Both) -> None
     ]
     await both.gate.close("one")
     assert both.server.asked("publisher.close") == []
+
+
+async def test_layers_go_where_they_are_renditions_or_decoded(both: Both) -> None:
+    in_memory(both.server)
+    plan = Passing(
+        1234,
+        (StreamTarget("high", 7, 96, 1000, 23010), StreamTarget("low", 8, 96, 300, 23012)),
+        StreamTarget("audio", 9, 111, 64, 23014),
+    )
+    answer = await both.gate.admit("one", understand(TWO, 2), (PICTURE, SOUND), 1, plan)
+    assert "a=simulcast:recv r0;r1\r\n" in answer
+    (added,) = both.server.asked("publisher.add")
+    tracks = [(it["mid"], it.get("rid"), it["extensions"], it["to"]) for it in added["tracks"]]
+    names = {"mid": 9, "rid": 10, "repaired_rid": 11}
+    assert tracks == [
+        ("0", "r0", names, "127.0.0.1:23000"),
+        ("0", "r1", names, "127.0.0.1:23000"),
+        ("1", None, {"mid": 9}, "127.0.0.1:23002"),
+    ]
+    high = {"name": "high", "ssrc": 7, "payload_type": 96, "kbps": 1000, "to": "127.0.0.1:23010"}
+    assert added["passing"]["renditions"][0] == high
+    assert added["passing"]["sound"]["to"] == "127.0.0.1:23014"
+    assert added["passing"]["epoch_ms"] == 1234
+
+    said = {"event": "publisher.passing", "publisher": "one"}
+    shown: dict[str, Any] = {"high": "r0", "low": None}
+    both.server.say(
+        {**said, "renditions": 7},
+        {**said, "publisher": "two", "renditions": shown},
+        {**said, "renditions": {}, "unfit": 5},
+        {**said, "renditions": shown},
+        {**said, "renditions": {"high": None}, "unfit": "too much"},
+    )
+    await until(lambda: len(both.layers) == 2)
+    assert both.layers == [
+        LayerNews("one", {"high": "r0", "low": None}),
+        LayerNews("one", {"high": None}, "too much"),
+    ]
+    await both.gate.ask_key_frame("one", "low")
+    (asked,) = both.server.asked("publisher.key_frame")
+    assert asked == {"publisher": "one", "rendition": "low"}
 
 
 async def test_a_refused_publisher_leaves_nothing(both: Both) -> None:

@@ -1,7 +1,8 @@
 """A channel on the air: its ingest, its encoder, and what state the two add up to."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from anabranch.media.ingest import Ingest, IngestState
 from anabranch.media.source import Source
 
 State = Literal["starting", "live", "slate", "failed"]
+Mode = Literal["passthrough", "encoded"]
 
 
 class Channel:
@@ -41,6 +43,8 @@ class Channel:
         self.source = ready_source(definition, rtmp_port, number)
         self.publisher: str | None = None
         """Who feeds this channel by RTMP (the connection's number) or WHIP, or None."""
+        self.on_key_frame: Callable[[str], None] | None = None
+        """Asks the publisher for a key frame of a rendition, where its layers are sent."""
         self._on_event = on_event
         self._told: State | None = None
         self._trouble = ""
@@ -86,6 +90,11 @@ class Channel:
         return "failed" if self._trouble else "slate"
 
     @property
+    def mode(self) -> Mode:
+        """Whether what is sent was made by the publisher, or by the encoder, as the slate is."""
+        return "passthrough" if self.encoder.state.relayed else "encoded"
+
+    @property
     def detail(self) -> str | None:
         """Why the channel is not live, in words; None if it is."""
         match self.state:
@@ -126,11 +135,32 @@ class Channel:
         """
         async with self._following:
             await self.ingest.stop()
+            await self.encoder.end_relay()
             if source is not None:
                 self.ingest.source = source
             if self.publisher is not None and not self._stopped:
                 await self.ingest.start()
         self._changed()
+
+    async def relay(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Send what is published as it is: it arrives at these UDP sockets, one for each stream.
+
+        Raises:
+            EncoderError: there is no such stream, or the encoder does not take them.
+        """
+        async with self._following:
+            await self.ingest.stop()
+            if self.publisher is not None and not self._stopped:
+                await self.encoder.relay(sockets)
+            else:
+                for each in sockets.values():
+                    each.close()
+
+    def request_key_frame(self, rendition: str) -> None:
+        """Have a key frame of a rendition made, by whoever makes it now."""
+        self.encoder.request_keyframe(rendition)
+        if self.on_key_frame is not None:
+            self.on_key_frame(rendition)
 
     def _ingest_changed(self, state: IngestState, detail: str) -> None:
         # Trouble lasts until the source is there: each retry would otherwise look like news.

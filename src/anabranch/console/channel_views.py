@@ -37,6 +37,8 @@ async def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
         once=channel.definition.once,
         key=channel.definition.key if channel.has_key else None,
         publish=site.lineup.publish_hints(name),
+        mode=channel.mode,
+        layers=site.whip.layers(channel),
     )
 
 

@@ -94,6 +94,12 @@ class ChannelDetailOut(ChannelOut):
     once: bool
     key: str | None = Field(description="the publisher's secret, where its protocol has one")
     publish: dict[str, str] = Field(description="what to enter at the producer's side, by name")
+    mode: Literal["passthrough", "encoded"] = Field(
+        description="whether the publisher's own layers are sent now, or what the encoder makes"
+    )
+    layers: dict[str, str | None] = Field(
+        description="where they are: by rendition the layer (rid) that is sent as it"
+    )
 
 
 class RepairsOut(BaseModel):

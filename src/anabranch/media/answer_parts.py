@@ -15,6 +15,15 @@ from anabranch.media.sdp import Codec, Section, codecs_of, rejected, transport_l
 
 MID = "mid"
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
+RID = "rid"
+REPAIRED_RID = "repaired_rid"
+_SDES = "urn:ietf:params:rtp-hdrext:sdes:"
+NAMING = {
+    MID_URI: MID,
+    f"{_SDES}rtp-stream-id": RID,
+    f"{_SDES}repaired-rtp-stream-id": REPAIRED_RID,
+}
+"""Header extensions by which packets name their section and their layer (RFC 8852)."""
 _EXTMAP = re.compile(r"([0-9]{1,5})(?:/(sendrecv|recvonly|sendonly|inactive))? (\S+)")
 _APT = re.compile(r"(?:^|;)\s*apt=([0-9]{1,3})\s*(?:;|$)")
 _MAX_MID = 16

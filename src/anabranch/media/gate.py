@@ -5,7 +5,7 @@ loopback address. Its protocol: docs/protocols/leaf.md.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -50,17 +50,67 @@ class PublisherNews:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class LayerNews:
+    """Which layers of a publisher are renditions of its channel now.
+
+    Attributes:
+        renditions: by name the rid of its layer; None: none is just now.
+        unfit: why the picture is handed on to be decoded, from now on; empty: it is not.
+    """
+
+    publisher: str
+    renditions: Mapping[str, str | None]
+    unfit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTarget:
+    """A stream of a channel, and the port of the loopback address that takes it.
+
+    Attributes:
+        ssrc: its first one; each time that it begins anew it has another.
+    """
+
+    name: str
+    ssrc: int
+    payload_type: int
+    kbps: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What a publisher's layers are to be, if they fit.
+
+    Attributes:
+        epoch_ms: time of day at RTP timestamp 0 of all streams, ms since the epoch.
+        renditions: the best one first.
+    """
+
+    epoch_ms: int
+    renditions: tuple[StreamTarget, ...]
+    sound: StreamTarget
+
+
 class Gate(NativeServer):
     """Keeps the process running, and the publishers in it.
 
     Args:
         place: where it lives; publishers' packets all arrive at the first of its media ports.
         on_news: told of publishers; also of those that end with the process.
+        on_layers: told which of a publisher's layers are renditions, whenever that changes.
     """
 
-    def __init__(self, place: LeafPlace, on_news: Callable[[PublisherNews], None]) -> None:
+    def __init__(
+        self,
+        place: LeafPlace,
+        on_news: Callable[[PublisherNews], None],
+        on_layers: Callable[[LayerNews], None] = lambda _news: None,
+    ) -> None:
         self._place = place
         self._on_news = on_news
+        self._on_layers = on_layers
         self._publishers: set[str] = set()
         super().__init__(
             LeafProcess(
@@ -74,7 +124,12 @@ class Gate(NativeServer):
         )
 
     async def admit(
-        self, publisher: str, offer: PublishOffer, streams: Sequence[RtpStream], kbps: int
+        self,
+        publisher: str,
+        offer: PublishOffer,
+        streams: Sequence[RtpStream],
+        kbps: int,
+        passing: Passing | None = None,
     ) -> str:
         """Take a publisher in; return the answer for it.
 
@@ -83,6 +138,7 @@ class Gate(NativeServer):
             offer: what it offers.
             streams: where its tracks go, one each in their order.
             kbps: what it shall send at most.
+            passing: what the offer's layers are to be; given exactly if it has some.
 
         Raises:
             LeafUnavailableError: not now; it may try again.
@@ -100,10 +156,12 @@ class Gate(NativeServer):
                     "setup": "actpass",
                 },
                 tracks=[
-                    _described(track, stream)
+                    described
                     for track, stream in zip(offer.tracks, streams, strict=True)
+                    for described in _described(track, stream)
                 ],
                 kbps=kbps,
+                **({"passing": _passing(passing)} if passing is not None else {}),
             )
             near = NearEnd(
                 session_id=secrets.randbits(62),
@@ -120,11 +178,17 @@ class Gate(NativeServer):
             raise
         return publish_answer.answer(offer, near)
 
-    async def ask_key_frame(self, publisher: str) -> None:
-        """Ask a publisher for a key frame; one that is not there is not asked."""
+    async def ask_key_frame(self, publisher: str, rendition: str | None = None) -> None:
+        """Ask a publisher for a key frame; one that is not there is not asked.
+
+        ``rendition``: only of the layer that is this rendition now.
+        """
         if publisher in self._publishers:
+            which = {"rendition": rendition} if rendition is not None else {}
             with suppress(LeafError):
-                await self._process.connected().request("publisher.key_frame", publisher=publisher)
+                await self._process.connected().request(
+                    "publisher.key_frame", publisher=publisher, **which
+                )
 
     async def close(self, publisher: str) -> None:
         """End a publisher's connection; unknown ones are ignored. Nothing is told of it."""
@@ -170,16 +234,20 @@ class Gate(NativeServer):
                     if publisher in self._publishers:
                         address = text(event.fields, "address")
                         self._on_news(PublisherNews(publisher, "up", address))
+                case "publisher.passing":
+                    news = _layer_news(event.fields)
+                    if news.publisher in self._publishers:
+                        self._on_layers(news)
                 case "publisher.gone":
                     self._forget(text(event.fields, "publisher"), text(event.fields, "why"))
         except LeafProtocolError as error:
             _log.error("gate.nonsense", kind=event.kind, error=str(error))
 
 
-def _described(track: Track, stream: RtpStream) -> Message:
-    """Return a track as a member of ``publisher.add``."""
+def _described(track: Track, stream: RtpStream) -> list[Message]:
+    """Return a track as members of ``publisher.add``: one for each of its layers."""
     kinds = {"nack": "nack", "nack pli": "pli", "goog-remb": "remb"}
-    return {
+    described = {
         "mid": track.mid or _NO_MID,
         "kind": track.kind,
         "clock": track.clock,
@@ -190,3 +258,30 @@ def _described(track: Track, stream: RtpStream) -> Message:
         "feedback": [kinds[name] for name in track.feedback],
         "to": f"{LOOPBACK}:{stream.port}",
     }
+    return [{**described, "rid": rid} for rid in track.rids] or [described]
+
+
+def _passing(passing: Passing) -> Message:
+    def told(stream: StreamTarget) -> Message:
+        return {
+            "name": stream.name,
+            "ssrc": stream.ssrc,
+            "payload_type": stream.payload_type,
+            "kbps": stream.kbps,
+            "to": f"{LOOPBACK}:{stream.port}",
+        }
+
+    return {
+        "epoch_ms": passing.epoch_ms,
+        "renditions": [told(stream) for stream in passing.renditions],
+        "sound": told(passing.sound),
+    }
+
+
+def _layer_news(fields: Message) -> LayerNews:
+    """Raises LeafProtocolError."""
+    renditions, unfit = fields.get("renditions"), fields.get("unfit", "")
+    if not isinstance(renditions, dict) or not isinstance(unfit, str):
+        raise LeafProtocolError("publisher.passing without its members")
+    layers = {name: layer if isinstance(layer, str) else None for name, layer in renditions.items()}
+    return LayerNews(text(fields, "publisher"), layers, unfit)

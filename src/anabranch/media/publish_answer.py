@@ -1,7 +1,8 @@
 """A publisher's offer (RFC 9725), understood, and its answer. Pure.
 
-One picture and one sound are taken, whatever else is offered; of simulcast one layer, by leaving it
-out of the answer (RFC 8853 section 5.3).
+One picture and one sound are taken, whatever else is offered. Simulcast (RFC 8853) is taken where
+its layers may be the channel's renditions as they are (:mod:`anabranch.media.layers`); else it is
+left out of the answer, so that one layer is sent (section 5.3 there).
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Literal
 from anabranch.media.answer_parts import (
     MID,
     MID_URI,
+    NAMING,
     Extension,
     NearEnd,
     bundle_of,
@@ -23,6 +25,7 @@ from anabranch.media.answer_parts import (
     rtx_of,
     section_lines,
 )
+from anabranch.media.layers import constrained_baseline, layers_of
 from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import (
     Codec,
@@ -43,6 +46,7 @@ Kind = Literal["video", "audio"]
 _FEEDBACK = ("nack", "nack pli", "goog-remb")
 _SSRC = re.compile(r"([0-9]{1,10}) ")
 _MAX_SSRCS = 16
+_URIS = {name: uri for uri, name in NAMING.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Track:
         feedback: what may be asked of the publisher by RTCP (RFC 4585).
         extensions: header extensions by their short names.
         reduced_size: RTCP packets need not be compound (RFC 5506).
+        rids: its layers, in the offer's order; empty: it is sent in one.
     """
 
     place: int
@@ -68,6 +73,7 @@ class Track:
     feedback: tuple[str, ...] = ()
     extensions: Mapping[str, Extension] = field(default_factory=dict)
     reduced_size: bool = False
+    rids: tuple[str, ...] = ()
 
     @property
     def encoding(self) -> str:
@@ -89,11 +95,19 @@ class PublishOffer:
     tracks: tuple[Track, ...]
     far_end: FarEnd
 
+    @property
+    def has_layers(self) -> bool:
+        return any(track.rids for track in self.tracks)
 
-def understand(text: str) -> PublishOffer:
+
+def understand(text: str, renditions: int | None = None) -> PublishOffer:
     """Understand a publisher's offer.
 
     The first sections are taken that send H.264 in packetization mode 1 (else VP8), and Opus.
+
+    Args:
+        renditions: of the channel; of a picture that is offered in at least as many layers these
+            are taken. None: one layer is.
 
     Raises:
         OfferError: it is malformed, or has nothing that can be taken; the message says what is
@@ -107,6 +121,8 @@ def understand(text: str) -> PublishOffer:
         if is_offered(section) and goes(session, section, "sendonly")
     ]
     picture = next(_tracks(sending, "video"), None)
+    if picture is not None and renditions is not None:
+        picture = _in_layers(media[picture.place], picture, renditions)
     sound = next(_tracks(sending, "audio"), None)
     if picture is None and sound is None:
         kinds = ", ".join(dict.fromkeys(section.kind for _, section in sending))
@@ -121,12 +137,27 @@ def understand(text: str) -> PublishOffer:
     found = [track for track in (picture, sound) if track is not None]
     if len({track.extensions.get(MID) for track in found}) > 1:
         # One number means one thing in all bundled sections (RFC 9143 section 10).
-        found = [replace(track, extensions={}) for track in found]
+        found = [replace(track, extensions=_but_mid(track)) for track in found]
     tracks = tuple(sorted(found, key=lambda track: track.place))
     chosen = [media[track.place] for track in tracks]
     if not any(section.has("rtcp-mux") for section in chosen):
         raise OfferError("the offer must have RTP and RTCP on one port (a=rtcp-mux)")
     return PublishOffer(session, media, tracks, far_end_of(session, chosen))
+
+
+def _but_mid(track: Track) -> dict[str, Extension]:
+    return {name: each for name, each in track.extensions.items() if name != MID}
+
+
+def _in_layers(section: Section, picture: Track, renditions: int) -> Track:
+    """Return the picture in its layers if they can be renditions, else as it was."""
+    extensions = extensions_of(section, NAMING, "sendonly")
+    codec = constrained_baseline(codecs_of(section))
+    rids = layers_of(section, extensions, codec) if codec is not None else ()
+    if codec is None or len(rids) < renditions:
+        return picture
+    made = _track(picture.place, "video", section, codec)
+    return replace(made, extensions=extensions, ssrcs=(), rids=rids)
 
 
 def _tracks(sending: list[tuple[int, Section]], kind: Kind) -> Iterator[Track]:
@@ -183,9 +214,11 @@ def _section_lines(section: Section, track: Track, near: NearEnd) -> list[str]:
     lines = [
         *section_lines(section, types, near, track.mid),
         *(
-            f"a=extmap:{extension.id}{'/recvonly' if extension.directed else ''} {MID_URI}"
-            for extension in track.extensions.values()
+            f"a=extmap:{extension.id}{'/recvonly' if extension.directed else ''} {_URIS[name]}"
+            for name, extension in track.extensions.items()
         ),
+        *(f"a=rid:{rid} recv" for rid in track.rids),
+        *([f"a=simulcast:recv {';'.join(track.rids)}"] if track.rids else []),
         "a=recvonly",
         "a=rtcp-mux",
         *(["a=rtcp-rsize"] if track.reduced_size else []),

@@ -270,7 +270,7 @@ class Site:
         for feed in wanted:
             channel = self.lineup.channels.get(feed.channel)
             if channel is not None:
-                channel.encoder.request_keyframe(feed.rendition)
+                channel.request_key_frame(feed.rendition)
 
     async def leave(self, seat_id: str) -> None:
         """Free a seat at once.

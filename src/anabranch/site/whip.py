@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -17,11 +17,14 @@ from anabranch.core.names import new_id
 from anabranch.host import addresses as machine
 from anabranch.host.process import Child
 from anabranch.media import publish_answer
-from anabranch.media.gate import Gate, PublisherNews
+from anabranch.media.encoder import EncoderState
+from anabranch.media.errors import EncoderError
+from anabranch.media.gate import Gate, LayerNews, PublisherNews
 from anabranch.media.ingest import IngestState
 from anabranch.media.leaf import LeafPlace
 from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.source import LOOPBACK, RtpStream, WhipSource
+from anabranch.site.passage import Passage
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
 
@@ -41,11 +44,17 @@ class Publishing:
 
     Attributes:
         connection: it is connected, so media may arrive; None: not yet.
+        source: how ffmpeg reads it.
+        passage: how its layers become renditions; None: it has none, or they did not fit.
+        layers: by rendition the layer that is sent as it.
     """
 
     id: str
     channel: Channel
+    source: WhipSource
     connection: Connection | None = None
+    passage: Passage | None = None
+    layers: dict[str, str | None] = field(default_factory=dict)
 
 
 class WhipPublishers:
@@ -105,7 +114,7 @@ class WhipPublishers:
         async with self._starting:
             if self._gate is not None or source.strip() != "whip":
                 return
-            gate = Gate(self._place(), self._heard)
+            gate = Gate(self._place(), self._heard, self._heard_layers)
             try:
                 await gate.start()
             except BaseException:
@@ -158,7 +167,10 @@ class WhipPublishers:
             UnavailableError: the gate is not there just now, or no port is left.
         """
         channel = self._find(name, key, client)
-        wanted = publish_answer.understand(offer)
+        # Where their time is not known, layers cannot be sent beside what is encoded.
+        encoded = channel.encoder.state
+        renditions = len(self._settings.ladder) if encoded.running else None
+        wanted = publish_answer.understand(offer, renditions)
         if self._gate is None or not self._gate.ready:
             raise UnavailableError("the WHIP server is not there just now; try again")
         if channel.publisher is not None:
@@ -168,20 +180,44 @@ class WhipPublishers:
             RtpStream(track.encoding, self._draw_port(), track.codec.payload_type)
             for track in wanted.tracks
         )
-        publishing = Publishing(new_id(), channel)
+        publishing = Publishing(new_id(), channel, WhipSource(streams))
+        if wanted.has_layers:
+            publishing.passage = self._open_passage(encoded, streams)
+            channel.on_key_frame = lambda name: self._ask_key_frame(publishing, name)
         channel.publisher = publishing.id
         self._publishing[publishing.id] = publishing
-        # ffmpeg must be there before the first packet, which brings a key frame.
-        self._spawn(channel.follow_publisher(WhipSource(streams)))
         try:
-            answer = await self._gate.admit(publishing.id, wanted, streams, self._kbps)
-        except BaseException:
+            # Who reads must be there before the first packet, which brings a key frame.
+            if publishing.passage is None:
+                self._spawn(channel.follow_publisher(publishing.source))
+            else:
+                await channel.relay(publishing.passage.take_sockets())
+            plan = publishing.passage.plan if publishing.passage is not None else None
+            answer = await self._gate.admit(publishing.id, wanted, streams, self._kbps, plan)
+        except BaseException as error:
             self._left(publishing)
+            if isinstance(error, EncoderError):
+                raise UnavailableError(str(error)) from error
             raise
         if publishing.id not in self._publishing:  # the channel was removed meanwhile
             raise NotFoundError(f"there is no channel named {channel.name}")
         self._spawn(self._look_after(publishing))
         return publishing, answer
+
+    def _open_passage(self, encoded: EncoderState, streams: tuple[RtpStream, ...]) -> Passage:
+        """Raises UnavailableError."""
+        held = [port for stream in streams for port in (stream.port, stream.port + 1)]
+        form, ladder = self._settings.format, self._settings.ladder
+        ports = [self._draw_port() for _ in (*ladder, form)]
+        try:
+            return Passage(ladder, form, encoded, ports, held)
+        except OSError as error:
+            raise UnavailableError(f"ports.handover: {error.strerror}") from error
+
+    def layers(self, channel: Channel) -> dict[str, str | None]:
+        """Return which layer of a channel's publisher is sent as which rendition."""
+        publishing = self._publishing.get(channel.publisher or "")
+        return dict(publishing.layers) if publishing is not None else {}
 
     def get(self, publishing_id: str) -> Publishing:
         """Return a publisher.
@@ -250,11 +286,43 @@ class WhipPublishers:
         )
 
     async def _look_after(self, publishing: Publishing) -> None:
-        """Ask for key frames until the ingest has its picture, at first and after a restart."""
+        """Ask for key frames until the ingest has its picture, at first and after a restart.
+
+        Layers bring their own; but an encoder that was started anew joins them in their middle.
+        """
+        channel = publishing.channel
+        life = channel.encoder.state.generation
         while publishing.id in self._publishing and self._gate is not None:
-            if publishing.connection and publishing.channel.ingest.state is not IngestState.RUNNING:
+            if publishing.passage is not None:
+                now = channel.encoder.state
+                if now.generation != life and now.relayed:
+                    life = now.generation
+                    await self._gate.ask_key_frame(publishing.id)
+            elif publishing.connection and channel.ingest.state is not IngestState.RUNNING:
                 await self._gate.ask_key_frame(publishing.id)
             await asyncio.sleep(_LOOK_S)
+
+    def _ask_key_frame(self, publishing: Publishing, rendition: str) -> None:
+        if self._gate is not None:
+            self._spawn(self._gate.ask_key_frame(publishing.id, rendition))
+
+    def _end_passage(self, publishing: Publishing) -> None:
+        if publishing.passage is not None:
+            publishing.passage.close()
+            publishing.passage = publishing.channel.on_key_frame = None
+
+    def _heard_layers(self, news: LayerNews) -> None:
+        publishing = self._publishing.get(news.publisher)
+        if publishing is None or publishing.passage is None:
+            return
+        channel = publishing.channel
+        publishing.layers = {} if news.unfit else dict(news.renditions)
+        if news.unfit:
+            self._end_passage(publishing)
+            self._spawn(channel.follow_publisher(publishing.source))
+            self._on_event(Event("publisher.unfit", channel.name, {"why": news.unfit}))
+        else:
+            self._on_event(Event("publisher.layers", channel.name, dict(news.renditions)))
 
     def _heard(self, news: PublisherNews) -> None:
         publishing = self._publishing.get(news.publisher)
@@ -272,6 +340,7 @@ class WhipPublishers:
         if self._publishing.pop(publishing.id, None) is None:
             return
         channel = publishing.channel
+        self._end_passage(publishing)
         if channel.publisher == publishing.id:
             channel.publisher = None
             self._spawn(channel.follow_publisher())
