@@ -7,7 +7,7 @@ import type { Channel } from "./channels";
 import { bitrateLabel, percentLabel } from "./format";
 import { Publisher } from "./publisher";
 import type { Phase } from "./publisher";
-import { captureSize, captureTrouble, choices, contextTrouble, ratesOf, readAddress, tidyKey } from "./sending";
+import { captureSize, captureTrouble, choices, contextTrouble, layersOf, ratesOf, readAddress, tidyKey } from "./sending";
 import type { Sent } from "./sending";
 import { watchPath } from "./target";
 
@@ -138,7 +138,10 @@ function run(): void {
       return show();
     }
     if (stream === null && !(await take("camera"))) return;
-    if (stream) publisher.start(channel, key, stream);
+    if (!stream) return;
+    // A screen's letters matter more than a smaller rendition of them.
+    const layers = kind === "camera" ? layersOf(channels.find(({ name }) => name === channel)) : [];
+    publisher.start(channel, key, stream, layers);
   };
 
   part("form").onsubmit = (event) => {

@@ -1,7 +1,7 @@
 /** Keeps a stream published: connects, and connects again when the connection is lost. */
 
 import { Listener, pauseAfter, readSent, verdictOn, whipPath } from "./sending";
-import type { Sent } from "./sending";
+import type { Layer, Sent } from "./sending";
 import { WhipSession } from "./whip";
 
 const UP_MS = 10_000;
@@ -20,10 +20,10 @@ export class Publisher {
   #wasLive = false;
   #failures = 0;
   #listener = new Listener();
-  #what: { channel: string; key: string; stream: MediaStream } | null = null;
+  #what: { channel: string; key: string; stream: MediaStream; layers: readonly Layer[] } | null = null;
 
-  start(channel: string, key: string, stream: MediaStream): void {
-    this.#what = { channel, key, stream };
+  start(channel: string, key: string, stream: MediaStream, layers: readonly Layer[] = []): void {
+    this.#what = { channel, key, stream, layers };
     this.#wasLive = false;
     this.#failures = 0;
     this.#connect();
@@ -47,7 +47,7 @@ export class Publisher {
     const what = this.#what;
     if (!what) return;
     this.#drop();
-    const session = new WhipSession(whipPath(what.channel), what.key, what.stream);
+    const session = new WhipSession(whipPath(what.channel), what.key, what.stream, what.layers);
     this.#session = session;
     session.onup = () => {
       clearTimeout(this.#timer);

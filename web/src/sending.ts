@@ -92,6 +92,31 @@ export function captureSize(channel: Channel | undefined): { width: number; heig
   return { width: best?.width ?? 1280, height: best?.height ?? 720 };
 }
 
+/** A layer as the browser is to send it. */
+export interface Layer {
+  rid: string;
+  scaleResolutionDownBy: number;
+  /** bit/s */
+  maxBitrate: number;
+}
+
+const MAX_LAYERS = 3;
+
+/**
+ * The layers of a picture that is taken in the channel's own size: one for each of its renditions, which then
+ * need not be made of it by the server. None if one rendition is all.
+ */
+export function layersOf(channel: Channel | undefined): Layer[] {
+  const renditions = [...(channel?.renditions ?? [])].sort((a, b) => b.width * b.height - a.width * a.height);
+  const [best] = renditions;
+  if (!best || renditions.length < 2 || renditions.length > MAX_LAYERS) return [];
+  return renditions.map(({ width, bitrate_kbps }, index) => ({
+    rid: `r${index}`,
+    scaleResolutionDownBy: Math.max(1, best.width / width),
+    maxBitrate: bitrate_kbps * 1000,
+  }));
+}
+
 export interface Sent {
   /** Milliseconds, performance.now(). */
   at: number;
@@ -118,9 +143,10 @@ export function readSent(report: { forEach(visit: (entry: Entry) => void): void 
     if (entry.type === "outbound-rtp") {
       sent.bytes += number(entry.bytesSent) ?? 0;
       if (entry.kind !== "video") return;
-      sent.frames = number(entry.framesSent) ?? number(entry.framesEncoded) ?? 0;
-      sent.width = number(entry.frameWidth) ?? 0;
-      sent.height = number(entry.frameHeight) ?? 0;
+      // Of layers the largest counts.
+      sent.frames = Math.max(sent.frames, number(entry.framesSent) ?? number(entry.framesEncoded) ?? 0);
+      sent.width = Math.max(sent.width, number(entry.frameWidth) ?? 0);
+      sent.height = Math.max(sent.height, number(entry.frameHeight) ?? 0);
     } else if (entry.type === "remote-inbound-rtp") {
       // Of reports only the time of the newest is known.
       sent.heard += number(entry.timestamp) ?? 0;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Channel } from "../src/channels";
-import { Listener, captureSize, captureTrouble, choices, contextTrouble, pauseAfter, ratesOf, readAddress, readSent, tidyKey, verdictOn, whipPath } from "../src/sending";
+import { Listener, captureSize, captureTrouble, choices, contextTrouble, layersOf, pauseAfter, ratesOf, readAddress, readSent, tidyKey, verdictOn, whipPath } from "../src/sending";
 
 const channel = (name: string, whip = true): Channel => ({
   name,
@@ -75,6 +75,18 @@ describe("channels", () => {
   it("say the size of the picture", () => {
     expect(captureSize(channel("a"))).toEqual({ width: 640, height: 360 });
     expect(captureSize(undefined)).toEqual({ width: 1280, height: 720 });
+  });
+  it("have a layer for each rendition, the largest first", () => {
+    const rendition = (name: string, width: number, bitrate_kbps: number) => ({ name, width, height: (width * 9) / 16, bitrate_kbps });
+    const [low, high] = [rendition("low", 320, 300), rendition("high", 640, 1000)];
+    const two = { ...channel("a"), renditions: [low, high] };
+    expect(layersOf(two)).toEqual([
+      { rid: "r0", scaleResolutionDownBy: 1, maxBitrate: 1_000_000 },
+      { rid: "r1", scaleResolutionDownBy: 2, maxBitrate: 300_000 },
+    ]);
+    expect(layersOf(channel("a"))).toEqual([]);
+    expect(layersOf(undefined)).toEqual([]);
+    expect(layersOf({ ...two, renditions: [high, low, high, low] })).toEqual([]);
   });
 });
 
