@@ -80,6 +80,7 @@ def place(directory: Path) -> LeafPlace:
         media_ports=(20000, 20499),
         inlet_interface="127.0.0.1",
         inlet_ports=(21000, 21099),
+        inner_addresses=("fd00:1::2",),  # which no answer tells
     )
 
 
@@ -436,6 +437,7 @@ async def test_one_that_hangs_is_replaced(directory: Path, monkeypatch: pytest.M
         assert (directory / "argv").read_text().split() == [
             *("serve", "--control", str(directory / "control.sock")),
             *("--listen", "10.97.0.2:20000", "--listen", "[fd00::2]:20000"),
+            *("--listen", "[fd00:1::2]:20000"),
             *("--threads", "2", "--identity", str(directory / "identity.pem")),
         ]
         assert (await leaf.watch(HIGH, CHROMIUM_WHOLE)).feed == HIGH

@@ -1,7 +1,7 @@
 """The plan: on any tree every name, address and number is one node's alone."""
 
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from itertools import pairwise
 
 import pytest
@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 from tests.site.conftest import Make
 
 from anabranch.core.errors import UsageError
-from anabranch.site.plan import SitePlan, make_plan, share_ports
-from anabranch.site.settings import Addresses, FabricSettings, Ports, RedundancyLink, SiteNode
+from anabranch.site.layout import MAX_NODES
+from anabranch.site.plan import SitePlan, access_ends_6, make_plan, share_ports
+from anabranch.site.settings import (
+    ACCESS_6,
+    Addresses,
+    FabricSettings,
+    LeafSettings,
+    Ports,
+    RedundancyLink,
+    SiteNode,
+)
 from anabranch.tree.model import Role, TreeError
 
 
@@ -176,3 +185,63 @@ def test_a_redundancy_link_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         make_plan(settings(fabric=FabricSettings((link,))))
+
+
+PUBLIC = ("192.0.2.1", "2001:db8::1")
+
+
+@given(trees(), st.sampled_from(["main", "other", "a"]))
+def test_leaves_have_ipv6_links_of_their_own_where_viewers_come_by_it(
+    settings: Make, nodes: list[SiteNode], name: str
+) -> None:
+    made = settings(name, nodes=nodes, public_addresses=PUBLIC)
+    plan = make_plan(made)
+    ends = []
+    for leaf in plan.leaves:
+        assert leaf.access is not None
+        assert leaf.gateway is not None
+        assert leaf.access.address_6 is not None
+        assert leaf.gateway.address_6 is not None
+        assert leaf.access.address_6.network == leaf.gateway.address_6.network
+        assert leaf.access.address_6.network.prefixlen == 127
+        assert leaf.access.address_6.network.subnet_of(made.addresses.access_6)
+        assert leaf.inner_addresses == (str(leaf.access.address_6.ip),)
+        ends += [leaf.access.address_6.ip, leaf.gateway.address_6.ip]
+    assert distinct(list(ends))
+    assert all(node.access is None for node in plan.nodes.values() if node.role is not Role.LEAF)
+    # Another site of this machine, with the same settings but for its name, has others.
+    others = make_plan(settings("another", nodes=nodes, public_addresses=PUBLIC))
+    assert not {leaf.inner_addresses for leaf in others.leaves} & {
+        leaf.inner_addresses for leaf in plan.leaves
+    }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"public_addresses": ()},
+        {"public_addresses": PUBLIC[:1]},
+        {"public_addresses": PUBLIC, "leaf": LeafSettings("janus")},
+    ],
+)
+def test_where_nobody_comes_by_ipv6_all_is_as_it_would_be_without(
+    settings: Make, changed: dict[str, object]
+) -> None:
+    made = settings(**changed)
+    assert "ip6" not in made.families
+    assert make_plan(made).nodes == make_plan(settings()).nodes
+
+
+def test_nodes_of_other_sites_on_this_machine_have_links_apart_from_its_own() -> None:
+    most = access_ends_6(ACCESS_6, 0xFFFF, MAX_NODES - 1)
+    theirs = access_ends_6(ACCESS_6, 0xFFFF, MAX_NODES)
+    assert not most[0].network.overlaps(theirs[0].network)
+    last = access_ends_6(ACCESS_6, 0xFFFF, MAX_NODES + 0xFFFF)
+    assert last[0].network.subnet_of(IPv6Network("fd56:2b7e:91c4:ffff::/64"))
+    assert last[0].network.supernet(new_prefix=64).subnet_of(ACCESS_6)
+
+
+def test_a_range_that_is_too_small_for_ipv6_is_refused(settings: Make) -> None:
+    small = Addresses(access_6=IPv6Network("fd00:1:2:3::/64"))
+    with pytest.raises(UsageError, match="fd00:1:2:3::/64 is no /48"):
+        make_plan(settings(addresses=small))

@@ -33,7 +33,7 @@ def free_pair() -> int:
 def test_each_address_is_listened_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [IPv4Address("127.0.0.2"), IPv4Address("127.0.0.2")]
     monkeypatch.setattr(addresses, "local_addresses", lambda but: twice)
-    monkeypatch.setattr(addresses, "global_addresses_6", list)
+    monkeypatch.setattr(addresses, "global_addresses_6", lambda but: [])
     place = publishers(Ports(whip=free_pair()), "203.0.113.1", "127.0.0.2")._place()
     assert place.media_addresses == ("127.0.0.2", "127.0.0.1")
     assert place.public_addresses == ("203.0.113.1",)  # the others are told anyhow
@@ -41,7 +41,9 @@ def test_each_address_is_listened_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_links_to_leaves_are_not_listened_at() -> None:
     assert is_access_link("ab28a4-2")
-    assert not any(map(is_access_link, ("eth0", "ab", "ab28a4-", "ab28a4-2x", "wlan0")))
+    assert is_access_link("aba0123abcd")  # of a node of another machine's site
+    others = ("eth0", "ab", "ab28a4-", "ab28a4-2x", "aba0123abc", "abv0123abcd", "wlan0")
+    assert not any(map(is_access_link, others))
 
 
 async def test_a_taken_port_is_told_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,16 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Literal
 
 import psutil
 
 from anabranch.core.errors import UnavailableError
+
+_PASSING = 0x01 | 0x08 | 0x20 | 0x40
+"""IFA_F_TEMPORARY, _DADFAILED, _DEPRECATED and _TENTATIVE of linux/if_addr.h."""
+_ADDRESSES_6 = Path("/proc/thread-self/net/if_inet6")
 
 
 def outward_address() -> IPv4Address | None:
@@ -40,15 +46,51 @@ def local_addresses(*, but: Callable[[str], bool] = lambda _device: False) -> li
     return sorted(usable, key=lambda address: address != outward)
 
 
-def global_addresses_6() -> list[IPv6Address]:
-    """Return this machine's IPv6 addresses that reach beyond a link."""
-    found = [
-        IPv6Address(address.address)
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family is socket.AF_INET6 and "%" not in address.address
-    ]
-    return [a for a in found if not a.is_loopback and not a.is_link_local]
+def global_addresses_6(*, but: Callable[[str], bool] = lambda _device: False) -> list[IPv6Address]:
+    """Return this machine's IPv6 addresses that reach beyond a link, the outward one first.
+
+    Those that do not last are left out: temporary ones (RFC 8981), deprecated ones, and such as
+    the link has not yet been asked about (RFC 4862 section 5.4). ``but`` as for
+    :func:`local_addresses`.
+    """
+    try:
+        lines = _ADDRESSES_6.read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return []
+    found = []
+    for line in lines:
+        address, _index, _prefix, _scope, flags, device = line.split()
+        if not int(flags, 16) & _PASSING and not but(device):
+            found.append(IPv6Address(int(address, 16)))
+    outward = outward_address_6()
+    usable = [a for a in found if not a.is_loopback and not a.is_link_local]
+    return sorted(dict.fromkeys(usable), key=lambda address: address != outward)
+
+
+def outward_address_6() -> IPv6Address | None:
+    """Return the IPv6 address by which this machine reaches others, or None; sends nothing.
+
+    The far address is from the range kept for documentation (RFC 3849). It may be a temporary one.
+    """
+    try:
+        with closing(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as probe:
+            probe.connect(("2001:db8::1", 9))
+            return IPv6Address(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
+def ipv6() -> Literal["on", "disabled", "absent"]:
+    """Say whether this machine has IPv6: it may be disabled by sysctl, or the kernel without it.
+
+    It is on where any device has it, whatever is set for all.
+    """
+    try:
+        disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip()
+        addresses = _ADDRESSES_6.read_text()
+    except OSError:
+        return "absent"
+    return "disabled" if disabled == "1" and not addresses else "on"
 
 
 def distinct(addresses: Iterable[IPv4Address | IPv6Address]) -> tuple[str, ...]:

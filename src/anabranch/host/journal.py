@@ -18,21 +18,22 @@ import structlog
 
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.core.files import write_private
-from anabranch.host import network
+from anabranch.host import forwarding, network
 from anabranch.host.process import end_marked
 
 _log = structlog.get_logger("anabranch.host")
 TABLE_PREFIX = "anabranch_"
 """Every site's nft table begins with it: the last one to go restores the machine's forwarding."""
 
-Kind = Literal["run", "netns", "link", "nft", "forwarding"]
+Kind = Literal["run", "netns", "link", "nft", "forwarding", "forwarding6"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing made: a run of children (by mark), namespace, link or nft table.
 
-    ``forwarding`` is the machine's IP forwarding, named by the file that keeps what it was before.
+    ``forwarding`` is the machine's of IPv4, ``forwarding6`` that of IPv6, each named by the file
+    that keeps what it was before.
     """
 
     kind: Kind
@@ -90,9 +91,11 @@ def _undo(entry: Entry) -> None:
         case "link":
             network.remove_link(entry.name)
         case "nft":
-            network.remove_table(entry.name)
+            forwarding.remove_table(entry.name)
         case "forwarding":
-            network.release_forwarding(Path(entry.name), TABLE_PREFIX)
+            forwarding.release_forwarding("ip", Path(entry.name), TABLE_PREFIX)
+        case "forwarding6":
+            forwarding.release_forwarding("ip6", Path(entry.name), TABLE_PREFIX)
         case "run":
             pass
 

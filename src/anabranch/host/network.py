@@ -1,4 +1,4 @@
-"""Network namespaces, the links between them, and the way in from outside.
+"""Network namespaces, and the links between them.
 
 Thin over pyroute2 (netlink) and nft. All functions block for milliseconds: they are called while
 a site is set up or removed, in a thread.
@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,9 @@ _HEARD = "anabranch_heard"
 _GUARD = "anabranch_guard"
 VXLAN_PORT = 4789
 """RFC 7348, section 8."""
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_SETTINGS_6 = Path("/proc/sys/net/ipv6/conf")
+_NO_DAD = 0x02
+"""IFA_F_NODAD of linux/if_addr.h: the address is usable at once."""
 
 
 class NetworkError(AnabranchError):
@@ -42,6 +44,8 @@ class Port:
         namespace: where it lives; None is the host's own.
         mac: fixed address, so that flow rules can be computed before the port exists.
         address: IPv4 address with prefix, or None for a switch port.
+        address_6: IPv6 address with prefix; None: the device has no IPv6 but what is its
+            namespace's custom.
         rate_mbit: shaping of what leaves through it, in Mbit/s; None is unshaped.
     """
 
@@ -49,6 +53,7 @@ class Port:
     namespace: str | None
     mac: str | None = None
     address: IPv4Interface | None = None
+    address_6: IPv6Interface | None = None
     rate_mbit: float | None = None
 
 
@@ -196,7 +201,7 @@ def guard_tunnel(
         from_address: who may connect to it; None: whoever is at the far ends.
     """
     who = "" if from_address is None else f"ip saddr {from_address} "
-    _run("nft", "-f", "-", namespace=namespace, stdin=f"""
+    run_tool("nft", "-f", "-", namespace=namespace, stdin=f"""
 table ip {_GUARD}
 delete table ip {_GUARD}
 table ip {_GUARD} {{
@@ -248,6 +253,8 @@ def _descriptors(arguments: Mapping[str, object]) -> Iterator[int]:
 
 
 def _bring_up(port: Port, *, beside_switch: bool) -> None:
+    if port.address_6 is not None:
+        _have_ipv6_alone(port)
     with _inside(port.namespace) as inside:
         index = inside.link_lookup(ifname=port.device)[0]
         if port.address is not None:
@@ -256,6 +263,14 @@ def _bring_up(port: Port, *, beside_switch: bool) -> None:
                 index=index,
                 address=str(port.address.ip),
                 prefixlen=port.address.network.prefixlen,
+            )
+        for address in _addresses_6(port):
+            inside.addr(
+                "add",
+                index=index,
+                address=str(address.ip),
+                prefixlen=address.network.prefixlen,
+                flags=_NO_DAD,  # there are just the two ends, and both are ours
             )
         inside.link("set", index=index, state="up")
         if port.rate_mbit is not None:
@@ -270,15 +285,42 @@ def _bring_up(port: Port, *, beside_switch: bool) -> None:
     if port.address is not None and beside_switch:
         # A userspace switch hands packets on as they are: without this, UDP and TCP from a
         # host port leave with their checksum still to be filled in, and are dropped.
-        _run("ethtool", "-K", port.device, "tx", "off", namespace=port.namespace)
+        run_tool("ethtool", "-K", port.device, "tx", "off", namespace=port.namespace)
+
+
+def _addresses_6(port: Port) -> tuple[IPv6Interface, ...]:
+    """Return the IPv6 addresses of a device: one for its link, and what it is given.
+
+    Without the first (RFC 4291 section 2.1) the kernel does not ask for a neighbour on behalf of
+    a packet that it forwards, and says nothing of it.
+    """
+    if port.address_6 is None:
+        return ()
+    identifier = int(port.address_6.ip) & (1 << 64) - 1
+    return IPv6Interface((0xFE80 << 112 | identifier, 64)), port.address_6
+
+
+def _have_ipv6_alone(port: Port) -> None:
+    """Have a device take IPv6, and no address but what it is given: it is to be on one link."""
+    assert port.address_6 is not None
+    wanted = {"addr_gen_mode": "1", "accept_ra": "0", "disable_ipv6": "0"}
+    with _entered(port.namespace):
+        for name, value in wanted.items():  # in this order: enabled it would draw an address
+            try:
+                (_SETTINGS_6 / port.device / name).write_text(value)
+            except OSError as error:
+                raise NetworkError(
+                    f"{port.device} cannot have {port.address_6.ip}: IPv6: {error.strerror}"
+                ) from error
 
 
 def add_route(namespace: str, destination: str, *, device: str, via: str | None = None) -> None:
-    """Add a route inside a namespace; ``destination`` may be ``default``."""
+    """Add a route inside a namespace; ``destination`` may be ``default``, of ``via``'s family."""
     with _inside(namespace) as inside:
         index = inside.link_lookup(ifname=device)[0]
         extra = {"gateway": via} if via is not None else {}
-        inside.route("add", dst=destination, oif=index, **extra)
+        family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET
+        inside.route("add", dst=destination, oif=index, family=family, **extra)
 
 
 def set_address(
@@ -305,7 +347,7 @@ def set_address(
         inside.link("set", index=index, state="up")
         if gateway is not None:
             inside.route("replace", dst="default", gateway=str(gateway), oif=index)
-    _run("ethtool", "-K", device, "tx", "off", namespace=namespace)  # see _bring_up
+    run_tool("ethtool", "-K", device, "tx", "off", namespace=namespace)  # see _bring_up
 
 
 def remove_link(device: str, namespace: str | None = None) -> None:
@@ -316,25 +358,6 @@ def remove_link(device: str, namespace: str | None = None) -> None:
         for index in inside.link_lookup(ifname=device):
             with suppress(NetlinkError):
                 inside.link("del", index=index)
-
-
-def forward_ports(table: str, forwards: Mapping[IPv4Address, tuple[int, int]]) -> None:
-    """Forward UDP ports of this machine to addresses behind it, in an nft table of its own.
-
-    Args:
-        table: name of the table; made anew.
-        forwards: for each inner address the first and last port that belong to it.
-    """
-    rules = "\n".join(
-        f"fib daddr type local udp dport {first}-{last} dnat to {address}"
-        for address, (first, last) in forwards.items()
-    )
-    chains = "".join(
-        f"chain {hook} {{\ntype nat hook {hook} priority {priority}; policy accept;\n{rules}\n}}\n"
-        for hook, priority in (("prerouting", "dstnat"), ("output", "-100"))
-    )
-    _run("nft", "-f", "-", stdin=f"table ip {table}\ndelete table ip {table}\n"
-         f"table ip {table} {{\n{chains}}}\n")  # fmt: skip
 
 
 def watch_ports(
@@ -348,7 +371,7 @@ def watch_ports(
         ports: first and last port.
         forget_after_s: seconds of silence after which a port is forgotten.
     """
-    _run("nft", "-f", "-", namespace=namespace, stdin=f"""
+    run_tool("nft", "-f", "-", namespace=namespace, stdin=f"""
 table ip {_HEARD} {{
   set ports {{ type inet_service; flags dynamic,timeout; timeout {forget_after_s}s; size 65535; }}
   chain input {{
@@ -371,30 +394,6 @@ async def heard_ports(namespace: str) -> frozenset[int]:
         for item in json.loads(text)["nftables"]
         for element in item.get("set", {}).get("elem", ())
     )
-
-
-def enable_forwarding(keeper: Path) -> None:
-    """Have this machine forward IPv4; ``keeper`` keeps what was set before.
-
-    Several sites may need it: see :func:`release_forwarding`.
-    """
-    if _FORWARDING.read_text().strip() != "1":
-        keeper.write_text(_FORWARDING.read_text())
-        _FORWARDING.write_text("1")
-
-
-def release_forwarding(keeper: Path, prefix: str) -> None:
-    """Restore forwarding to what it was, unless an nft table with ``prefix`` still needs it."""
-    tables = _run("nft", "list", "tables", "ip")
-    if keeper.exists() and not any(line.split()[-1].startswith(prefix) for line in tables):
-        _FORWARDING.write_text(keeper.read_text())
-        keeper.unlink()
-
-
-def remove_table(table: str) -> None:
-    """Remove an nft table; absent is fine."""
-    with suppress(NetworkError):
-        _run("nft", "delete", "table", "ip", table)
 
 
 @contextmanager
@@ -432,7 +431,12 @@ def _entered(namespace: str | None) -> Iterator[None]:
         os.close(own)
 
 
-def _run(*argv: str, namespace: str | None = None, stdin: str | None = None) -> list[str]:
+def run_tool(*argv: str, namespace: str | None = None, stdin: str | None = None) -> list[str]:
+    """Run a program, in a namespace if one is named, and return the lines that it prints.
+
+    Raises:
+        NetworkError: it cannot be run, or fails; with its last words.
+    """
     if namespace is not None:
         argv = ("nsenter", f"--net=/run/netns/{namespace}", "--", *argv)
     try:

@@ -40,6 +40,8 @@ class LeafPlace:
         netns: network namespace, or None.
         media_addresses: local addresses offered to viewers as ICE candidates.
         public_addresses: addresses that other computers reach it by, if any.
+        inner_addresses: local addresses to which what comes for public ones is forwarded; viewers
+            are not told of them.
         media_ports: first and last UDP port for viewers.
         inlet_interface: local address on which feeds arrive; Janus takes a device's name, too.
         inlet_ports: first and last UDP port for feeds.
@@ -54,6 +56,7 @@ class LeafPlace:
     media_ports: tuple[int, int]
     inlet_interface: str
     inlet_ports: tuple[int, int]
+    inner_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -103,9 +103,10 @@ class LeafProcess:
         if self._serves is not None:
             return (*server, *self._serves)
         port = self._place.media_ports[0]
+        addresses = (*self._place.media_addresses, *self._place.inner_addresses)
         return (
             *server,
-            *(word for at in self._place.media_addresses for word in ("--listen", _at(at, port))),
+            *(word for at in addresses for word in ("--listen", _at(at, port))),
             *("--threads", str(self._threads)),
             *("--identity", str(self._place.directory / "identity.pem")),
         )

@@ -1,9 +1,11 @@
 """Makes the leaf servers that a site is to have."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import partial
 
 from anabranch.host import network
+from anabranch.host.forwarding import family_of
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.leaf import Feed, LeafPlace, LeafServer, Rung
 from anabranch.media.native import NativeLeaf
@@ -19,6 +21,8 @@ def make_leaf(settings: LeafSettings, place: LeafPlace) -> LeafServer:
     """
     if settings.kind == "anabranch":
         return NativeLeaf(place, threads=settings.threads)
+    public = tuple(each for each in place.public_addresses if family_of(each) == "ip")
+    place = replace(place, public_addresses=public)  # a Janus is at IPv4 addresses alone
     heard = None if place.netns is None else partial(network.heard_ports, place.netns)
     return JanusLeaf(place, heard=heard)
 

@@ -214,5 +214,5 @@ class Lineup:
     def publish_hints(self, name: str) -> dict[str, str]:
         """Return what a producer of a channel enters at its side."""
         channel = self.get(name)
-        host = next(iter(self._settings.public_addresses), "127.0.0.1")
-        return publish_hints(channel.source, channel.definition, host, self._settings.console)
+        host, console = self._settings.producers_host, self._settings.console
+        return publish_hints(channel.source, channel.definition, host, console)

@@ -4,17 +4,22 @@ Every function blocks for milliseconds: call it in a thread. What is made is in 
 """
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from anabranch.host import network
-from anabranch.host.journal import Journal
+from anabranch.host import forwarding, network
+from anabranch.host.forwarding import Family
+from anabranch.host.journal import Journal, Kind
 from anabranch.site.guests import MTU, key_of
 from anabranch.site.layout import Cable
 from anabranch.site.plan import HOST_DEVICE, NodePlan, SitePlan
 from anabranch.site.settings import SiteSettings
 
-_FORWARDING_KEEPER = Path("/run/anabranch.ip_forward")
+_KEPT: Mapping[Family, Kind] = {"ip": "forwarding", "ip6": "forwarding6"}
+_KEEPERS: Mapping[Family, Path] = {
+    "ip": Path("/run/anabranch.ip_forward"),
+    "ip6": Path("/run/anabranch.ip6_forward"),
+}
 _FORGET_AFTER_S = 8
 
 
@@ -77,20 +82,12 @@ class Machine:
 
     def open(self) -> None:
         """Have this machine forward what comes for the leaves, if others can reach it."""
-        if not self._settings.public_addresses:
-            return
-        open_machine(self._plan.table, self._journal)
+        open_machine(self._plan.table, self._settings.families, self._journal)
 
     def forward(self, up: Collection[str]) -> None:
         """Forward the media ports of exactly the leaves that are up; what flows is not cut."""
-        if not self._settings.public_addresses:
-            return
-        forwards = {
-            leaf.access.address.ip: leaf.media_ports
-            for leaf in self._plan.leaves
-            if leaf.name in up and leaf.access is not None and leaf.access.address is not None
-        }
-        network.forward_ports(self._plan.table, forwards)
+        leaves = [leaf for leaf in self._plan.leaves if leaf.name in up]
+        forward_to(self._plan.table, self._settings.families, leaves)
 
 
 def make_node(node: NodePlan, journal: Journal) -> None:
@@ -112,6 +109,13 @@ def make_node(node: NodePlan, journal: Journal) -> None:
             device=node.access.device,
             via=str(node.gateway.address.ip),
         )
+        if node.gateway.address_6 is not None:
+            network.add_route(
+                node.namespace,
+                "default",
+                device=node.access.device,
+                via=str(node.gateway.address_6.ip),
+            )
         network.watch_ports(
             node.namespace,
             node.access.device,
@@ -129,9 +133,23 @@ def remove_node(node: NodePlan, journal: Journal) -> None:
         journal.forget("link", node.gateway.device)
 
 
-def open_machine(table: str, journal: Journal) -> None:
-    """Have this machine forward; ``table`` is the nft table that needs it."""
+def open_machine(table: str, families: Collection[Family], journal: Journal) -> None:
+    """Have this machine forward these families; ``table`` is the nft table that needs it."""
     # Recorded first, and so undone last: once that table is gone.
-    journal.record("forwarding", str(_FORWARDING_KEEPER))
-    journal.record("nft", table)
-    network.enable_forwarding(_FORWARDING_KEEPER)
+    for family in families:
+        journal.record(_KEPT[family], str(_KEEPERS[family]))
+    if families:
+        journal.record("nft", table)
+    for family in families:
+        forwarding.enable_forwarding(family, _KEEPERS[family])
+
+
+def forward_to(table: str, families: Collection[Family], leaves: Collection[NodePlan]) -> None:
+    """Forward the media ports of exactly these leaves, of these families."""
+    links = [(leaf.access, leaf.media_ports) for leaf in leaves if leaf.access is not None]
+    if "ip" in families:
+        forwards_4 = {end.address.ip: ports for end, ports in links if end.address is not None}
+        forwarding.forward_ports(table, "ip", forwards_4)
+    if "ip6" in families:
+        forwards_6 = {end.address_6.ip: ports for end, ports in links if end.address_6 is not None}
+        forwarding.forward_ports(table, "ip6", forwards_6)

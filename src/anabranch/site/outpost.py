@@ -7,7 +7,7 @@ behind it, and a leaf's server. This machine's own network gets a leaf's link an
 import asyncio
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -23,19 +23,20 @@ from anabranch.host.process import Child
 from anabranch.host.wireguard import KEEPALIVE_S, Interface, Peer
 from anabranch.media.leaf import LeafPlace, LeafServer, LeafUnavailableError
 from anabranch.site.guests import MTU, Terms, Way
-from anabranch.site.layout import HOST_PORT
+from anabranch.site.layout import HOST_PORT, MAX_NODES
 from anabranch.site.leaf_news import LeafNews
 from anabranch.site.leaf_servers import make_leaf
-from anabranch.site.machine import make_node, open_machine, remove_node
+from anabranch.site.machine import forward_to, make_node, open_machine, remove_node
 from anabranch.site.plan import (
     ACCESS_DEVICE,
     BRIDGE,
     HOST_DEVICE,
     SWITCH_DEVICE,
     NodePlan,
+    access_ends_6,
     namespace_of,
 )
-from anabranch.site.settings import LeafSettings
+from anabranch.site.settings import ACCESS_6, LeafSettings, families_of
 from anabranch.site.splice import InDoor
 from anabranch.tree.certificates import Credentials, server_context
 from anabranch.tree.model import Role
@@ -196,8 +197,7 @@ class _Made:
         await self.set_ways(terms.ways)
         if self._leaf is None:
             return
-        if settings.public_addresses:
-            await asyncio.to_thread(self._open_machine)
+        await asyncio.to_thread(self._open_machine)
         listening = network.socket_inside(namespace)
         listening.bind((str(terms.address.ip), terms.api_port))
         await self._door.open(listening, server_context(settings.credentials))
@@ -281,12 +281,10 @@ class _Made:
         return self._settings.api if identity.role is Role.ROOT else None
 
     def _open_machine(self) -> None:
-        access = self._plan.access
-        assert access is not None
-        assert access.address is not None
         table = f"{TABLE_PREFIX}node_{self._tag:08x}"
-        open_machine(table, self._journal)
-        network.forward_ports(table, {access.address.ip: self._plan.media_ports})
+        families = families_of(self._settings.public_addresses, self._terms.leaf)
+        open_machine(table, families, self._journal)
+        forward_to(table, families, [self._plan])
 
     def _leaf_server(self) -> LeafServer:
         access = self._plan.access
@@ -304,6 +302,7 @@ class _Made:
                 media_ports=self._plan.media_ports,
                 inlet_interface=str(self._plan.overlay_address),
                 inlet_ports=self._terms.inlets,
+                inner_addresses=self._plan.inner_addresses,
             ),
         )
 
@@ -314,6 +313,10 @@ def _plan(settings: OutpostSettings, terms: Terms, tag: int) -> NodePlan:
     if settings.role is Role.LEAF:
         outer = Port(f"aba{tag:08x}", None, address=_interface(settings.access, 1))
         inner = Port(ACCESS_DEVICE, namespace, address=_interface(settings.access, 2))
+        if "ip6" in families_of(settings.public_addresses, terms.leaf):
+            # Above the numbers of nodes: a site on this machine may have the same subnet.
+            ends = access_ends_6(ACCESS_6, tag & 0xFFFF, MAX_NODES + (tag >> 16))
+            inner, outer = replace(inner, address_6=ends[0]), replace(outer, address_6=ends[1])
     return NodePlan(
         name=settings.name,
         role=settings.role,

@@ -8,7 +8,7 @@ import re
 import zlib
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from itertools import combinations
 
 from anabranch.core.errors import UsageError
@@ -36,6 +36,8 @@ BRIDGE = "overlay"
 HOST_DEVICE = "host0"
 ACCESS_DEVICE = "access0"
 SWITCH_DEVICE = "sw-host"
+_SITES_6 = 48
+"""Bits of the prefix in which every site has a /64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,13 @@ class NodePlan:
     def overlay_address(self) -> IPv4Address:
         assert self.host.address is not None
         return self.host.address.ip
+
+    @property
+    def inner_addresses(self) -> tuple[str, ...]:
+        """The leaf's addresses that viewers are not told of: IPv6 for them is forwarded there."""
+        if self.access is None or self.access.address_6 is None:
+            return ()
+        return (str(self.access.address_6.ip),)
 
     def overlay(self, ports: tuple[int, int]) -> Overlay:
         """Return where the node's pipelines are; ``ports``: first and last for their sources."""
@@ -177,6 +186,8 @@ def make_plan(settings: SiteSettings) -> SitePlan:
         raise UsageError(f"the lower half of the overlay {overlay} has no room for the nodes")
     if access.num_addresses // 4 < len(leaves):
         raise UsageError(f"the access network {access} has no room for {len(leaves)} leaves")
+    if settings.addresses.access_6.prefixlen > _SITES_6:
+        raise UsageError(f"the access network {settings.addresses.access_6} is no /{_SITES_6}")
     if len(names) > MAX_NODES:
         raise UsageError(f"a site on one machine has at most {MAX_NODES} nodes")
     shares = share_ports(settings.ports.media, len(leaves))
@@ -187,6 +198,9 @@ def make_plan(settings: SiteSettings) -> SitePlan:
         made = _node_plan(settings, node.name, node.role, index, node.capacity)
         if node.role is Role.LEAF:
             inner, outer = _access_link(made.namespace, index, tag, next(subnets))
+            if "ip6" in settings.families:
+                ends = access_ends_6(settings.addresses.access_6, tag, index)
+                inner, outer = replace(inner, address_6=ends[0]), replace(outer, address_6=ends[1])
             made = replace(made, access=inner, gateway=outer, media_ports=shares.pop(0))
         nodes[node.name] = made
     table = TABLE_PREFIX + settings.name.replace("-", "_")
@@ -260,9 +274,23 @@ def _access_link(namespace: str, index: int, tag: int, subnet: IPv4Network) -> t
     )
 
 
+def access_ends_6(
+    network: IPv6Network, subnet: int, number: int
+) -> tuple[IPv6Interface, IPv6Interface]:
+    """Return both ends of an access link, the leaf's first: a /127 (RFC 6164).
+
+    Args:
+        network: a /48 or larger.
+        subnet: 16 bits: which /64 of it.
+        number: of the link, less than 2**62.
+    """
+    outer = int(network.network_address) + (subnet << 64) + 2 * (number + 1)
+    return IPv6Interface((outer + 1, 127)), IPv6Interface((outer, 127))
+
+
 def is_access_link(device: str) -> bool:
     """Return whether a device of this machine leads to a leaf of any site: it will not last."""
-    return re.fullmatch("ab[0-9a-f]{4}-[0-9]+", device) is not None
+    return re.fullmatch("ab[0-9a-f]{4}-[0-9]+|aba[0-9a-f]{8}", device) is not None
 
 
 def _mac(tag: int, index: int) -> str:

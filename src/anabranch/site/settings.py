@@ -1,10 +1,11 @@
 """What an operator may set about a site. The composition root fills these in."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from anabranch.host.forwarding import FAMILIES, Family, family_of
 from anabranch.media.leaf import LeafKind
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition
 from anabranch.site.rules import PlacementRules, TreeRules
@@ -43,6 +44,8 @@ _OVERLAY = IPv4Network("10.98.0.0/24")
 _ACCESS = IPv4Network("10.97.0.0/24")
 _GROUPS = IPv4Network("239.192.0.0/16")
 _TUNNELS = IPv4Network("10.96.0.0/24")
+ACCESS_6 = IPv6Network("fd56:2b7e:91c4::/48")
+"""Drawn once, as RFC 4193 section 3.2 has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,14 @@ class Addresses:
         access: the links by which viewers reach the leaves; four addresses a leaf.
         groups: multicast range of the streams (RFC 2365: organisation-local scope).
         tunnels: ends of the tunnels to nodes on other machines.
+        access_6: those of ``access`` for IPv6; each site has a /64 of its own there.
     """
 
     overlay: IPv4Network = _OVERLAY
     access: IPv4Network = _ACCESS
     groups: IPv4Network = _GROUPS
     tunnels: IPv4Network = _TUNNELS
+    access_6: IPv6Network = ACCESS_6
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +148,23 @@ class LeafSettings:
     repair: bool = False
 
 
+def families_of(public_addresses: Iterable[str], leaf: LeafKind) -> tuple[Family, ...]:
+    """Return the families by which leaves of a kind are reached; a Janus by IPv4 alone."""
+    there = {family_of(address) for address in public_addresses}
+    able = {"janus": FAMILIES[:1], "anabranch": FAMILIES}[leaf]
+    return tuple(family for family in able if family in there)
+
+
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
     ``switches`` False sends the channels straight to a single leaf server: no namespaces, no
     Open vSwitch, no root needed. ``public_addresses`` are what other computers reach the
-    leaves by, ``console`` is the URL by which they reach the pages. ``callback_port`` of
-    127.0.0.1 is where the RTMP server asks whether a publisher is allowed. ``links`` could be part
-    of the tree, beside those to the nodes' parents. ``remote`` None: there are no nodes on other
-    machines.
+    leaves by, IPv4 and IPv6; ``console`` is the URL by which they reach the pages.
+    ``callback_port`` of 127.0.0.1 is where the RTMP server asks whether a publisher is allowed.
+    ``links`` could be part of the tree, beside those to the nodes' parents. ``remote`` None: there
+    are no nodes on other machines.
     """
 
     name: str
@@ -180,3 +192,14 @@ class SiteSettings:
     def public_besides(self, local: Collection[str]) -> tuple[str, ...]:
         """Return the public addresses that are none of these, which are told anyhow."""
         return tuple(address for address in self.public_addresses if address not in local)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families by which other computers reach the leaves."""
+        return families_of(self.public_addresses, self.leaf.kind)
+
+    @property
+    def producers_host(self) -> str:
+        """Where others reach the servers for RTMP, SRT and RTP: these are at IPv4 alone."""
+        by_4 = (each for each in self.public_addresses if family_of(each) == "ip")
+        return next(by_4, "127.0.0.1")

@@ -348,6 +348,7 @@ class SwitchedUnderlay:
             media_ports=leaf.media_ports,
             inlet_interface=str(leaf.overlay_address),
             inlet_ports=self._settings.ports.inlets,
+            inner_addresses=leaf.inner_addresses,
         )
         made = make_leaf(self._settings.leaf, place)
         if self.rings is not None:

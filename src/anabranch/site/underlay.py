@@ -15,6 +15,7 @@ from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, Target
 from anabranch.site.control import Control
 from anabranch.site.leaf_servers import make_leaf
+from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
 
 
@@ -77,10 +78,10 @@ class DirectUnderlay:
             UnavailableError: this machine has no address but loopback, which Janus cannot use, or
                 no port is free at which the server could take viewers.
         """
-        addresses = machine.distinct(machine.local_addresses())
+        addresses = machine.distinct(machine.local_addresses(but=is_access_link))
         first, last = self._settings.ports.media
         if self._settings.leaf.kind == "anabranch":
-            addresses += machine.distinct(machine.global_addresses_6())
+            addresses += machine.distinct(machine.global_addresses_6(but=is_access_link))
             addresses = addresses or ("127.0.0.1",)
             first = machine.free_udp_port(addresses, range(first, last + 1))
         elif not addresses:

@@ -131,7 +131,8 @@ class WhipPublishers:
         port = self._settings.ports.whip
         # Links to leaves come and go; the gate would not come back without an address of its own.
         near = machine.local_addresses(but=is_access_link)
-        addresses = machine.distinct((*near, *machine.global_addresses_6(), IPv4Address(LOOPBACK)))
+        near_6 = machine.global_addresses_6(but=is_access_link)
+        addresses = machine.distinct((*near, *near_6, IPv4Address(LOOPBACK)))
         if not all(machine.is_udp_port_free(port, address) for address in addresses):
             raise UnavailableError(f"UDP port {port} (ports.whip) is taken by another program")
         return LeafPlace(
