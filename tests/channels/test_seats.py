@@ -1,6 +1,8 @@
 """Seats: found by their secret and by the leaf's viewing, and free only once."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from anabranch.channels.seats import Seat, Seats
 from anabranch.core.errors import NotFoundError
@@ -49,6 +51,22 @@ def test_the_connecting_seats_of_a_client_are_counted() -> None:
     assert one is not None
     one.state = "watching"
     assert seats.connecting("192.0.2.1") == 1
+
+
+def test_a_client_by_ipv6_is_its_whole_network() -> None:
+    seats = Seats()
+    for viewing, client in enumerate(("2001:db8::1", "2001:db8::ffff:0:1", "2001:db8:0:1::1")):
+        seats.add(Seat("test1", "high", "leaf1", str(viewing), client))
+    assert seats.connecting("2001:db8::2") == 2
+    assert seats.connecting("2001:db8:0:1::9") == 1
+    assert seats.connecting("192.0.2.1") == seats.connecting("") == 0
+
+
+@given(st.text(alphabet="0123456789abcdef:.%/ ", max_size=50))
+def test_whatever_a_client_calls_itself_it_is_itself(client: str) -> None:
+    seats = Seats()
+    seats.add(Seat("test1", "high", "leaf1", "1", client))
+    assert seats.connecting(client) == 1
 
 
 def test_a_new_seat_is_to_see_what_it_is_sent_unless_told_otherwise() -> None:

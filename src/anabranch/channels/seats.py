@@ -4,6 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv6Network
 from typing import Literal
 
 from anabranch.core.errors import NotFoundError
@@ -36,6 +38,16 @@ class Seat:
     def __post_init__(self) -> None:
         self.best = self.best or self.rendition
         self.allowed = self.allowed or self.rendition
+
+
+@lru_cache(1024)
+def _network_of(client: str) -> str:
+    if ":" not in client:
+        return client
+    try:
+        return str(IPv6Network((client.partition("%")[0], 64), strict=False))
+    except ValueError:  # a proxy may say anything
+        return client
 
 
 class Seats:
@@ -78,9 +90,15 @@ class Seats:
         return self._by_id.pop(seat.id, None) is not None
 
     def connecting(self, client: str) -> int:
-        """Return how many seats of a client have not connected yet."""
+        """Return how many seats of a client have not connected yet.
+
+        All of an IPv6 network of 64 bits counts as one client: a host has as many addresses there
+        as it likes (RFC 8981).
+        """
+        whose = _network_of(client)
         return sum(
-            seat.client == client and seat.state == "connecting" for seat in self._by_id.values()
+            seat.state == "connecting" and _network_of(seat.client) == whose
+            for seat in self._by_id.values()
         )
 
     def per_leaf(self) -> Counter[str]:
