@@ -2,13 +2,16 @@
 
 import os
 import stat
+from collections.abc import Callable
 from importlib.resources import files
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anabranch.app import public
 from anabranch.app.config import Config, load_config
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.core.errors import AnabranchError, UsageError
@@ -187,6 +190,44 @@ def test_every_form_of_listen(listen: str, host: str, port: int, url: str) -> No
     )
 
 
+def test_public_addresses_are_of_both_families_and_none_is_told_twice() -> None:
+    found = config(public_address="2001:DB8:0::1, 192.0.2.1 2001:db8::1")
+    assert found.public_addresses() == ("2001:db8::1", "192.0.2.1")
+    made = site_settings(found)
+    assert made.families == ("ip", "ip6")
+    assert made.console == "http://[2001:db8::1]:8080"
+    assert made.producers_host == "192.0.2.1"  # their servers are at IPv4 addresses alone
+    assert site_settings(config(public_address="2001:db8::1")).producers_host == "127.0.0.1"
+    assert site_settings(config("listen: 0.0.0.0:1", public_address="fd00::1")).families == ("ip6",)
+
+
+def test_what_is_found_is_the_ipv4_address_outwards_then_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    links = {"eth0": "2001:db8::2", "ab0123-1": "fd56:2b7e:91c4:123::4"}
+
+    def lasting(but: Callable[[str], bool]) -> list[IPv6Address]:
+        return [IPv6Address(address) for device, address in links.items() if not but(device)]
+
+    monkeypatch.setattr(public, "outward_address", lambda: IPv4Address("192.0.2.1"))
+    monkeypatch.setattr(public, "global_addresses_6", lasting)
+    assert config(public_address="auto").public_addresses() == ("192.0.2.1", "2001:db8::2")
+    monkeypatch.setattr(public, "outward_address", lambda: None)
+    monkeypatch.setattr(public, "local_addresses", lambda but: [])
+    assert config(public_address="auto").public_addresses() == ("2001:db8::2",)
+    assert config(public_address="none").public_addresses() == ()
+
+
+@pytest.mark.parametrize("state", ["disabled", "absent"])
+def test_an_ipv6_address_of_a_machine_without_ipv6_is_refused(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(public, "ipv6", lambda: state)
+    with pytest.raises(UsageError, match=f"this machine's IPv6 is {state}, so not 2001:db8::1"):
+        site_settings(config(public_address="192.0.2.1, 2001:db8::1"))
+    assert site_settings(config(public_address="192.0.2.1")).families == ("ip",)
+
+
 def test_settings_are_the_configuration_in_the_sites_words() -> None:
     made = site_settings(config("ports: {media: 1-20}\nvideo: {framerate: 30}"))
     assert made.ports == Ports(media=(1, 20))
@@ -198,8 +239,14 @@ def test_settings_are_the_configuration_in_the_sites_words() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("public_address: example.org", "not an IPv4 address"),
-        ("public_address: '::1'", "not an IPv4 address"),
+        ("public_address: example.org", "example.org is not an IPv4 or IPv6 address"),
+        ("public_address: 192.0.2.1, 2001:db8:::1", "2001:db8:::1 is not an IPv4 or IPv6"),
+        ("public_address: '2001:db8::1%eth0'", "2001:db8::1%eth0 is of one link"),
+        ("public_address: '::1'", "nobody else reaches this machine by ::1"),
+        ("public_address: 'fe80::1'", "nobody else .* by fe80::1"),
+        ("public_address: 'ff02::1'", "nobody else .* by ff02::1"),
+        ("public_address: '::'", "nobody else .* by ::"),
+        ("public_address: '::ffff:192.0.2.1'", "nobody else .* by ::ffff:"),
         ("video: {gop_s: 9}", "at most 4 s"),
         (
             "tree: {thresholds: {loss: {warning: 10, danger: 2}}}",

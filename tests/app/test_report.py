@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from anabranch.app.bench.report import Peer, Result, percentiles, report, sampled
 from anabranch.app.config import load_config
-from anabranch.app.doctor import Finding, examine
+from anabranch.app.doctor import Finding, _ipv6, examine
+from anabranch.host.addresses import ipv6
 
 SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=200)
 
@@ -55,6 +56,42 @@ def test_the_doctor_has_a_remedy_for_all_that_is_not_well() -> None:
     assert all(finding.remedy for finding in findings if finding.state != "ok")
     assert {finding.state for finding in findings} <= {"ok", "lacks", "fails"}
     assert findings[0].as_dict().keys() == {"state", "what", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("state", "public", "kind", "words", "is_well"),
+    [
+        ("on", "2001:db8::1", "anabranch", "viewers by IPv6, too", True),
+        ("on", "2001:db8::1", "janus", "Janus takes viewers by IPv4 alone", False),
+        ("on", "auto", "anabranch", "no lasting IPv6 address", True),
+        ("absent", "auto", "anabranch", "a kernel without IPv6", True),
+        ("disabled", "auto", "anabranch", "net.ipv6.conf.all.disable_ipv6 is 1", False),
+    ],
+)
+def test_the_doctor_says_why_no_viewer_comes_by_ipv6(
+    monkeypatch: pytest.MonkeyPatch, state: str, public: str, kind: str, words: str, is_well: bool
+) -> None:
+    monkeypatch.setattr("anabranch.app.doctor.ipv6", lambda: state)
+    monkeypatch.setattr("anabranch.app.public.global_addresses_6", lambda but: [])
+    monkeypatch.setenv("ANABRANCH_PUBLIC_ADDRESS", public)
+    monkeypatch.setenv("ANABRANCH_LEAF", kind)
+    (finding,) = list(_ipv6(load_config()))
+    assert words in finding.what
+    assert (finding.state == "ok") == is_well
+    assert bool(finding.remedy) != is_well
+
+
+def test_the_doctor_says_nothing_of_ipv6_where_nobody_shall_come_from_elsewhere() -> None:
+    assert list(_ipv6(load_config())) == [] or ipv6() != "on"
+
+
+def test_a_console_port_that_is_taken_by_ipv6_alone_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as taken:
+        monkeypatch.setenv("ANABRANCH_LISTEN", f"[::]:{taken.getsockname()[1]}")
+        found = [each.what for each in examine(load_config()) if each.state == "fails"]
+        assert any("(console) is taken" in what for what in found)
 
 
 def test_the_doctor_sees_missing_programs_taken_ports_and_a_wrong_tree(

@@ -26,6 +26,7 @@ from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
 from anabranch.app.node_commands import node_app
 from anabranch.app.pipeline_commands import pipeline_app
+from anabranch.app.public import in_url
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
@@ -122,7 +123,8 @@ def _greet(config: Config, channels: list[str], took: float) -> None:
     err.print(f"  Watch    {scheme}://localhost:{config.port}/")
     everywhere = config.host in {"0.0.0.0", "::"}
     for address in config.public_addresses() if everywhere else ():
-        err.print(f"           {scheme}://{address}:{config.port}/  (from another computer)")
+        url = f"{scheme}://{in_url(address)}:{config.port}/"
+        err.print(f"           {url}  (from another computer)", markup=False)
     if channels:
         err.print(f"  Playing  {', '.join(channels[:8])}{' ...' if len(channels) > 8 else ''}")
     err.print("  Feed     anabranch channel add NAME --from SOURCE")

@@ -40,9 +40,9 @@ from anabranch.app.config_parts import (
     VideoConfig,
     check_address,
 )
+from anabranch.app.public import in_url, public_addresses
 from anabranch.core.errors import UsageError
 from anabranch.core.names import check_name
-from anabranch.host.addresses import local_addresses, outward_address
 from anabranch.site.settings import DEFAULT_NODES
 
 CONFIG_NAME = "anabranch.yaml"
@@ -68,7 +68,7 @@ class Config(BaseSettings):
     )
 
     site: str = "main"
-    listen: str = "0.0.0.0:8080"
+    listen: str = "[::]:8080"
     public_address: str = "auto"
     carriage: Literal["auto", "switches", "direct"] = "auto"
     leaf: Annotated[LeafConfig, NoDecode] = LeafConfig()
@@ -100,7 +100,7 @@ class Config(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        return check_address(value, "0.0.0.0:8080")
+        return check_address(value, "[::]:8080")
 
     @field_validator("database")
     @classmethod
@@ -174,7 +174,7 @@ class Config(BaseSettings):
         """The address by which programs on this machine reach the director."""
         scheme = "https" if self.tls.enabled else "http"
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{scheme}://{in_url(host)}:{self.port}"
 
     @property
     def switches(self) -> bool:
@@ -185,12 +185,7 @@ class Config(BaseSettings):
 
     def public_addresses(self) -> tuple[str, ...]:
         """Return the addresses by which other computers reach the leaves, or none."""
-        if self.public_address == "none":
-            return ()
-        if self.public_address != "auto":
-            return tuple(self.public_address.replace(",", " ").split())
-        found = outward_address() or next(iter(local_addresses()), None)
-        return (str(found),) if found else ()
+        return public_addresses(self.public_address)
 
 
 class _WithoutFile(Config):

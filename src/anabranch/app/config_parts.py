@@ -21,7 +21,7 @@ from anabranch.media.leaf import LeafKind
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
 from anabranch.site.agent import Reporting
 from anabranch.site.rules import TreeRules
-from anabranch.site.settings import LeafSettings
+from anabranch.site.settings import ACCESS_6, LeafSettings
 from anabranch.tree import placement, policies
 from anabranch.tree.metrics import THRESHOLDS, Threshold, Weighting
 from anabranch.tree.model import Role
@@ -142,6 +142,7 @@ class AddressesConfig(_Part):
     access: IPv4Network = IPv4Network("10.97.0.0/24")
     groups: IPv4Network = IPv4Network("239.192.0.0/16")
     tunnels: IPv4Network = IPv4Network("10.96.0.0/24")
+    access_6: IPv6Network = ACCESS_6
 
 
 class RedundancyConfig(_Part):

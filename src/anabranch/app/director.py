@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from anabranch.app.config import Config
-from anabranch.app.serving import listen, operator_token, raise_file_limit, serve
+from anabranch.app.serving import listen, listen_by_both, operator_token, raise_file_limit, serve
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
@@ -68,7 +68,10 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
         if any(journal.entries()):
             progress("removing what an earlier run left")
             await asyncio.to_thread(journal.undo)
-        with listen(config.host, config.port) as console, listen("127.0.0.1", 0) as callbacks:
+        with (
+            listen_by_both(config.host, config.port) as console,
+            listen("127.0.0.1", 0) as callbacks,
+        ):
             settings = replace(settings, callback_port=callbacks.getsockname()[1])
             _make_directories(config, settings)
             journal.record("run", settings.run_id)

@@ -16,7 +16,14 @@ import psutil
 from anabranch.app.config import Config
 from anabranch.app.settings import site_settings
 from anabranch.core.errors import AnabranchError, UsageError
-from anabranch.host.addresses import is_udp_port_free, local_addresses, outward_address
+from anabranch.host.addresses import (
+    global_addresses_6,
+    ipv6,
+    is_udp_port_free,
+    local_addresses,
+    outward_address,
+    outward_address_6,
+)
 from anabranch.host.journal import Journal, holder
 from anabranch.media.encoder import WORKER_PYTHON
 from anabranch.media.janus_config import find_module
@@ -78,6 +85,7 @@ def examine(config: Config) -> list[Finding]:
         *_ports(config),
         *_whip_port(config),
         *_reachability(config),
+        *_ipv6(config),
         *_room(config),
     ]
 
@@ -230,11 +238,16 @@ def _kernel(config: Config) -> Iterator[Finding]:
             ["unshare", "--net", "sh", "-c", "ip link add name va type veth peer name vb &&"
              " tc qdisc add dev va root tbf rate 1mbit burst 10kb latency 50ms"],
         ),
-        (
-            "port forwarding (nft, nat)",
-            ["unshare", "--net", "sh", "-c", "nft add table ip t && nft add chain ip t c"
-             " '{ type nat hook prerouting priority dstnat; }'"
-             " && nft add rule ip t c fib daddr type local udp dport 1 dnat to 10.0.0.1"],
+        *(
+            (
+                f"port forwarding (nft, nat) for {name}",
+                ["unshare", "--net", "sh", "-c",
+                 f"nft add table {family} t && nft add chain {family} t c"
+                 " '{ type nat hook prerouting priority dstnat; }' && nft add rule"
+                 f" {family} t c fib daddr type local udp dport 1 dnat to {inner}"],
+            )
+            for name, family, inner in (("IPv4", "ip", "10.0.0.1"), ("IPv6", "ip6", "fd00::1"))
+            if family == "ip" or any(":" in each for each in config.public_addresses())
         ),
     ):  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -253,20 +266,29 @@ def _ports(config: Config) -> Iterator[Finding]:
     if any(Journal(config.run).entries()):
         yield Finding("lacks", "an earlier run was killed and left things", "anabranch down")
     for what, port in (("console", config.port), ("RTMP", config.ports.rtmp)):
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except PermissionError:
-                yield Finding("fails", f"port {port} ({what}) needs root", "choose another")
-            except OSError:
-                state: State = "fails" if what == "console" else "lacks"
-                remedy = "set `listen`" if what == "console" else "set `ports.rtmp`"
-                yield Finding(
-                    state, f"port {port} ({what}) is taken", f"{remedy} in anabranch.yaml"
-                )
-            else:
-                yield Finding("ok", f"port {port} ({what}) is free")
+        families = [socket.AF_INET]
+        if what == "console" and config.host == "::" and ipv6() != "absent":
+            families.append(socket.AF_INET6)
+        try:
+            for family in families:
+                _take_port(port, family)
+        except PermissionError:
+            yield Finding("fails", f"port {port} ({what}) needs root", "choose another")
+        except OSError:
+            state: State = "fails" if what == "console" else "lacks"
+            remedy = "set `listen`" if what == "console" else "set `ports.rtmp`"
+            yield Finding(state, f"port {port} ({what}) is taken", f"{remedy} in anabranch.yaml")
+        else:
+            yield Finding("ok", f"port {port} ({what}) is free")
+
+
+def _take_port(port: int, family: socket.AddressFamily) -> None:
+    """Have a TCP port for a moment; raises OSError if it is not to be had."""
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(("", port))
 
 
 def _whip_port(config: Config) -> Iterator[Finding]:
@@ -284,7 +306,7 @@ def _whip_port(config: Config) -> Iterator[Finding]:
 def _reachability(config: Config) -> Iterator[Finding]:
     public = config.public_addresses()
     ports = config.ports.media
-    if not local_addresses():
+    if not (local_addresses() or global_addresses_6()):
         state: State = "lacks" if config.switches else "fails"
         yield Finding(
             state,
@@ -293,12 +315,13 @@ def _reachability(config: Config) -> Iterator[Finding]:
         )
     elif public:
         yield Finding("ok", f"viewers reach the leaves at {', '.join(public)}, UDP {ports}")
-        if outward_address() is None:
+        private = [address for address in public if _is_private(address)]
+        if outward_address() is None and outward_address_6() is None:
             yield Finding("lacks", "no route to other networks", "set public_address if wrong")
-        elif any(_is_private(address) for address in public):
+        elif private:
             yield Finding(
                 "ok",
-                f"{public[0]} is a private address: viewers beyond the router need"
+                f"{private[0]} is a private address: viewers beyond the router need"
                 f" public_address, and UDP {ports} forwarded",
             )
     else:
@@ -310,6 +333,25 @@ def _is_private(address: str) -> bool:
         return IPv4Address(address).is_private
     except ValueError:
         return False
+
+
+def _ipv6(config: Config) -> Iterator[Finding]:
+    """Say whether viewers come by IPv6, and if not, why; addresses given are checked before."""
+    if ipv6() == "absent":
+        yield Finding("ok", "a kernel without IPv6: viewers by IPv4 alone")
+    elif ipv6() == "disabled":
+        yield Finding(
+            "lacks",
+            "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6 is 1): viewers by IPv4 alone",
+            "sysctl -w net.ipv6.conf.all.disable_ipv6=0, if this network has IPv6",
+        )
+    elif not any(":" in address for address in config.public_addresses()):
+        if config.public_address == "auto":
+            yield Finding("ok", "no lasting IPv6 address: viewers by IPv4 alone")
+    elif config.leaf.kind == "janus":
+        yield Finding("lacks", "Janus takes viewers by IPv4 alone", "leaf: anabranch")
+    else:
+        yield Finding("ok", "viewers by IPv6, too")
 
 
 def _room(config: Config) -> Iterator[Finding]:

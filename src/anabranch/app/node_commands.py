@@ -14,11 +14,11 @@ from rich.table import Table
 from anabranch.app.client import Client
 from anabranch.app.config import load_config
 from anabranch.app.config_parts import span
+from anabranch.app.public import check_public_address, public_addresses
 from anabranch.app.settings import nodes_directory
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.core.errors import UsageError
 from anabranch.core.names import check_name
-from anabranch.host.addresses import local_addresses, outward_address
 from anabranch.site.bus import CONFIGURATION
 from anabranch.tree.model import Role
 
@@ -92,7 +92,7 @@ def join_node(
         state=state_dir or STATE / who,
         run_dir=run_dir or RUN / f"node-{who}",
         media_ports=ports,
-        public_addresses=_public(public_address),
+        public_addresses=tuple(map(check_public_address, public_addresses(public_address))),
         access=network,
     )
     set_up_logs(config.log)
@@ -174,12 +174,3 @@ def show_bus_configuration() -> None:
     if not path.is_file():
         raise UsageError(f"there is no {path}: set remote.bus to tls://HOST[:PORT], and start")
     out.print(str(path), soft_wrap=True)
-
-
-def _public(text: str) -> tuple[str, ...]:
-    if text == "none":
-        return ()
-    if text != "auto":
-        return tuple(text.replace(",", " ").split())
-    found = outward_address() or next(iter(local_addresses()), None)
-    return (str(found),) if found else ()

@@ -6,14 +6,16 @@ import resource
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from anabranch.app.public import in_url
 from anabranch.core.errors import ConflictError, UsageError
 from anabranch.core.files import write_private
+from anabranch.host.addresses import ipv6
 
 
 def raise_file_limit() -> None:
@@ -23,8 +25,11 @@ def raise_file_limit() -> None:
 
 
 @contextmanager
-def listen(host: str, port: int) -> Iterator[socket.socket]:
+def listen(host: str, port: int, *, apart: bool = False) -> Iterator[socket.socket]:
     """Listen at an address.
+
+    Args:
+        apart: at ``::`` take no IPv4, for which there is another listener.
 
     Raises:
         ConflictError: it cannot be had.
@@ -34,15 +39,37 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
     # that, answers wait 40 ms for the other side's delayed acknowledgement.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if apart:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((host, port))
             listener.listen(256)
         except (OSError, UnicodeError) as error:
             raise ConflictError(
-                f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)};"
+                f"cannot listen on {in_url(host)}:{port}: {getattr(error, 'strerror', error)};"
                 " set ANABRANCH_LISTEN, or `listen` in anabranch.yaml"
             ) from error
         yield listener
+
+
+@contextmanager
+def listen_by_both(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Listen at an address; at ``::`` by IPv4, too, and by that alone where there is no IPv6.
+
+    Each family has a socket of its own, so that clients' IPv4 addresses are told as such.
+
+    Raises:
+        ConflictError: it cannot be had.
+    """
+    with ExitStack() as stack:
+        if host != "::":
+            yield [stack.enter_context(listen(host, port))]
+            return
+        listeners = [stack.enter_context(listen("0.0.0.0", port))]
+        if ipv6() != "absent":
+            port = listeners[0].getsockname()[1]  # the same, also where any would do
+            listeners.append(stack.enter_context(listen(host, port, apart=True)))
+        yield listeners
 
 
 @contextmanager
@@ -74,8 +101,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: Any, listener: socket.socket, pair: tuple[Path, Path] | None) -> None:
-    """Serve ``app`` until cancelled; ``pair`` is certificate and key, for HTTPS."""
+async def serve(
+    app: Any, listener: socket.socket | list[socket.socket], pair: tuple[Path, Path] | None
+) -> None:
+    """Serve ``app`` until cancelled, at one or several sockets.
+
+    ``pair`` is certificate and key, for HTTPS.
+    """
+    listeners = listener if isinstance(listener, list) else [listener]
     options: dict[str, Any] = {}
     if pair is not None:
         options = {"ssl_certfile": str(pair[0]), "ssl_keyfile": str(pair[1])}
@@ -93,7 +126,7 @@ async def serve(app: Any, listener: socket.socket, pair: tuple[Path, Path] | Non
             **options,
         )
     )
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    serving = asyncio.ensure_future(server.serve(sockets=listeners))
     try:
         await asyncio.shield(serving)
     finally:

@@ -2,11 +2,11 @@
 
 import os
 import stat
-from ipaddress import IPv4Address
 from pathlib import Path
 
 from anabranch.app.config import Config, own_tmp
 from anabranch.app.config_parts import span
+from anabranch.app.public import check_public_address, in_url
 from anabranch.core.errors import UsageError
 from anabranch.core.names import new_id
 from anabranch.host.journal import Journal
@@ -89,10 +89,7 @@ def site_settings(config: Config) -> SiteSettings:
     """
     public = config.public_addresses()
     for address in public:
-        try:
-            IPv4Address(address)
-        except ValueError as error:
-            raise UsageError(f"public_address: {address} is not an IPv4 address") from error
+        check_public_address(address)
     _check_socket_paths(config)
     ports = config.ports
     return SiteSettings(
@@ -108,6 +105,7 @@ def site_settings(config: Config) -> SiteSettings:
             config.addresses.access,
             config.addresses.groups,
             config.addresses.tunnels,
+            config.addresses.access_6,
         ),
         ports=Ports(
             media=span(ports.media),
@@ -144,7 +142,7 @@ def _console(config: Config, public: tuple[str, ...]) -> str:
     if config.host not in {"0.0.0.0", "::"} or not public:
         return config.local_url
     scheme = "https" if config.tls.enabled else "http"
-    return f"{scheme}://{public[0]}:{config.port}"
+    return f"{scheme}://{in_url(public[0])}:{config.port}"
 
 
 def nodes_directory(config: Config) -> Path:

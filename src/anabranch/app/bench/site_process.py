@@ -34,7 +34,7 @@ class SiteProcess:
         base = 22000 + secrets.randbelow(40) * 100
         defaults = {
             "SITE": self.name,
-            "LISTEN": f"0.0.0.0:{self.port}",
+            "LISTEN": f"[::]:{self.port}",
             "PUBLIC_ADDRESS": "none",
             "STATE_DIR": str(self.directory / "state"),
             "RUN_DIR": str(self.directory / "run"),
