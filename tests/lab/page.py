@@ -6,21 +6,31 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from tests.lab.inside import inside
+
 from anabranch.app.bench.browser import chromium, wait_for_picture
 
 T = TypeVar("T")
+_SEEN_ADDRESSES = "--disable-features=WebRtcHideLocalIpsWithMdns"
+"""Where there is no IPv4 Chromium does not find names (mDNS) for its candidates, and has none."""
 _FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 class BrowserThread:
     """A browser in a thread of its own: playwright keeps an event loop running in its thread,
     and the tests want to run loops of theirs.
+
+    Args:
+        netns: namespace of the computer that the browser is on; None: this machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, netns: str | None = None) -> None:
         self._thread = ThreadPoolExecutor(1, "browser")
         self._stack = ExitStack()
-        self.browser = self.do(lambda: self._stack.enter_context(chromium(*_FAKE_CAMERA)))
+        if netns is not None:  # what the thread starts is there, too
+            self.do(lambda: self._stack.enter_context(inside(netns)))
+        options = _FAKE_CAMERA if netns is None else (*_FAKE_CAMERA, _SEEN_ADDRESSES)
+        self.browser = self.do(lambda: self._stack.enter_context(chromium(*options)))
 
     def do(self, work: Callable[[], T]) -> T:
         """Do something with the browser, in its thread."""

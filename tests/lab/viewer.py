@@ -1,13 +1,14 @@
 """A WHEP viewer that is not ours: aiortc, an independent WebRTC stack.
 
-``python -m tests.lab.viewer URL [FRAMES]`` watches 25 frames, or as many as told, and prints their
-size.
+``python -m tests.lab.viewer URL [FRAMES [FILE]]`` watches 25 frames, or as many as told, and prints
+their size; the answer goes to the file.
 """
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import httpx
 from aiortc import RTCPeerConnection, RTCSessionDescription
@@ -69,13 +70,15 @@ async def viewer() -> AsyncIterator[Viewer]:
         await made.close()
 
 
-async def main(url: str, frames: int) -> None:
+async def main(url: str, frames: int = 25, keep: Path | None = None) -> None:
     async with viewer() as one, httpx.AsyncClient() as client:
 
         async def ask(offer: str) -> str:
             headers = {"Content-Type": "application/sdp"}
             answer = await client.post(url, content=offer, headers=headers)
             answer.raise_for_status()
+            if keep is not None:
+                keep.write_text(answer.text)
             return answer.text
 
         await one.watch(ask)
@@ -85,4 +88,4 @@ async def main(url: str, frames: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 25))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:3]), *map(Path, sys.argv[3:4])))

@@ -1,7 +1,13 @@
-"""A WHIP publisher that is not ours: aiortc, an independent WebRTC stack."""
+"""A WHIP publisher that is not ours: aiortc, an independent WebRTC stack.
+
+``python -m tests.lab.whip_publisher URL KEY`` publishes red, prints the answer, and goes on until
+its standard input ends.
+"""
 
 import asyncio
 import math
+import os
+import sys
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -83,3 +89,17 @@ async def publisher(colour: tuple[int, int, int]) -> AsyncIterator[Publisher]:
         yield made
     finally:
         await made.connection.close()
+
+
+async def main(url: str, key: str) -> None:
+    async with publisher((255, 0, 0)) as one:
+        assert await one.publish(url, key) == 201
+        assert one.answer is not None
+        sys.stdout.write(one.answer.text)
+        sys.stdout.flush()
+        os.close(sys.stdout.fileno())  # whose own close() would leave it open
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
