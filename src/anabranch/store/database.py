@@ -9,70 +9,21 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, String, Text, delete, event, select
+from sqlalchemy import delete, event, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from anabranch.core.errors import ConflictError, UnavailableError
 from anabranch.core.events import Event
+from anabranch.store import migrations
+from anabranch.store.base import Base
+from anabranch.store.rows import CallbackRow, ChannelRow, EventRow, WishRow
+
+__all__ = ["Base", "CallbackRow", "ChannelRow", "Database", "EventRow", "StoreError", "WishRow"]
 
 
 class StoreError(UnavailableError):
     """The store cannot be read or written: no space, no permission, no database server."""
-
-
-class Base(DeclarativeBase):
-    """Base of all tables."""
-
-
-class ChannelRow(Base):
-    """A channel as its operator defined it. ``slot`` fixes its overlay addresses."""
-
-    __tablename__ = "channels"
-
-    name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    title: Mapped[str] = mapped_column(String(120))
-    source: Mapped[str] = mapped_column(String(2000))
-    once: Mapped[bool]
-    key: Mapped[str] = mapped_column(String(80))
-    slot: Mapped[int] = mapped_column(unique=True)
-    created: Mapped[float]
-
-
-class EventRow(Base):
-    """One line of the event log."""
-
-    __tablename__ = "events"
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    time: Mapped[float] = mapped_column(index=True)
-    kind: Mapped[str] = mapped_column(String(80), index=True)
-    subject: Mapped[str] = mapped_column(String(120))
-    data: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
-class CallbackRow(Base):
-    """A receiver of the fabric's events. ``secret`` signs what it is sent."""
-
-    __tablename__ = "callbacks"
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    url: Mapped[str] = mapped_column(String(2000), unique=True)
-    secret: Mapped[str] = mapped_column(String(120))
-    encoding: Mapped[str] = mapped_column(String(10))
-    kinds: Mapped[list[str]] = mapped_column(JSON)
-    created: Mapped[float]
-
-
-class WishRow(Base):
-    """What operators ask of the fabric: one document, and those that were set aside."""
-
-    __tablename__ = "wishes"
-
-    name: Mapped[str] = mapped_column(String(60), primary_key=True)
-    document: Mapped[str] = mapped_column(Text)
-    written: Mapped[float]
 
 
 class Database:
@@ -100,16 +51,19 @@ class Database:
                 self._file = Path(name)
 
     async def open(self) -> None:
-        """Make the tables that are not there yet.
+        """Bring the tables to what this version needs: made new, or migrated.
 
         Raises:
-            StoreError: the store cannot be reached or written.
+            StoreError: the store cannot be reached or written, or a newer version wrote it.
         """
         if self._file is not None:
             _keep_private(self._file)
         try:
-            async with self._engine.begin() as connection:
-                await connection.run_sync(Base.metadata.create_all)
+            async with self._engine.connect() as connection:
+                await connection.run_sync(migrations.bring_forward)
+                await connection.commit()
+        except migrations.NewerStoreError as error:
+            raise StoreError(str(error)) from error
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(f"the store cannot be opened: {_reason(error)}") from error
 
