@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from anabranch.channels.ways_in import has_key, is_published, ready_source
 from anabranch.core.events import Event
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.ingest import Ingest, IngestState
-from anabranch.media.source import Source
+from anabranch.media.source import Source, TestSource
 
 State = Literal["starting", "live", "slate", "failed"]
 Mode = Literal["passthrough", "encoded"]
@@ -40,6 +41,7 @@ class Channel:
         on_event: Callable[[Event], None],
     ) -> None:
         self.definition = definition
+        self._rtmp_port, self._number = rtmp_port, number
         self.source = ready_source(definition, rtmp_port, number)
         self.publisher: str | None = None
         """Who feeds this channel by RTMP (the connection's number) or WHIP, or None."""
@@ -115,6 +117,11 @@ class Channel:
                 return "the file is over"
         return "the source is lost"
 
+    @property
+    def public_detail(self) -> str | None:
+        """As :attr:`detail`, for anybody: without what a failed source said of where it is."""
+        return "the source is lost" if self.state == "failed" else self.detail
+
     async def start(self) -> None:
         """Put the channel on the air: the slate first, then the source."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -161,6 +168,40 @@ class Channel:
         self.encoder.request_keyframe(rendition)
         if self.on_key_frame is not None:
             self.on_key_frame(rendition)
+
+    def needs_another_feed(self, definition: Definition) -> bool:
+        """Say whether to be as ``definition`` has it means to end what feeds the channel now."""
+        if self.has_key and definition.key != self.definition.key:
+            return True
+        titled = replace(definition, title=self.title)
+        return ready_source(titled, self._rtmp_port, self._number) != self.source
+
+    async def revise(self, definition: Definition) -> None:
+        """Be as ``definition`` has it from now on.
+
+        The encoder and its viewers stay. If :meth:`needs_another_feed`, the slate is shown until
+        the new source is there; whoever publishes must have been ended before. Another title is
+        on the slate, and on a test picture, when that is made anew.
+
+        Raises:
+            SourceError: the definition's text is no source.
+            ProcessError: there is no ffmpeg.
+        """
+        source = ready_source(definition, self._rtmp_port, self._number)
+        other = self.needs_another_feed(definition)
+        self.definition = definition
+        self.encoder.config = replace(self.encoder.config, title=definition.title)
+        self.source = source
+        if other:
+            async with self._following:
+                await self.ingest.stop()
+                self._trouble = ""
+                self.ingest.source = source
+                if not self._stopped and not is_published(source):
+                    await self.ingest.start()
+            self._changed()
+        elif isinstance(source, TestSource):
+            self.ingest.source = source
 
     def _ingest_changed(self, state: IngestState, detail: str) -> None:
         # Trouble lasts until the source is there: each retry would otherwise look like news.

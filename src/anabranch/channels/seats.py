@@ -31,6 +31,10 @@ class Seat:
     best: str = ""
     allowed: str = ""
     pinned: bool = False
+    holder: str = ""
+    """By what its viewer may watch; see :mod:`anabranch.console.people.caller`."""
+    barred: bool = False
+    """Its viewer may watch no longer: there is no use in coming again."""
     id: str = field(default_factory=new_id)
     state: Literal["connecting", "watching"] = "connecting"
     since: float = field(default_factory=time.time)

@@ -25,6 +25,7 @@ from anabranch.media.rtmp_figures import read_stat
 APPLICATION = "live"
 PUBLISH_PATH = "/internal/rtmp/publish"
 DONE_PATH = "/internal/rtmp/publish_done"
+_CONTROL_PATH = "/control"
 _STAT_PATH = "/stat"
 _BODIES = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _STAT_TIMEOUT_S = 1.0
@@ -58,7 +59,7 @@ class RtmpConfig:
 
     @property
     def stat_socket(self) -> Path:
-        """The Unix socket at which the server tells its figures, by HTTP."""
+        """The Unix socket at which the server tells its figures and is given orders, by HTTP."""
         return self.directory / "stat.sock"
 
     @property
@@ -111,6 +112,7 @@ http {{
     server {{
         listen unix:{config.stat_socket};
         location = {_STAT_PATH} {{ rtmp_stat all; }}
+        location {_CONTROL_PATH}/ {{ rtmp_control all; }}
         location / {{ return 404; }}
     }}
 }}
@@ -235,19 +237,30 @@ class RtmpServer:
         self._remove_socket()
         shutil.rmtree(self.config.scratch, ignore_errors=True)
 
+    async def drop(self, stream: str) -> None:
+        """End whoever publishes a stream; that nobody does, or the server is away, is as good."""
+        where = {"app": APPLICATION, "name": stream}
+        try:
+            await self._http().get(f"{_CONTROL_PATH}/drop/publisher", params=where)
+        except httpx.HTTPError as error:
+            _log.warning("rtmp.publisher-not-dropped", error=str(error))
+
     async def statistics(self) -> dict[str, Reception]:
         """Return what came from its publishers, by ``client_id``; nothing if it does not tell."""
+        try:
+            answer = await self._http().get(_STAT_PATH)
+            return read_stat(answer.raise_for_status().content)
+        except (httpx.HTTPError, RtmpError) as error:
+            _log.warning("rtmp.no_figures", error=str(error))
+            return {}
+
+    def _http(self) -> httpx.AsyncClient:
         if self._client is None:
             transport = httpx.AsyncHTTPTransport(uds=str(self.config.stat_socket), verify=False)
             self._client = httpx.AsyncClient(
                 transport=transport, base_url="http://rtmp", timeout=_STAT_TIMEOUT_S
             )
-        try:
-            answer = await self._client.get(_STAT_PATH)
-            return read_stat(answer.raise_for_status().content)
-        except (httpx.HTTPError, RtmpError) as error:
-            _log.warning("rtmp.no_figures", error=str(error))
-            return {}
+        return self._client
 
     def _exited(self, code: int) -> None:
         self._remove_socket()

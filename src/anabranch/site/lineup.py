@@ -1,13 +1,14 @@
 """The line-up: a site's channels, what is kept of them, and where their streams go."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
 import structlog
 
 from anabranch.channels.channel import Channel
-from anabranch.channels.definitions import Definition, Definitions
-from anabranch.channels.ways_in import check_once, publish_hints, settle
+from anabranch.channels.definitions import Change, Definition, Definitions, Settle, Visibility
+from anabranch.channels.ways_in import check_once, ports_of, publish_hints, settle
 from anabranch.core.errors import AnabranchError, NotFoundError, UnavailableError
 from anabranch.core.events import Event
 from anabranch.host.addresses import is_udp_port_free
@@ -105,15 +106,17 @@ class Lineup:
         title: str | None = None,
         once: bool = False,
         key: str | None = None,
+        visibility: Visibility = "public",
+        owner: str | None = None,
+        most: int | None = None,
     ) -> Channel:
         """Define a channel and put it on the air.
 
         Raises:
             UsageError: something about it is not allowed; the message says what.
-            ConflictError: its name or port is taken.
+            ConflictError: its name or port is taken, or ``owner`` has the ``most`` channels.
             StoreError: it cannot be kept; nothing has changed.
         """
-        ports = self._settings.ports
         check_once(parse_source(source, loop=not once), once=once)
         await self._prepare_for(source)
         async with self._changing:
@@ -122,15 +125,67 @@ class Lineup:
                 title=title,
                 once=once,
                 key=key,
-                settle=lambda others: settle(
-                    source, others, srt=ports.srt, rtp=ports.rtp, is_free=is_udp_port_free
-                ),
+                settle=self._settling(source),
+                visibility=visibility,
+                owner=owner,
+                most=most,
             )
             try:
                 return await self._put_on_air(definition)
             except BaseException:
                 await self.definitions.remove(name)
                 raise
+
+    async def change(
+        self, name: str, change: Change, end_publisher: Callable[[Channel], Awaitable[None]]
+    ) -> Channel:
+        """Change a channel, whole or not at all.
+
+        Args:
+            name: the channel's.
+            change: what is to be otherwise.
+            end_publisher: ends who publishes, where the channel is to be fed in another way.
+
+        Raises:
+            UsageError: something about it is not allowed, or there is none of this name.
+            ConflictError: the key or the port is another's.
+            UnavailableError: the server that the new source needs does not start.
+            StoreError: it cannot be kept; nothing has changed.
+        """
+        async with self._changing:
+            channel = self.get(name)
+            present = channel.definition
+            if change.source is not None and change.source.strip() == present.source:
+                change = replace(change, source=None)
+            text = present.source if change.source is None else change.source
+            once = present.once if change.once is None else change.once
+            check_once(parse_source(text, loop=not once), once=once)
+            settled = None
+            if change.source is not None:
+                await self._prepare_for(change.source)
+                settled = self._settling(change.source, ports_of(parse_source(present.source)))
+            before, after = await self.definitions.change(name, change, settled)
+            try:
+                if channel.needs_another_feed(after):
+                    await end_publisher(channel)
+                await channel.revise(after)
+            except BaseException:
+                try:
+                    await self.definitions.put_back(before)
+                finally:
+                    await channel.revise(before)
+                raise
+        self._on_event(Event("channel.changed", name))
+        return channel
+
+    def _settling(self, source: str, own: Collection[int] = ()) -> Settle:
+        """Return what settles a source; ``own`` are UDP ports that its channel has already."""
+        ports = self._settings.ports
+
+        def is_free(port: int) -> bool:
+            return port in own or is_udp_port_free(port)
+
+        return lambda others: settle(source, others, srt=ports.srt, rtp=ports.rtp, is_free=is_free)
 
     async def remove(self, name: str, end: Callable[[Channel | None], Awaitable[None]]) -> None:
         """Take a channel off the air and forget it.

@@ -87,6 +87,12 @@ class Publishers:
             if channel.publisher is not None and channel.publisher == call.client_id:
                 self._left(channel)
 
+    async def end_at(self, channel: Channel) -> None:
+        """End the publisher of a channel, if one came by RTMP."""
+        if isinstance(channel.source, RtmpSource) and channel.publisher is not None:
+            self._left(channel)
+            await self.server.drop(channel.name)
+
     def _all_left(self) -> None:
         """The server has ended, and with it every connection."""
         self._connections.clear()

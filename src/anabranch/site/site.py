@@ -12,7 +12,9 @@ from typing import Any
 
 import structlog
 
+from anabranch.channels.audience import Audience
 from anabranch.channels.channel import Channel
+from anabranch.channels.definitions import Change
 from anabranch.channels.seats import Seat, Seats
 from anabranch.core.errors import AnabranchError, TooManyError
 from anabranch.core.events import Event, EventBus
@@ -51,20 +53,21 @@ class Site:
         self.seats = Seats()
         self.notes: list[str] = []
         self.started = time.time()
-        self._database = Database(settings.database_url)
+        self.database = Database(settings.database_url)
+        self.audience = Audience(self.database)
         self._stale = asyncio.Event()
         self._carrying = False
         self._key_frames: set[Feed] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.log = EventLog(self._database)
+        self.log = EventLog(self.database)
         self.underlay: SwitchedUnderlay | DirectUnderlay = (
-            SwitchedUnderlay(settings, journal, self._happened, self._database, self._retarget)
+            SwitchedUnderlay(settings, journal, self._happened, self.database, self._retarget)
             if settings.switches
             else DirectUnderlay(settings, self._retarget)
         )
         self.lineup = Lineup(
             settings,
-            self._database,
+            self.database,
             self.underlay,
             lambda source: self.whip.prepare_for(source),
             self._happened,
@@ -98,7 +101,8 @@ class Site:
             AnabranchError: something essential cannot be had; what was made is in the journal.
         """
         progress("store")
-        await self._database.open()
+        await self.database.open()
+        await self.audience.load()
         await self.underlay.start(progress)
         progress("leaf servers")
         await self.nodes.start()
@@ -166,7 +170,7 @@ class Site:
             await self.remote.stop()
         await self.underlay.stop()
         await self.log.flush()
-        await self._database.close()
+        await self.database.close()
 
     # --- channels -----------------------------------------------------------------------------
 
@@ -182,6 +186,21 @@ class Site:
         """
         return self.lineup.get(name)
 
+    async def change_channel(self, name: str, change: Change) -> Channel:
+        """Change a channel, whole or not at all; its seats stay.
+
+        Raises:
+            UsageError: something about it is not allowed, or there is none of this name.
+            UnavailableError: the server that its new source needs does not start.
+            StoreError: it cannot be kept; nothing has changed.
+        """
+
+        async def end_publisher(channel: Channel) -> None:
+            await self.whip.end_at(channel)
+            await self.publishers.end_at(channel)
+
+        return await self.lineup.change(name, change, end_publisher)
+
     async def remove_channel(self, name: str) -> None:
         """Take a channel off the air and forget it; its seats end.
 
@@ -190,6 +209,7 @@ class Site:
         """
 
         async def end(channel: Channel | None) -> None:
+            self.audience.forget_channel(name)
             await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
             if channel is not None:
                 await asyncio.gather(self.whip.end_at(channel), channel.stop())
@@ -207,12 +227,13 @@ class Site:
         client: str = "",
         device: str | None = None,
         bandwidth_kbps: float | None = None,
+        holder: str = "",
     ) -> tuple[Seat, str]:
         """Give a viewer a seat at a leaf; return it and the SDP answer.
 
         ``client`` is the address that asks: offers that never connect hold ports for a while, so
         one client has a limited number of them. ``device`` and ``bandwidth_kbps`` tell what it can
-        show and receive, if that is known.
+        show and receive, if that is known. ``holder`` says by what it may watch.
 
         Raises:
             TooManyError: that many of the client's seats are still connecting.
@@ -245,6 +266,7 @@ class Site:
             *(feed.channel, feed.rendition, leaf.name, viewing.id, client),
             best=best,
             pinned=pinned,
+            holder=holder,
         )
         self.seats.add(seat)
         self._happened(Event("seat.taken", channel_name, {"leaf": leaf.name}))

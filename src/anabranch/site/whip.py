@@ -38,6 +38,11 @@ class WrongKeyError(AnabranchError):
     """The publisher's key is not that of the channel, or of any."""
 
 
+def unfed(name: str) -> NotFoundError:
+    """Return what is said of a channel that is not there, or not fed by WHIP."""
+    return NotFoundError(f"there is no channel named {name[:60]!r} that is fed by WHIP")
+
+
 @dataclass(slots=True)
 class Publishing:
     """A publisher that was let in; its identifier is unguessable (96 bits).
@@ -259,7 +264,7 @@ class WhipPublishers:
         if name is not None:
             fed = [each for each in fed if each.name == name]
             if not fed:
-                raise NotFoundError(f"there is no channel named {name[:60]!r} that is fed by WHIP")
+                raise unfed(name)
         given = key.encode()
         matches = [
             each for each in fed if secrets.compare_digest(each.definition.key.encode(), given)
