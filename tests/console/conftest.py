@@ -106,13 +106,13 @@ async def site(tmp_path: Path, leaf: MemoryLeaf) -> AsyncIterator[Site]:
         "main", "run", tmp_path / "run", f"sqlite+aiosqlite:///{tmp_path}/store.db", switches=False
     )
     made = Site(settings, Journal(tmp_path / "run"))
-    await made._database.open()
+    await made.database.open()
     add_channel(made, Definition("news", "The <b>news</b>", "rtmp", False, KEY, 1))
     made.leaves.append(leaf)  # type: ignore[arg-type]
     await made.steward.start()
     yield made
     await made.steward.stop()
-    await made._database.close()
+    await made.database.close()
 
 
 @pytest.fixture

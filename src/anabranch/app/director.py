@@ -16,6 +16,8 @@ from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
+from anabranch.console.people.doors import Doors
+from anabranch.console.people.people import People
 from anabranch.core.errors import UsageError
 from anabranch.host.journal import Journal, hold
 from anabranch.site.settings import RemoteSettings, SiteSettings
@@ -80,12 +82,14 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
             try:
                 await site.start(progress)
                 token = operator_token(config.token_file)
+                people = People(site.database, site.audience, token)
+                await people.load()
+                app = make_app(site, token=token, people=people, tunnels=tunnels)
                 yield (
                     site,
                     {
-                        "console": serve(
-                            make_app(site, token=token, tunnels=tunnels), console, pair
-                        ),
+                        "console": serve(app, console, pair),
+                        "doors": Doors(site, people).keep(),
                         "rtmp-callbacks": serve(make_callbacks(site), callbacks, None),
                     },
                 )

@@ -1,16 +1,16 @@
 """The application: routes over a :class:`~anabranch.site.site.Site`."""
 
 import time
-from collections.abc import AsyncIterable
-from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 import anabranch
 from anabranch.console import (
+    audience_api,
+    channels_api,
     fabric_api,
+    invitations,
     models,
     nodes_api,
     pages,
@@ -23,29 +23,37 @@ from anabranch.console import (
     whep_events,
     whip,
 )
-from anabranch.console.channel_views import channel_out, channels_out, detail_out
+from anabranch.console.channel_views import channels_out, names_listed
 from anabranch.console.fabric_proxy import make_proxy
-from anabranch.console.invitations import make_invitations
 from anabranch.console.limits import LimitBody
 from anabranch.console.metrics import render_metrics
 from anabranch.console.open_to_others import OpenToOthers
-from anabranch.console.operator_token import operators_only
+from anabranch.console.people import api as people_api
+from anabranch.console.people.caller import Caller
+from anabranch.console.people.doors import Doors
+from anabranch.console.people.guard import Gate, Guard, caller_of, operators_of
+from anabranch.console.people.openapi import describe
+from anabranch.console.people.people import People
+from anabranch.console.people.rules import RULES
 from anabranch.site.control import InsideControl
 from anabranch.site.separate import SeparateControl
 from anabranch.site.site import Site
 from anabranch.tree.transport.tunnels import Tunnels
 
 
-def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastAPI:
+def make_app(
+    site: Site, *, token: str, people: People | None = None, tunnels: Tunnels | None = None
+) -> FastAPI:
     """Make the web application.
 
     Args:
-        site: what it serves.
-        token: the operator's secret; whoever sends it as a bearer may change the site.
+        site: what it serves; its store is open when the first request comes.
+        token: the operator's secret; whoever sends it as a bearer may do everything.
+        people: the site's; None: they are read from its store with the first request.
         tunnels: for nodes that have nothing but HTTP; None: there are no such nodes.
 
     Raises:
-        ValueError: the token is empty: everybody would know it.
+        ValueError: the token is empty: everybody would know it; or a route has no rule.
     """
     if not token:
         raise ValueError("the operator's token is empty")
@@ -65,17 +73,27 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
         elsewhere = make_proxy(control)
     elif isinstance(control, InsideControl):
         app.state.fabric, wishes = control.fabric, control.wishes
+    people = people or People(site.database, site.audience, token)
+    app.state.people = people
+    doors = Doors(site, people)
+    gate = Gate(people, site, RULES)
     problems.install(app)
+    app.add_middleware(Guard, gate=gate)
     app.add_middleware(LimitBody, limit=128 * 1024)
     app.add_middleware(OpenToOthers)
-    app.include_router(_public())
+    app.include_router(people_api.make_router(site, people, doors))
+    app.include_router(channels_api.make_router(site, people, doors))
+    app.include_router(audience_api.make_router(site, people, doors))
+    app.include_router(_time())
     app.include_router(thumbnails.make_router(site))
-    app.include_router(_operator(token))
-    app.include_router(fabric_api.make_router(token, wishes=wishes, elsewhere=elsewhere))
-    app.include_router(nodes_api.make_router(token))
-    app.include_router(pipelines_api.make_router(token))
-    app.include_router(make_invitations(token))
-    app.include_router(statistics_api.make_router(token))
+    app.include_router(_operator(people))
+    app.include_router(
+        fabric_api.make_router(operators_of(people), wishes=wishes, elsewhere=elsewhere)
+    )
+    app.include_router(nodes_api.make_router())
+    app.include_router(pipelines_api.make_router())
+    app.include_router(invitations.make_router())
+    app.include_router(statistics_api.make_router())
     app.include_router(whep.router)
     app.include_router(whip.router)
     app.include_router(whep_events.make_router(site))
@@ -83,6 +101,8 @@ def make_app(site: Site, *, token: str, tunnels: Tunnels | None = None) -> FastA
     if tunnels is not None:
         app.include_router(soleil.make_router(tunnels))
     pages.install(app)
+    gate.cover(app.routes)
+    describe(app, RULES)
     return app
 
 
@@ -95,18 +115,8 @@ def site_of(request: Request) -> Site:
 TheSite = Annotated[Site, Depends(site_of)]
 
 
-def _public() -> APIRouter:
+def _time() -> APIRouter:
     router = APIRouter(prefix="/api", tags=["viewers"])
-
-    @router.get("/channels")
-    async def channels(site: TheSite) -> models.ChannelsOut:
-        """List the channels."""
-        return models.ChannelsOut(channels=await channels_out(site))
-
-    @router.get("/channels/{name}")
-    async def channel(name: str, site: TheSite) -> models.ChannelOut:
-        """Show one channel."""
-        return await channel_out(site, name)
 
     @router.get("/time")
     async def clock(response: Response) -> models.TimeOut:
@@ -114,51 +124,21 @@ def _public() -> APIRouter:
         response.headers["Cache-Control"] = "no-store"
         return models.TimeOut(epoch_ms=time.time() * 1000)
 
-    @router.get("/events", response_class=EventSourceResponse)
-    async def events(site: TheSite) -> AsyncIterable[ServerSentEvent]:
-        """Stream what changes, as server-sent events."""
-        async with aclosing(site.events.subscribe()) as happening:
-            async for event in happening:
-                if event.kind.startswith(("channel.", "seat.", "leaf.")):
-                    out = models.EventOut(
-                        kind=event.kind, subject=event.subject, time=event.time, data={}
-                    )
-                    yield ServerSentEvent(data=out.model_dump())
-
     return router
 
 
-def _operator(token: str) -> APIRouter:
-    router = APIRouter(
-        prefix="/api", tags=["operator"], dependencies=[Depends(operators_only(token))]
-    )
-
-    @router.post("/channels", status_code=201)
-    async def add(wanted: models.ChannelIn, site: TheSite) -> models.ChannelDetailOut:
-        """Add a channel and put it on the air."""
-        await site.lineup.add(
-            wanted.name,
-            wanted.source,
-            title=wanted.title,
-            once=wanted.once,
-            key=wanted.key,
-        )
-        return await detail_out(site, wanted.name)
-
-    @router.get("/channels/{name}/detail")
-    async def detail(name: str, site: TheSite) -> models.ChannelDetailOut:
-        """Show a channel with its way in and its key."""
-        return await detail_out(site, name)
-
-    @router.delete("/channels/{name}", status_code=204)
-    async def remove(name: str, site: TheSite) -> None:
-        """Take a channel off the air; its viewers' seats end."""
-        await site.remove_channel(name)
+def _operator(people: People) -> APIRouter:
+    router = APIRouter(prefix="/api", tags=["operator"])
 
     @router.get("/site")
-    async def overview(site: TheSite) -> models.SiteOut:
+    async def overview(
+        site: TheSite, caller: Annotated[Caller, Depends(caller_of)]
+    ) -> models.SiteOut:
         """Show the whole site."""
-        return models.SiteOut(**(await site.overview()), channels=await channels_out(site))
+        return models.SiteOut(
+            **(await site.overview()),
+            channels=await channels_out(site, people, caller),
+        )
 
     @router.get("/seats")
     async def seats(site: TheSite) -> list[models.SeatOut]:
@@ -185,7 +165,7 @@ def _metrics() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/metrics")
-    async def metrics(site: TheSite) -> Response:
-        return await render_metrics(site)
+    async def metrics(site: TheSite, caller: Annotated[Caller, Depends(caller_of)]) -> Response:
+        return await render_metrics(site, names_listed(site, caller))
 
     return router

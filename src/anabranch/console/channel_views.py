@@ -1,8 +1,13 @@
-"""A channel as the API shows it: to anybody, and to its operator."""
+"""A channel as the API shows it: to whoever sees it, and to who manages it."""
 
+from collections import Counter
 from typing import Any
 
+from anabranch.channels.channel import Channel
 from anabranch.console import models
+from anabranch.console.people.caller import Caller
+from anabranch.console.people.people import People
+from anabranch.core.errors import NotFoundError
 from anabranch.media.publisher_figures import Reception
 from anabranch.media.source import WhipSource
 from anabranch.site.publisher_reports import PATIENCE_S, PublisherReport
@@ -11,25 +16,46 @@ from anabranch.site.site import Site
 _NOTHING = Reception(octets=0)
 
 
-async def channel_out(site: Site, name: str) -> models.ChannelOut:
-    """Return a channel as anybody may see it. Raises NotFoundError: there is none of this name."""
+def listed(site: Site, caller: Caller) -> list[Channel]:
+    """Return the channels in a caller's list."""
+    return [c for c in site.channels if caller.is_listed(c.definition, site.audience)]
+
+
+def names_listed(site: Site, caller: Caller) -> set[str]:
+    """Return the names of the channels in a caller's list."""
+    return {channel.name for channel in listed(site, caller)}
+
+
+def is_listed(site: Site, caller: Caller, name: str) -> bool:
+    """Say whether there is a channel of a name in a caller's list."""
+    try:
+        return caller.is_listed(site.channel(name).definition, site.audience)
+    except NotFoundError:
+        return False
+
+
+async def channel_out(site: Site, people: People, caller: Caller, name: str) -> models.ChannelOut:
+    """Return a channel as a caller sees it. Raises NotFoundError: there is none of this name."""
     await site.publisher_reports.look(patience=PATIENCE_S)
-    return _public(site, name)
+    return _public(site, site.channel(name), people, caller, site.seats.per_channel())
 
 
-async def channels_out(site: Site) -> list[models.ChannelOut]:
-    """Return all channels as anybody may see them."""
+async def channels_out(site: Site, people: People, caller: Caller) -> list[models.ChannelOut]:
+    """Return the channels in a caller's list."""
     await site.publisher_reports.look(patience=PATIENCE_S)
-    return [_public(site, channel.name) for channel in site.channels]
+    viewers = site.seats.per_channel()
+    return [_public(site, channel, people, caller, viewers) for channel in listed(site, caller)]
 
 
-async def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
-    """Return a channel as its operator sees it. Raises NotFoundError: there is none."""
+async def detail_out(
+    site: Site, people: People, caller: Caller, name: str
+) -> models.ChannelDetailOut:
+    """Return a channel as who manages it sees it. Raises NotFoundError: there is none."""
     await site.publisher_reports.look(patience=PATIENCE_S)
     channel = site.channel(name)
     report = site.publisher_reports.of(name)
     return models.ChannelDetailOut(
-        **_common(site, name),
+        **_common(site, channel, people, caller, site.seats.per_channel()),
         publisher=models.PublisherDetailOut(**_figures(report), address=report.address)
         if report is not None
         else None,
@@ -42,23 +68,32 @@ async def detail_out(site: Site, name: str) -> models.ChannelDetailOut:
     )
 
 
-def _public(site: Site, name: str) -> models.ChannelOut:
-    report = site.publisher_reports.of(name)
+def _public(
+    site: Site, channel: Channel, people: People, caller: Caller, viewers: Counter[str]
+) -> models.ChannelOut:
+    report = site.publisher_reports.of(channel.name)
     return models.ChannelOut(
-        **_common(site, name),
+        **_common(site, channel, people, caller, viewers),
         publisher=models.PublisherOut(**_figures(report)) if report is not None else None,
     )
 
 
-def _common(site: Site, name: str) -> dict[str, Any]:
-    channel = site.channel(name)
+def _common(
+    site: Site, channel: Channel, people: People, caller: Caller, viewers: Counter[str]
+) -> dict[str, Any]:
+    definition = channel.definition
+    manages = caller.may_manage(definition)
     return {
         "name": channel.name,
         "title": channel.title,
         "state": channel.state,
-        "detail": channel.detail,
-        "viewers": site.seats.per_channel()[name],
+        "detail": channel.detail if manages else channel.public_detail,
+        "viewers": viewers[channel.name],
         "whip": isinstance(channel.source, WhipSource),
+        "now": definition.now,
+        "visibility": definition.visibility,
+        "owner": people.name_of(definition.owner) if manages else None,
+        "may_manage": manages,
         "renditions": [
             models.RenditionOut(
                 name=r.name, width=r.width, height=r.height, bitrate_kbps=r.bitrate_kbps

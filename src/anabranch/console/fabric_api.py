@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, Collection
+from collections.abc import AsyncIterable, Callable, Collection
 from contextlib import aclosing, suppress
 from typing import Annotated, Any
 
@@ -33,25 +33,38 @@ Datapath = Annotated[str, Path(max_length=64, examples=["relay"])]
 KindsQuery = Annotated[models.Kinds, Query(description="vm.added, link.* ...; none: all")]
 
 
+Admits = Callable[[WebSocket, str | None], bool]
+"""Says whether a socket may be had by who asks for it, or by who sent this as a token on it."""
+
+
 def make_router(
-    token: str, *, wishes: Wishes | None = None, elsewhere: APIRouter | None = None
+    who: str | Admits, *, wishes: Wishes | None = None, elsewhere: APIRouter | None = None
 ) -> APIRouter:
-    """Make the routes; only whoever sends ``token`` may use them.
+    """Make the routes.
 
     Args:
-        token: the operator's secret.
+        who: the operator's secret: only whoever sends it may use them. Or what says who may have
+            the socket, where all else is guarded already.
         wishes: keeps what operators ask for; None: it ends with the fabric.
         elsewhere: answers for network and paths where these are known in another process.
     """
     router = APIRouter(prefix="/api/fabric")
-    only = [Depends(operators_only(token))]
+    only = [Depends(operators_only(who))] if isinstance(who, str) else []
     kept = wishes or Wishes()
     here = (_network(kept), make_paths(kept))
     known = here if elsewhere is None else (elsewhere,)
     for part in (_callbacks(), _events(), *known):
         router.include_router(part, dependencies=only, tags=["fabric"])
-    router.include_router(_socket(token))
+    router.include_router(_socket(_has_token(who) if isinstance(who, str) else who))
     return router
+
+
+def _has_token(token: str) -> Admits:
+    def admits(socket: WebSocket, sent: str | None) -> bool:
+        header = socket.headers.get("authorization", "").removeprefix("Bearer ")
+        return is_operator(header if sent is None else sent, token)
+
+    return admits
 
 
 def _network(wishes: Wishes) -> APIRouter:
@@ -215,22 +228,21 @@ def _events() -> APIRouter:
     return router
 
 
-def _socket(token: str) -> APIRouter:
+def _socket(admits: Admits) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/events")
     async def events(socket: WebSocket) -> None:
         """Send events as they happen, one JSON text each.
 
-        The operator's token comes in the header, or with the first message from a page:
+        A token comes in the header, or with the first message from a page:
         ``{"token": "...", "kinds": ["vm.*"]}``; ``kinds`` may be in the query instead.
         """
         await socket.accept()
         kinds = socket.query_params.getlist("kinds")
-        given = socket.headers.get("authorization", "")
-        if not is_operator(given.removeprefix("Bearer "), token):
+        if not admits(socket, None):
             hello = await _hello(socket)
-            if hello is None or not is_operator(str(hello.get("token", "")), token):
+            if hello is None or not admits(socket, str(hello.get("token", ""))):
                 await socket.close(_POLICY_VIOLATION, "this needs the operator's token")
                 return
             asked = hello.get("kinds", [])

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
-from anabranch.console.operator_token import operators_only
 from anabranch.core.errors import ConflictError
 from anabranch.site.remote import Remote
 from anabranch.site.site import Site
@@ -54,12 +53,11 @@ def _guests(request: Request) -> Remote:
 Guests = Annotated[Remote, Depends(_guests)]
 
 
-def make_invitations(token: str) -> APIRouter:
-    """Return the routes under ``/api/nodes/invitations``; ``token`` is the operator's."""
+def make_router() -> APIRouter:
+    """Return the routes under ``/api/nodes/invitations``."""
     router = APIRouter(
         prefix="/api/nodes/invitations",
         tags=["nodes"],
-        dependencies=[Depends(operators_only(token))],
     )
 
     @router.post("", status_code=201)

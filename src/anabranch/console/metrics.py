@@ -1,6 +1,6 @@
 """``/metrics`` in Prometheus' text form, collected when it is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import psutil
 from fastapi import Response
@@ -24,13 +24,14 @@ class _Collected:
         yield from self._metrics
 
 
-async def render_metrics(site: Site) -> Response:
-    """Return the present figures of a site."""
-    metrics = [*_channels(site), *_leaves(site), *await _ports(site), *await _seats(site)]
+async def render_metrics(site: Site, listed: Collection[str]) -> Response:
+    """Return the present figures of a site; of channels only of those that are ``listed``."""
+    metrics = [*_channels(site, listed), *_leaves(site, listed), *await _ports(site)]
+    metrics += await _seats(site, listed)
     metrics += await _nodes(site)
     metrics += await _repairs(site)
-    metrics += await publisher_metrics(site)
-    metrics += tree_metrics(site)
+    metrics += await publisher_metrics(site, listed)
+    metrics += tree_metrics(site, listed)
     metrics += _process(site)
     control = site.underlay.control
     if control is not None and control.fabric is not None:
@@ -40,13 +41,15 @@ async def render_metrics(site: Site) -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _channels(site: Site) -> Iterator[Metric]:
+def _channels(site: Site, listed: Collection[str]) -> Iterator[Metric]:
     live = GaugeMetricFamily("anabranch_channel_live", "1 if the source is on", labels=["channel"])
     viewers = GaugeMetricFamily(
         "anabranch_channel_viewers", "Seats on the channel", labels=["channel"]
     )
     counts = site.seats.per_channel()
     for channel in site.channels:
+        if channel.name not in listed:
+            continue
         live.add_metric([channel.name], float(channel.state == "live"))
         viewers.add_metric([channel.name], counts[channel.name])
     yield live
@@ -56,7 +59,7 @@ def _channels(site: Site) -> Iterator[Metric]:
     yield total
 
 
-def _leaves(site: Site) -> Iterator[Metric]:
+def _leaves(site: Site, listed: Collection[str]) -> Iterator[Metric]:
     ready = GaugeMetricFamily("anabranch_leaf_ready", "1 if it takes viewers", labels=["leaf"])
     viewers = GaugeMetricFamily("anabranch_leaf_viewers", "Seats at the leaf", labels=["leaf"])
     inlets = GaugeMetricFamily("anabranch_leaf_inlets", "Feeds delivered to it", labels=["leaf"])
@@ -71,7 +74,15 @@ def _leaves(site: Site) -> Iterator[Metric]:
     restarts = CounterMetricFamily(
         "anabranch_child_restarts", "Restarts by supervision", labels=["child"]
     )
+    hidden = {
+        child.name
+        for channel in site.channels
+        if channel.name not in listed
+        for child in (channel.encoder, channel.ingest)
+    }
     for name, report in site.children().items():
+        if name in hidden:
+            continue
         restarts.add_metric([name], report["restarts"])
     yield restarts
 
@@ -123,7 +134,7 @@ async def _ports(site: Site) -> list[Metric]:
     return [packets, octets]
 
 
-async def _seats(site: Site) -> list[Metric]:
+async def _seats(site: Site, listed: Collection[str]) -> list[Metric]:
     sent = GaugeMetricFamily(
         "anabranch_seat_bytes_sent", "Bytes sent to the present seats", labels=["channel"]
     )
@@ -132,6 +143,8 @@ async def _seats(site: Site) -> list[Metric]:
     )
     sums: dict[str, list[int]] = {}
     for report in await site.seat_reports():
+        if report["channel"] not in listed:
+            continue
         sum_ = sums.setdefault(str(report["channel"]), [0, 0])
         sum_[0] += int(report["bytes_sent"] or 0)
         sum_[1] += int(report["packets_lost"] or 0)

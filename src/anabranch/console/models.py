@@ -16,6 +16,9 @@ class RenditionOut(BaseModel):
     bitrate_kbps: int
 
 
+Visibility = Literal["public", "unlisted", "private"]
+
+
 class PublisherOut(BaseModel):
     """What feeds a channel, and how well it arrives. Null: not known of this way in."""
 
@@ -50,7 +53,7 @@ class PublisherDetailOut(PublisherOut):
 
 
 class ChannelOut(BaseModel):
-    """A channel as anybody may see it."""
+    """A channel as whoever asks may see it."""
 
     name: str
     title: str
@@ -60,6 +63,10 @@ class ChannelOut(BaseModel):
     renditions: list[RenditionOut]
     whip: bool = Field(description="whether it is fed by WHIP, so by the page /publish, too")
     publisher: PublisherOut | None = Field(description="what feeds it; null: nothing, or a test")
+    now: str = Field(description="what is on, as its producer says; may be empty")
+    visibility: Visibility
+    owner: str | None = Field(description="account; null for those who may not manage it, too")
+    may_manage: bool = Field(description="whether whoever asks may manage it")
 
 
 class ChannelsOut(BaseModel):
@@ -82,6 +89,27 @@ class ChannelIn(BaseModel):
     title: Annotated[str | None, Field(max_length=500)] = None
     once: bool = False
     key: Annotated[str | None, Field(max_length=100)] = None
+    visibility: Visibility = "public"
+    owner: Annotated[
+        str | None, Field(max_length=200, description="account; for operators, others own it")
+    ] = None
+
+
+class ChannelPatch(BaseModel):
+    """What is to be otherwise about a channel; what is not sent stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Annotated[str | None, Field(max_length=500)] = None
+    now: Annotated[str | None, Field(max_length=500, description="what is on")] = None
+    visibility: Visibility | None = None
+    source: Annotated[str | None, Field(max_length=2000)] = None
+    once: bool | None = None
+    key: Annotated[str | None, Field(max_length=100)] = None
+    new_key: bool = Field(default=False, description="have a key drawn")
+    owner: Annotated[
+        str | None, Field(max_length=200, description="account; for operators. null: nobody")
+    ] = None
 
 
 class ChannelDetailOut(ChannelOut):

@@ -1,11 +1,10 @@
-"""Media pipelines of the nodes: seen and changed with the operator's token."""
+"""Media pipelines of the nodes: seen and changed by operators."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from anabranch.console.operator_token import operators_only
 from anabranch.core.errors import UsageError
 from anabranch.site.pipelines import Pipelines
 from anabranch.tree.soleil.messages import (
@@ -55,12 +54,11 @@ class RouteIn(BaseModel):
 Identifier = Annotated[str, Path(pattern=r"^[!-~]{1,128}$")]
 
 
-def make_router(token: str) -> APIRouter:
-    """Return the routes under ``/api/nodes/{name}/pipelines``; ``token`` is the operator's."""
+def make_router() -> APIRouter:
+    """Return the routes under ``/api/nodes/{name}/pipelines``."""
     router = APIRouter(
         prefix="/api/nodes/{name}/pipelines",
         tags=["nodes"],
-        dependencies=[Depends(operators_only(token))],
     )
 
     @router.get("")

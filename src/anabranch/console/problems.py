@@ -1,6 +1,7 @@
 """Errors as problem details (RFC 9457): one line for a person, a status for a program."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -19,6 +20,8 @@ from anabranch.core.errors import (
 )
 from anabranch.store.database import StoreError
 
+Answers = dict[int | str, dict[str, Any]]
+"""What the document of the API says of answers, by status."""
 _log = structlog.get_logger("anabranch.console")
 
 _TITLES = {

@@ -1,6 +1,6 @@
 """Publishers' figures for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -36,10 +36,17 @@ _GAUGES: dict[str, tuple[str, Callable[[PublisherReport], float | None]]] = {
 }
 
 
-async def publisher_metrics(site: Site) -> list[Metric]:
-    """Return what is known of all publishers; what a way in does not tell is left out."""
+async def publisher_metrics(site: Site, listed: Collection[str]) -> list[Metric]:
+    """Return what is known of publishers; what a way in does not tell is left out.
+
+    Of channels only those that are ``listed``.
+    """
     await site.publisher_reports.look(patience=PATIENCE_S)
-    reports = [(each.name, site.publisher_reports.of(each.name)) for each in site.channels]
+    reports = [
+        (each.name, site.publisher_reports.of(each.name))
+        for each in site.channels
+        if each.name in listed
+    ]
     since = GaugeMetricFamily(
         "anabranch_publisher_since_seconds",
         "When it came, in seconds since the epoch",

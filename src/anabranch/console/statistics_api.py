@@ -1,13 +1,13 @@
 """What the tree reports of itself, and what was done about it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from pydantic import BaseModel, Field
 
-from anabranch.console.operator_token import operators_only
 from anabranch.core.errors import NotFoundError
+from anabranch.site.gauges import parts_of
 from anabranch.site.site import Site
 from anabranch.site.steward import Steward
 from anabranch.tree.metrics import MACHINES, weight_of
@@ -70,11 +70,9 @@ class DeedOut(BaseModel):
     data: dict[str, str | int | float | bool | None]
 
 
-def make_router(token: str) -> APIRouter:
-    """Return the routes under ``/api/tree``; ``token`` is the operator's."""
-    router = APIRouter(
-        prefix="/api/tree", tags=["nodes"], dependencies=[Depends(operators_only(token))]
-    )
+def make_router() -> APIRouter:
+    """Return the routes under ``/api/tree``."""
+    router = APIRouter(prefix="/api/tree", tags=["nodes"])
 
     @router.get("/statistics")
     async def statistics(request: Request) -> StatisticsOut:
@@ -148,13 +146,19 @@ def statistics_of(steward: Steward) -> StatisticsOut:
     )
 
 
-def tree_metrics(site: Site) -> Iterator[Metric]:
-    """Yield the tree's figures for Prometheus."""
+def tree_metrics(site: Site, listed: Collection[str]) -> Iterator[Metric]:
+    """Yield the tree's figures for Prometheus; of channels only of those that are ``listed``."""
+
+    def is_shown(stream: str) -> bool:
+        return stream == MACHINES or parts_of(stream)[0] in listed
+
     found = statistics_of(site.steward)
     figure = GaugeMetricFamily(
         "anabranch_tree_figure", "Figures of the whole tree", labels=["stream", "figure"]
     )
     for stream in found.whole:
+        if not is_shown(stream.stream):
+            continue
         for name, value in stream.values.items():
             figure.add_metric([stream.stream, name], value)
         figure.add_metric([stream.stream, "weight"], stream.weight)
@@ -174,6 +178,8 @@ def tree_metrics(site: Site) -> Iterator[Metric]:
         "anabranch_tree_trouble", "Share that suffers", labels=["node", "stream", "metric"]
     )
     for each in found.diagnoses:
+        if not is_shown(each.stream):
+            continue
         trouble.add_metric([each.node, each.stream, each.metric], each.share)
     yield trouble
     actions = CounterMetricFamily(

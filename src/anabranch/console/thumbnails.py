@@ -34,10 +34,12 @@ def make_router(site: Site) -> APIRouter:
         `leaf: janus`. A channel that no leaf has any more shows its last one for ten minutes.
         """
         found = await thumbnails.of(name)
+        # What only some may see no shared cache keeps (RFC 9111 section 5.2.2.7).
+        everybodys = site.channel(name).definition.visibility == "public"
         tag = f'"{found.tag}"'
         headers = {
             "ETag": tag,
-            "Cache-Control": f"public, max-age={FRESH_S:.0f}",
+            "Cache-Control": f"{'public' if everybodys else 'private'}, max-age={FRESH_S:.0f}",
             "X-Content-Type-Options": "nosniff",
         }
         if if_none_match is not None and is_among(tag, if_none_match):

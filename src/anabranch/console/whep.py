@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from anabranch.console import whep_events
 from anabranch.console.hints import bandwidth_of, device_of
 from anabranch.console.offers import check_fragment, read_offer
+from anabranch.console.people.guard import absence, caller_of
 from anabranch.site.site import Site
 
 CHANGE = "urn:anabranch:whep:ext:change"
@@ -82,6 +83,7 @@ async def watch(
         client=client,
         device=device_of(request.headers),
         bandwidth_kbps=bandwidth_of(request.headers),
+        holder=caller_of(request).holder,
     )
     headers = {
         "Location": f"/whep/{channel}/{seat.id}",
@@ -114,7 +116,10 @@ def _links(place: str, offer: str) -> list[str]:
 async def change(channel: str, seat: str, wanted: ChangeIn, request: Request) -> ChangeOut:
     """Change the channel, or the rendition, over the connection that there is."""
     site = _site(request)
-    done = await site.changes.change(site.seats.get(seat), wanted.channel, wanted.rendition)
+    found = site.seats.get(seat)
+    if not caller_of(request).may_see(site.channel(wanted.channel).definition, site.audience):
+        raise absence(wanted.channel)
+    done = await site.changes.change(found, wanted.channel, wanted.rendition)
     return ChangeOut(channel=done.channel, rendition=done.rendition, waits=done.waits)
 
 

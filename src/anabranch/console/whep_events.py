@@ -159,6 +159,8 @@ class EventStreams:
         ]
 
     def _end_of(self, stream: Stream) -> tuple[str, dict[str, Any]]:
+        if stream.seat.barred:
+            return "ended", {}
         try:
             name = self._site.channel(stream.seat.channel).name
         except NotFoundError:

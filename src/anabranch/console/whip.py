@@ -5,14 +5,19 @@ publisher's candidates are not needed, and an ICE restart is not possible: a pub
 connection posts a new offer. See docs/protocols/whip.md.
 """
 
+import math
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from anabranch.console.offers import FRAGMENT, check_fragment, read_offer
+from anabranch.console.people.guard import caller_of
+from anabranch.console.people.throttle import Throttle
+from anabranch.core.errors import AnabranchError, NotFoundError
 from anabranch.site.site import Site
-from anabranch.site.whip import WhipPublishers, WrongKeyError
+from anabranch.site.whip import WhipPublishers, WrongKeyError, unfed
 
 router = APIRouter(prefix="/whip", tags=["WHIP"])
 _bearer = HTTPBearer(auto_error=False, scheme_name="PublisherKey", description="the channel's key")
@@ -22,6 +27,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     401: {"description": "No bearer token, or not the channel's key."},
     404: {"description": "No such channel that is fed by WHIP."},
     409: {"description": "The channel has a publisher already."},
+    429: {"description": "Too many wrong keys; again after Retry-After seconds."},
     415: {"description": "The body is not application/sdp."},
     422: {"description": "The offer cannot be answered; the detail says why."},
     503: {"description": "The WHIP server is not there just now; try again."},
@@ -73,12 +79,25 @@ async def _publish(
         raise HTTPException(401, "publishing needs the channel's key as bearer token", _challenge())
     offer = await read_offer(request)
     client = request.client.host if request.client is not None else ""
+    throttle: Throttle = request.app.state.people.throttle
+    if (wait := throttle.begin(None, client, time.time())) > 0:
+        again = {"Retry-After": str(math.ceil(wait))}
+        raise HTTPException(429, "too many wrong keys; wait a moment", again)
     try:
         publishing, answer = await _publishers(request).publish(
             channel, bearer.credentials, offer, client=client
         )
     except WrongKeyError as error:
+        if channel is not None and not _is_seen(request, channel):
+            # Whoever guesses names learns nothing of the channel.
+            raise unfed(channel) from error
         raise HTTPException(401, str(error), _challenge("invalid_token")) from error
+    except NotFoundError:
+        raise
+    except AnabranchError:
+        throttle.succeeded(None, client, time.time())  # the key was right
+        raise
+    throttle.succeeded(None, client, time.time())
     headers = {
         "Location": f"/whip/{publishing.channel.name}/{publishing.id}",
         "ETag": _tag(publishing.id),
@@ -86,6 +105,11 @@ async def _publish(
         "Cache-Control": "no-store",
     }
     return Response(answer, 201, headers, media_type="application/sdp")
+
+
+def _is_seen(request: Request, channel: str) -> bool:
+    site: Site = request.app.state.site
+    return caller_of(request).may_see(site.channel(channel).definition, site.audience)
 
 
 def _challenge(error: str | None = None) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""People: who one is, what one may do, and what it is shown by."""
