@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from anabranch.app import cli, terminal
+from anabranch.app import channel_commands, cli, people_commands, terminal
 from anabranch.core.errors import UnavailableError, UsageError
 from anabranch.host.journal import hold
 
@@ -27,7 +27,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Consoles that write where the runner looks."""
     out = Console(highlight=False, width=200)
     err = Console(stderr=True, highlight=False, width=200)
-    for module in (cli, terminal):
+    for module in (cli, channel_commands, people_commands, terminal):
         monkeypatch.setattr(module, "out", out)
     for module in (cli, terminal):
         monkeypatch.setattr(module, "err", err)
@@ -60,6 +60,12 @@ ASKING = [
     ["channel", "show", "news"],
     ["channel", "remove", "news"],
     ["channel", "add", "news", "--from", "test"],
+    ["channel", "set", "news", "--title", "News"],
+    ["channel", "share", "news"],
+    ["channel", "unshare", "news", "x"],
+    ["user", "list"],
+    ["user", "remove", "vera"],
+    ["token", "list", "--json"],
 ]
 
 

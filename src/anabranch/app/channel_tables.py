@@ -40,6 +40,7 @@ def print_channel(config: Config, channel: dict[str, Any], *, as_json: bool) -> 
         "title": channel["title"],
         "state": " - ".join(filter(None, (channel["state"], channel["detail"]))),
         "source": channel["source"],
+        "for": channel["visibility"] + (f", of {channel['owner']}" if channel["owner"] else ""),
         **_in_full(channel["publisher"]),
         "watch": f"{config.local_url}/watch/{channel['name']}",
         "WHEP": f"{config.local_url}/whep/{channel['name']}",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,20 +17,21 @@ from rich.table import Table
 
 from anabranch import __version__
 from anabranch.app import tree_figures
-from anabranch.app.channel_tables import duration, print_channel, print_channels
+from anabranch.app.channel_commands import channel_app
+from anabranch.app.channel_tables import duration, print_channels
 from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
 from anabranch.app.node_commands import node_app
+from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
 from anabranch.app.public import in_url
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
 from anabranch.core.errors import AnabranchError, UsageError
-from anabranch.core.names import check_name
 from anabranch.host.journal import Journal, holder
 from anabranch.site.plan import make_plan
 
@@ -41,12 +41,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-channel_app = typer.Typer(help="Add, list and remove channels.", no_args_is_help=True)
 app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
 tree_app.command("stats")(tree_figures.show_statistics)
 tree_app.command("explain")(tree_figures.explain)
 
@@ -366,68 +367,6 @@ def bench(
         out.print(f"    target {row.get('target', '-')}", soft_wrap=True)
         if "peer" in row:
             out.print(f"    peer {row['peer']['value']}: {row['peer']['name']}", soft_wrap=True)
-
-
-@channel_app.command("add")
-@command
-def channel_add(
-    name: Annotated[str, typer.Argument(help="Name in the URL: a-z, 0-9 and '-'.")],
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from", help="A file, any URL, rtp[:PORT], srt[:PORT], rtmp, whip, or test."
-        ),
-    ],
-    title: Annotated[str | None, typer.Option(help="Title for people.")] = None,
-    once: Annotated[bool, typer.Option("--once", help="Play a file once, not in a loop.")] = False,
-    key: Annotated[str | None, typer.Option(help="Publisher's key (default: drawn).")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Add a channel and put it on the air."""
-    config = load_config()
-    source = _whole_path(source)
-    body = {"name": name, "source": source, "title": title, "once": once, "key": key}
-    channel = Client(config).request("POST", "/api/channels", json=body)
-    print_channel(config, channel, as_json=as_json)
-
-
-@channel_app.command("show")
-@command
-def channel_show(name: str, as_json: JsonFlag = False) -> None:
-    """Show a channel with its way in and its key."""
-    check_name(name)
-    config = load_config()
-    channel = Client(config).request("GET", f"/api/channels/{name}/detail")
-    print_channel(config, channel, as_json=as_json)
-
-
-@channel_app.command("list")
-@command
-def channel_list(as_json: JsonFlag = False) -> None:
-    """List the channels."""
-    channels = Client(load_config()).request("GET", "/api/channels")["channels"]
-    if as_json:
-        out.print_json(json.dumps(channels))
-    else:
-        print_channels(channels)
-
-
-@channel_app.command("remove")
-@command
-def channel_remove(name: str) -> None:
-    """Take a channel off the air and forget it."""
-    check_name(name)
-    Client(load_config()).request("DELETE", f"/api/channels/{name}")
-    out.print(f"{name} is off the air.")
-
-
-def _whole_path(source: str) -> str:
-    """Return a path that exists in full, for the director has another working directory."""
-    try:
-        path = Path(source).expanduser()
-        return str(path.resolve()) if "://" not in source and path.exists() else source
-    except (OSError, RuntimeError):  # too long for a name; ~ of nobody
-        return source
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line's way to a running director: its HTTP API with the operator's token."""
+"""The way to a running director: its HTTP API, with the operator's token or an API token."""
 
 import fcntl
 import os

@@ -1,5 +1,6 @@
 """What all commands share: where they print, and how they fail."""
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, ParamSpec, TypeVar
@@ -34,6 +35,11 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def when(epoch_s: float | None) -> str:
+    """Return a time for people to read; empty: there is none."""
+    return "" if epoch_s is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(epoch_s))
 
 
 def _single(error: BaseException) -> list[BaseException]:
