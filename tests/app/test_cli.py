@@ -166,7 +166,7 @@ def test_a_typing_slip_is_shown_the_way() -> None:
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
 )
 def test_a_duration_is_for_people(seconds: float, words: str) -> None:
-    assert cli._duration(seconds) == words
+    assert cli.duration(seconds) == words
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/../b", "News", "a?b", "\udcff"])

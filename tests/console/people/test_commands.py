@@ -70,7 +70,7 @@ async def test_an_account_from_its_first_to_its_last(run: Run, scene: Scene) -> 
         (["user", "remove", "nobody"], "", "no account"),
         (["token", "add", "x"], "", "has no account"),
         (["token", "add", "x", "--for", "vera", "--role", "admin"], "", "no token of it is more"),
-        (["token", "revoke", "a/b"], "", "no such token"),
+        (["token", "revoke", "nothing"], "", "no such token"),
         (["channel", "set", "news"], "", "nothing is to be otherwise"),
         (["channel", "set", "hidden", "--visibility", "secret"], "", "visibility"),
         (["channel", "share", "absent"], "", "no channel"),
