@@ -81,6 +81,11 @@ def is_passed(site: SiteProcess) -> bool:
     return detail(site)["mode"] == "passthrough"
 
 
+async def vacant(site: SiteProcess) -> None:
+    """Wait until the channel takes another publisher: one that goes silent has it for a while."""
+    await waiting(lambda: detail(site)["publisher"] is None, 60)
+
+
 LARGE, SMALL = [480, 272], [240, 136]
 
 
@@ -89,6 +94,7 @@ async def test_layers_are_seen_as_they_are_sent(
 ) -> None:
     high, low = await asyncio.to_thread(both, site, watch)
     async with layered(two_layers()) as one:
+        await vacant(site)
         assert await one.publish(stage, KEY) == 201
         assert one.accepted() == ["l", "h"]
         await waiting(lambda: sizes(high, low) == [LARGE, SMALL])
@@ -118,6 +124,7 @@ async def test_layers_are_seen_as_they_are_sent(
         await waiting(lambda: sizes(high, low) == [[640, 360], [320, 180]])
         assert (state(site, NAME), detail(site)["mode"]) == ("slate", "encoded")
     async with layered(two_layers()) as again:
+        await vacant(site)
         assert await again.publish(stage, KEY) == 201
         await waiting(lambda: sizes(high, low) == [LARGE, SMALL])
     await waiting(lambda: sizes(high, low) == [[640, 360], [320, 180]])
@@ -128,6 +135,7 @@ async def test_a_lost_layer_is_replaced_and_comes_back(
 ) -> None:
     high, low = await asyncio.to_thread(both, site, watch)
     async with layered(two_layers()) as one:
+        await vacant(site)
         assert await one.publish(stage, KEY) == 201
         await waiting(lambda: sizes(high, low) == [LARGE, SMALL])
         one.layers[1].sends = False
@@ -163,6 +171,7 @@ async def test_layers_that_do_not_fit_are_encoded(
     for name, value in change.items():
         setattr(layers[1], name, value)
     async with layered(layers) as one:
+        await vacant(site)
         assert await one.publish(stage, KEY) == 201
         await waiting(lambda: any(why in it["why"] for it in events(site, "publisher.unfit")), 20)
         await waiting(lambda: state(site, NAME) == "live" and not is_passed(site))
@@ -197,11 +206,13 @@ def test_a_browsers_camera_comes_in_layers(site: SiteProcess, stage: str, watch:
 async def test_bad_layers_are_declined_or_ignored(site: SiteProcess, stage: str) -> None:
     many = [Layer(f"r{number}", (64, 64), 50, 8000 + number) for number in range(50)]
     async with layered(many) as one:
+        await vacant(site)
         assert await one.publish(stage, KEY) == 201
         assert one.accepted() == ["r0", "r1", "r2", "r3"]
     await waiting(lambda: detail(site)["detail"] == "waiting for a publisher", 20)
     hostile = [Layer(rid, (64, 64), 50, 1) for rid in ("é", "a b", "x" * 200, "%s", "..", "")]
     async with layered(hostile) as one:
+        await vacant(site)
         assert await one.publish(stage, KEY) == 201
         assert one.accepted() == []
     await waiting(lambda: detail(site)["detail"] == "waiting for a publisher")
@@ -212,6 +223,8 @@ async def test_what_it_costs(site: SiteProcess, stage: str) -> None:
     costs = {}
     for mode, layers in (("passthrough", two_layers()), ("encoded", two_layers()[1:])):
         async with layered(layers) as one:
+            await vacant(site)
+            await vacant(site)
             assert await one.publish(stage, KEY) == 201
             wanted = mode
             await waiting(
