@@ -206,3 +206,33 @@ def test_the_section_with_video_is_found() -> None:
     assert video_section("v=0\r\nm=audio 9 X\r\nm=video 9 X\r\nm=video 9 X\r\n") == 1
     assert video_section("m=audio 9 X\r\n") == 0
     assert {"active", "inactive", "layers", "viewercount", "reconnect"} <= set(EVENTS)
+
+
+async def test_the_one_who_manages_sends_and_viewers_are_told(viewer: Viewer, site: Site) -> None:
+    operator = {"Authorization": f"Bearer {TOKEN}"}
+    place = await viewer.subscribe("caption")
+    send = "/api/channels/news/captions"
+    markup = "<img src=x onerror=alert(1)>"
+    async with viewer.reading(place) as reader:
+        with pytest.raises(TimeoutError):
+            await reader.next(0.3)
+    async with viewer.reading(place) as reader:
+        answer = await viewer.client.post(
+            send, json={"text": markup, "duration_s": 20}, headers=operator
+        )
+        assert (answer.status_code, answer.json()) == (200, {"text": markup, "duration_s": 20})
+        said = await reader.next()
+        assert said is not None
+        assert (said[0], said[1]["text"], said[1]["duration_s"]) == ("caption", markup, 20)
+        # The other channel has none; back on this one it is told anew, since it still stands.
+        await viewer.client.post(viewer.change, json={"channel": "sports"})
+        await viewer.client.post(
+            "/api/channels/sports/captions", json={"text": "Goal!"}, headers=operator
+        )
+        assert (await reader.until("caption"))["text"] == "Goal!"
+        await viewer.client.post(viewer.change, json={"channel": "news"})
+        assert (await reader.until("caption"))["text"] == markup
+    async with viewer.reading(place) as late:
+        assert (await late.until("caption"))["text"] == markup
+    listed = (await viewer.client.get("/api/channels/news")).json()
+    assert listed["captions"] is True

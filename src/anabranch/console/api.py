@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 import anabranch
 from anabranch.console import (
     audience_api,
+    captions_api,
     channels_api,
     fabric_api,
     invitations,
@@ -83,6 +84,7 @@ def make_app(
     app.add_middleware(OpenToOthers)
     app.include_router(people_api.make_router(site, people, doors))
     app.include_router(channels_api.make_router(site, people, doors))
+    app.include_router(captions_api.make_router(site))
     app.include_router(audience_api.make_router(site, people, doors))
     app.include_router(_time())
     app.include_router(thumbnails.make_router(site))

@@ -91,6 +91,7 @@ def _common(
         "viewers": viewers[channel.name],
         "whip": isinstance(channel.source, WhipSource),
         "now": definition.now,
+        "captions": site.captions.are_made(channel),
         "visibility": definition.visibility,
         "owner": people.name_of(definition.owner) if manages else None,
         "may_manage": manages,

@@ -64,6 +64,7 @@ class ChannelOut(BaseModel):
     whip: bool = Field(description="whether it is fed by WHIP, so by the page /publish, too")
     publisher: PublisherOut | None = Field(description="what feeds it; null: nothing, or a test")
     now: str = Field(description="what is on, as its producer says; may be empty")
+    captions: bool = Field(description="whether its producer has sent captions lately")
     visibility: Visibility
     owner: str | None = Field(description="account; null for those who may not manage it, too")
     may_manage: bool = Field(description="whether whoever asks may manage it")

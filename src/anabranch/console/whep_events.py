@@ -21,8 +21,10 @@ from anabranch.core.names import new_id
 from anabranch.site.site import Site
 
 RELATION = "urn:ietf:params:whep:ext:core:server-sent-events"
-EVENTS = ("active", "inactive", "layers", "viewercount", "channel", "reconnect", "ended")
-"""``channel`` and ``ended`` are ours; the others are the draft's."""
+EVENTS = (
+    *("active", "inactive", "layers", "viewercount", "reconnect"),  # the draft's
+    *("channel", "caption", "ended"),  # ours
+)
 _STREAMS = 4
 """Streams that one seat may have."""
 _PULSE_S = 0.1
@@ -139,6 +141,10 @@ class EventStreams:
             "layers": ("layers", {str(stream.section): self._layers(seat.rendition)}),
             "viewers": ("viewercount", {"viewercount": self._viewers[seat.channel]}),
         }
+        said = self._site.captions.of(channel)
+        if said is not None:
+            about = {"id": said.id, "text": said.text, "duration_s": said.duration_s}
+            told["caption"] = ("caption", about)
         # Nobody is told that nothing is there who was never told that something is.
         if channel.state == "live":
             told["source"] = ("active", {})
@@ -187,7 +193,7 @@ class EventStreams:
     async def _listen(self) -> None:
         async with aclosing(self._site.happenings()) as happening:
             async for event in happening:
-                if event.kind.startswith(("channel.", "seat.")):
+                if event.kind.startswith(("channel.", "seat.", "caption.")):
                     self._stale.set()
 
     async def _look(self) -> None:

@@ -21,6 +21,7 @@ from anabranch.core.events import Event, EventBus
 from anabranch.host.journal import Journal
 from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, ViewingState
 from anabranch.site import reports
+from anabranch.site.captions import Captions
 from anabranch.site.carriage import StreamId, Target, wants_of
 from anabranch.site.changes import Changes
 from anabranch.site.event_log import EventLog
@@ -51,6 +52,7 @@ class Site:
         self.settings = settings
         self.events = EventBus()
         self.seats = Seats()
+        self.captions = Captions(self.events.publish)
         self.notes: list[str] = []
         self.started = time.time()
         self.database = Database(settings.database_url)

@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "PATCH /api/channels/{name}": MANAGES,
     "DELETE /api/channels/{name}": MANAGES,
     "GET /api/channels/{name}/detail": MANAGES,
+    "POST /api/channels/{name}/captions": MANAGES,
     "GET /api/channels/{name}/thumbnail.jpg": SEES,
     "GET /api/channels/{name}/viewers": MANAGES,
     "PUT /api/channels/{name}/viewers/{account}": MANAGES,
