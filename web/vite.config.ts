@@ -12,6 +12,6 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Files, not data: addresses, so that the browser caches them under their hashed names.
     assetsInlineLimit: 0,
-    rolldownOptions: { input: { index: "index.html", watch: "watch.html", publish: "publish.html" } },
+    rolldownOptions: { input: ["index", "watch", "publish", "login", "studio", "channel"].map((page) => `${page}.html`) },
   },
 });

@@ -16,7 +16,8 @@ from anabranch.site.site import Site
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Built pages, whether or not this checkout has them."""
-    for name in ("index.html", "watch.html", "publish.html", "assets/base-1234.js"):
+    pages_ = ("index", "watch", "publish", "login", "studio", "channel")
+    for name in (*(f"{page}.html" for page in pages_), "assets/base-1234.js"):
         path = tmp_path / "static" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -31,6 +32,10 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/watch/news", "watch.html"),
         ("/watch/x", "watch.html"),
         ("/publish?channel=news", "publish.html"),
+        ("/login?next=/", "login.html"),
+        ("/studio", "studio.html"),
+        ("/studio/news", "channel.html"),
+        ("/studio/none", "channel.html"),
     ],
 )
 @pytest.mark.usefixtures("built")
@@ -40,10 +45,13 @@ async def test_a_page_runs_nothing_but_its_own_scripts(
     answer = await client.get(path)
     assert (answer.status_code, answer.text) == (200, text)
     policy = dict(
-        part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; ")
+        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
     )
     assert policy["script-src"] == policy["default-src"] == "'self'"
-    assert policy["base-uri"] == "'none'"
+    assert policy["base-uri"] == policy["object-src"] == "'none'"
+    # A channel may be shown within other people's pages; what asks for secrets may not.
+    framed = path == "/" or path.startswith("/watch/")
+    assert policy.get("frame-ancestors") == (None if framed else "'none'")
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "same-origin"

@@ -1,47 +1,25 @@
 /** One card per channel. Titles and details come from others: they are only ever set as text. */
 
 import type { Channel } from "./channels";
-import { capitalised, hueOf, monogram, stateLabel, viewersLabel } from "./format";
-import { embedCode, watchPath, whepPath } from "./target";
+import { drawing, make, sayOrHide } from "./dom";
+import { capitalised, hueOf, monogram, stateLabel, viewersLabel, visibilityLabel } from "./format";
+import { embedCode, studioPath, watchPath, whepPath } from "./target";
 import { Thumbnail } from "./thumbnails";
-
-const SVG = "http://www.w3.org/2000/svg";
 
 type Copy = (text: string, what: string) => void;
 
-function make<K extends keyof HTMLElementTagNameMap>(
-  tag: K,
-  className: string,
-  ...children: (Node | string)[]
-): HTMLElementTagNameMap[K] {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children);
-  return element;
-}
-
 /** Streams that branch and rejoin, at a height that depends on the channel. */
 function streams(hue: number): SVGElement {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", "0 0 320 160");
-  svg.setAttribute("preserveAspectRatio", "xMidYMid slice");
   const base = 96 + (hue % 40);
   const rise = 40 + (hue % 30);
-  for (const d of [
+  const svg = drawing(
+    "0 0 320 160",
     `M-10 ${base}H330`,
     `M30 ${base}c60 0 40-${rise} 100-${rise}s50 ${rise} 110 ${rise}`,
     `M120 ${base}c50 0 40 ${rise / 2} 90 ${rise / 2}s50-${rise / 2} 100-${rise / 2}`,
-  ]) {
-    const path = document.createElementNS(SVG, "path");
-    path.setAttribute("d", d);
-    svg.append(path);
-  }
+  );
+  svg.setAttribute("preserveAspectRatio", "xMidYMid slice");
   return svg;
-}
-
-function setText(element: HTMLElement, text: string): void {
-  if (element.textContent !== text) element.textContent = text;
-  element.hidden = text === "";
 }
 
 export class Card {
@@ -52,11 +30,14 @@ export class Card {
   readonly #name = make("code", "name");
   readonly #state = make("span", "badge");
   readonly #viewers = make("span", "");
+  readonly #visibility = make("span", "badge plain");
+  readonly #now = make("p", "now");
   readonly #detail = make("p", "detail");
   readonly #renditions = make("p", "detail");
   readonly #watch = make("a", "button primary", "Watch");
   readonly #embed = make("button", "button", "Copy embed code");
   readonly #whep = make("button", "button", "Copy WHEP URL");
+  readonly #manage = make("a", "button", "Manage");
   #channel: Channel;
 
   constructor(channel: Channel, copy: Copy) {
@@ -74,14 +55,15 @@ export class Card {
     cover.style.setProperty("--hue", String(hue));
     this.#title.href = page;
     this.#watch.href = page;
+    this.#manage.href = studioPath(name);
     this.#embed.type = this.#whep.type = "button";
     this.#embed.onclick = () =>
       copy(embedCode(location.origin, name, this.#channel.title || name), "Embed code");
     this.#whep.onclick = () => copy(location.origin + whepPath(name), "WHEP URL");
     const heading = make("div", "", make("h2", "", this.#title), this.#name);
-    const facts = make("p", "facts", this.#state, this.#viewers);
-    const actions = make("div", "actions", this.#watch, this.#embed, this.#whep);
-    const body = make("div", "body", heading, facts, this.#detail, this.#renditions, actions);
+    const facts = make("p", "facts", this.#state, this.#visibility, this.#viewers);
+    const actions = make("div", "actions", this.#watch, this.#manage, this.#embed, this.#whep);
+    const body = make("div", "body", heading, facts, this.#now, this.#detail, this.#renditions, actions);
     this.element = make("li", "card", cover, body);
     this.update(channel);
   }
@@ -92,20 +74,25 @@ export class Card {
     this.#channel = channel;
     const title = channel.title || channel.name;
     this.element.dataset.state = channel.state;
-    setText(this.#letters, monogram(title));
-    setText(this.#title, title);
-    setText(this.#name, channel.name);
+    sayOrHide(this.#letters, monogram(title));
+    sayOrHide(this.#title, title);
+    sayOrHide(this.#name, channel.name);
     this.#state.dataset.state = channel.state;
-    setText(this.#state, stateLabel(channel.state));
-    setText(this.#viewers, viewersLabel(channel.viewers));
-    setText(this.#detail, channel.detail ?? "");
-    setText(
+    sayOrHide(this.#state, stateLabel(channel.state));
+    sayOrHide(this.#viewers, viewersLabel(channel.viewers));
+    sayOrHide(this.#visibility, visibilityLabel(channel.visibility));
+    sayOrHide(this.#now, channel.now);
+    sayOrHide(this.#detail, channel.detail);
+    this.#manage.hidden = !channel.may_manage;
+    this.element.classList.toggle("mine", channel.may_manage);
+    sayOrHide(
       this.#renditions,
       channel.renditions
         .map((r) => `${capitalised(r.name)} ${r.width}×${r.height}`)
         .join(" · "),
     );
     this.#watch.setAttribute("aria-label", `Watch ${title}`);
+    this.#manage.setAttribute("aria-label", `Manage ${title}`);
     this.#embed.setAttribute("aria-label", `Copy embed code of ${title}`);
     this.#whep.setAttribute("aria-label", `Copy WHEP URL of ${title}`);
   }

@@ -1,39 +1,19 @@
 /** Buttons, keys and the rendition menu of the watch page. */
 
 import type { Channel } from "./channels";
+import { byId } from "./dom";
 import { renditionLabel } from "./format";
+import { remember, remembered } from "./memory";
+import { Pip } from "./pip";
 import type { Player } from "./player";
 
 const IDLE_MS = 2500;
-const NUMBERS_KEY = "anabranch.statistics";
-
-export function byId<T extends HTMLElement>(id: string): T {
-  const element = document.getElementById(id);
-  if (!element) throw new Error(`the page has no #${id}`);
-  return element as T;
-}
+const NUMBERS = "anabranch.statistics";
 
 function label(button: HTMLElement, on: boolean, text: string, key: string): void {
   button.toggleAttribute("data-on", on);
   button.setAttribute("aria-label", text);
   button.title = `${text} (${key})`;
-}
-
-/** Whether the statistics are shown; remembered where the browser allows it. */
-function remembered(): boolean {
-  try {
-    return localStorage.getItem(NUMBERS_KEY) !== "hidden";
-  } catch {
-    return true;
-  }
-}
-
-function remember(shown: boolean): void {
-  try {
-    localStorage.setItem(NUMBERS_KEY, shown ? "shown" : "hidden");
-  } catch {
-    // A browser without storage forgets; nothing depends on it.
-  }
 }
 
 export class Controls {
@@ -44,6 +24,7 @@ export class Controls {
   readonly #full = byId("full");
   readonly #numbers = byId("numbers");
   readonly #select = byId<HTMLSelectElement>("rendition");
+  readonly #pip: Pip;
   #idle = 0;
   #channel: Channel | null = null;
 
@@ -52,6 +33,7 @@ export class Controls {
     /** Gets the keys that are not ours; tells whether it acted on one. */
     private readonly otherKey: (key: string) => boolean,
   ) {
+    this.#pip = new Pip(player.screen, byId("pip"));
     this.#play.onclick = () => this.#togglePlay();
     this.#mute.onclick = () => this.#toggleMute();
     this.#sound.onclick = () => this.#toggleMute();
@@ -73,7 +55,7 @@ export class Controls {
     this.#stage.addEventListener("dblclick", (event) => {
       if (event.target instanceof HTMLVideoElement) this.#toggleFull();
     });
-    this.#showNumbers(remembered());
+    this.#showNumbers(remembered(NUMBERS, true));
     this.#awake();
     this.refresh();
   }
@@ -88,6 +70,7 @@ export class Controls {
     this.#sound.hidden = !muted || !hasAudio || this.player.phase === "ended";
     const full = document.fullscreenElement !== null;
     label(this.#full, full, full ? "Leave full screen" : "Full screen", "f");
+    this.#pip.refresh();
     const pulse = byId("pulse");
     pulse.dataset.state = paused ? "paused" : this.player.phase;
     pulse.textContent = paused ? "Paused" : "Live";
@@ -143,7 +126,7 @@ export class Controls {
   #showNumbers(shown: boolean): void {
     byId("statistics").hidden = !shown;
     this.#numbers.setAttribute("aria-pressed", String(shown));
-    remember(shown);
+    remember(NUMBERS, shown);
   }
 
   #tap(event: MouseEvent): void {
@@ -172,7 +155,8 @@ export class Controls {
       " ": () => this.#togglePlay(),
       m: () => this.#toggleMute(),
       f: () => this.#toggleFull(),
-      i: () => this.#numbers.click(),
+      s: () => this.#numbers.click(),
+      p: () => this.#pip.toggle(),
     };
     const action = actions[event.key.toLowerCase()];
     if (action) action();

@@ -25,6 +25,16 @@ export function neighbour<T>(list: readonly T[], at: T | undefined, by: 1 | -1):
   return list[(index + by + list.length) % list.length] ?? null;
 }
 
+/**
+ * The channels to either side of one, round and round, and that one among them: at most `reach` each way. All
+ * of them, in their order, where there are no more.
+ */
+export function around<T>(list: readonly T[], at: number, reach: number): readonly T[] {
+  const width = 2 * reach + 1;
+  if (list.length <= width) return list;
+  return Array.from({ length: width }, (_, i) => list[(at - reach + i + list.length) % list.length]!);
+}
+
 export interface Dialled {
   readonly number: number;
   readonly at: number;

@@ -14,6 +14,11 @@ export function stateLabel(state: string): string {
   return STATES[state as ChannelState] ?? state;
 }
 
+/** Nothing to say of what everybody may see. */
+export function visibilityLabel(visibility: string): string {
+  return visibility === "public" || !visibility ? "" : capitalised(visibility);
+}
+
 export function viewersLabel(viewers: number): string {
   return viewers === 1 ? "1 viewer" : `${viewers} viewers`;
 }

@@ -2,6 +2,8 @@
 
 /** Where a channel is changed over the connection that there is; see docs/protocols/whep.md. */
 export const CHANGE = "urn:anabranch:whep:ext:change";
+/** Where a seat's event stream is asked for (the draft's Core Extensions). */
+export const EVENTS = "urn:ietf:params:whep:ext:core:server-sent-events";
 
 /** The target of the first link with this relation type, as written; null where there is none. */
 export function linkTo(header: string | null, relation: string): string | null {

@@ -3,16 +3,20 @@
 import { fetchChannels } from "./channels";
 import type { Channel } from "./channels";
 import { Card } from "./cards";
-import { copyText } from "./clipboard";
+import { showAccount } from "./account";
+import { byId as part, whenParsed } from "./dom";
 import { followEvents } from "./events";
 import { viewersLabel } from "./format";
+import { fetchMe } from "./me";
 import { Thumbnails } from "./thumbnails";
+import { copy } from "./toast";
 
 // Asked for before anything else is set up.
 const first = fetchChannels();
 first.catch(() => undefined);
+const me = fetchMe();
+me.catch(() => undefined);
 
-const TOAST_MS = 2200;
 const RETRY_MS = 3000;
 const COMMAND = "anabranch channel add NAME --from SOURCE";
 
@@ -24,23 +28,10 @@ function summaryOf(channels: readonly Channel[]): string {
 }
 
 function run(): void {
-  const part = (id: string) => document.getElementById(id)!;
   const grid = part("grid");
   const cards = new Map<string, Card>();
   const thumbnails = new Thumbnails();
 
-  let fading = 0;
-  const toast = (text: string) => {
-    const element = part("toast");
-    element.textContent = text;
-    element.classList.add("shown");
-    clearTimeout(fading);
-    fading = setTimeout(() => element.classList.remove("shown"), TOAST_MS);
-  };
-  const copy = async (text: string, what: string) => {
-    if (await copyText(text)) toast(`${what} copied`);
-    else prompt(`${what}:`, text);
-  };
   part("copy-command").onclick = () => void copy(COMMAND, "Command");
 
   const show = (channels: readonly Channel[]) => {
@@ -97,7 +88,7 @@ function run(): void {
   };
   void refresh(first);
   followEvents(() => void refresh());
+  void showAccount(me).then((who) => (part("add").hidden = !who?.may.add_channels));
 }
 
-if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", run);
-else run();
+whenParsed(run);

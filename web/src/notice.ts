@@ -1,6 +1,7 @@
 /** The words over the picture while there is none, or while it stands still. */
 
-import { byId } from "./controls";
+import { shareOf } from "./credentials";
+import { byId } from "./dom";
 import type { Player } from "./player";
 
 interface Words {
@@ -15,6 +16,7 @@ export function wordsFor(
   phase: Player["phase"],
   channel: string,
   detail: string | null,
+  byLink = false,
 ): Words | null {
   switch (phase) {
     case "playing":
@@ -26,22 +28,32 @@ export function wordsFor(
     case "recovering":
       return { text: "Reconnecting…", detail: null, corner: true, final: false };
     case "ended": {
+      if (byLink) {
+        const ask = "It has expired or was taken back. Ask whoever sent it to you for a new one.";
+        return { text: "This link opens nothing any more", detail: ask, corner: false, final: true };
+      }
       const text = channel ? `There is no channel “${channel}”` : "No channel is named here";
-      const hint = "It may have been removed, or its name is misspelt.";
+      const hint = "It may have been removed, be private, or its name is misspelt.";
       return { text, detail: hint, corner: false, final: true };
     }
   }
 }
 
 export function showNotice(player: Pick<Player, "phase" | "detail" | "wish">, embed: boolean): void {
-  const words = wordsFor(player.phase, player.wish.channel, player.detail);
+  const { channel } = player.wish;
+  const words = wordsFor(player.phase, channel, player.detail, shareOf(channel) !== null);
   const notice = byId("notice");
   notice.hidden = words === null;
   byId("bar").hidden = words?.final ?? false;
   if (!words) return;
   notice.classList.toggle("corner", words.corner);
   notice.classList.toggle("final", words.final);
-  byId("notice-text").textContent = words.text;
+  const text = byId("notice-text");
+  text.textContent = words.text;
+  // Then there is nothing else on the page.
+  text.setAttribute("role", words.final ? "heading" : "paragraph");
+  if (words.final) text.ariaLevel = "1";
+  else text.ariaLevel = null;
   byId("notice-detail").textContent = words.detail ?? "";
   byId("notice-detail").hidden = words.detail === null;
   byId("notice-link").hidden = !words.final || embed;

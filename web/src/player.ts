@@ -2,6 +2,7 @@
  * Keeps a channel playing: carries out what recovery.ts decides, with WHEP sessions on a screen.
  */
 
+import { authorization } from "./credentials";
 import { IDLE, step } from "./recovery";
 import type { Command, Event, Recovery } from "./recovery";
 import { Screen } from "./screen";
@@ -100,6 +101,11 @@ export class Player {
     return this.#current?.session.pc ?? null;
   }
 
+  /** Where events about what is on screen are asked for; null where there are none. */
+  get events(): string | null {
+    return this.#current?.session.events ?? null;
+  }
+
   get hasAudio(): boolean {
     return this.#current?.session.hasAudio ?? false;
   }
@@ -172,7 +178,7 @@ export class Player {
 
   #connect(id: number): void {
     const { wish } = this;
-    const session = this.#opening ?? new WhepSession(whepPath(wish.channel, wish.rendition));
+    const session = this.#opening ?? new WhepSession(whepPath(wish.channel, wish.rendition), authorization(wish.channel));
     this.#opening = null;
     const follower = new Follower(session, wish);
     this.#seats.set(id, { session, meter: new Meter(), follower, counters: null });

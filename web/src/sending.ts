@@ -80,14 +80,22 @@ export function contextTrouble(secure: boolean, url: URL): string | null {
   );
 }
 
-/** Those that can be published to; a channel that the address names comes first. */
-export function choices(channels: readonly Channel[], named: string): Channel[] {
-  const open = channels.filter(({ whip }) => whip);
-  return [...open.filter(({ name }) => name === named), ...open.filter(({ name }) => name !== named)];
+export type Choice = Pick<Channel, "name" | "title" | "renditions">;
+
+/**
+ * Those that can be published to; a channel that the address names comes first. One that is not listed may be there
+ * all the same for whoever has its key.
+ */
+export function choices(channels: readonly Channel[], named: string, key = ""): Choice[] {
+  const open: Choice[] = channels.filter(({ whip }) => whip);
+  const first = open.filter(({ name }) => name === named);
+  const hidden = named && key && !channels.some(({ name }) => name === named);
+  if (hidden) first.push({ name: named, title: "", renditions: [] });
+  return [...first, ...open.filter(({ name }) => name !== named)];
 }
 
 /** The size at which to take the picture: the channel's own, since more is thrown away there. */
-export function captureSize(channel: Channel | undefined): { width: number; height: number } {
+export function captureSize(channel: Pick<Channel, "renditions"> | undefined): { width: number; height: number } {
   const [best] = channel?.renditions ?? [];
   return { width: best?.width ?? 1280, height: best?.height ?? 720 };
 }
@@ -106,7 +114,7 @@ const MAX_LAYERS = 3;
  * The layers of a picture that is taken in the channel's own size: one for each of its renditions, which then
  * need not be made of it by the server. None if one rendition is all.
  */
-export function layersOf(channel: Channel | undefined): Layer[] {
+export function layersOf(channel: Pick<Channel, "renditions"> | undefined): Layer[] {
   const renditions = [...(channel?.renditions ?? [])].sort((a, b) => b.width * b.height - a.width * a.height);
   const [best] = renditions;
   if (!best || renditions.length < 2 || renditions.length > MAX_LAYERS) return [];

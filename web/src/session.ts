@@ -1,5 +1,7 @@
 /** What WHIP and WHEP sessions share: the answer to an offer, and the resource that it names. */
 
+import { detailOf } from "./api";
+
 export type Outcome =
   | { ok: true }
   /** status null: the request never got an answer, or this browser could not take part. */
@@ -13,16 +15,6 @@ export function broken(error: unknown): Outcome {
 /** What a refusal says (RFC 9457). */
 export async function refused(response: Response): Promise<Outcome> {
   return { ok: false, status: response.status, detail: await detailOf(response) };
-}
-
-async function detailOf(response: Response): Promise<string | null> {
-  try {
-    const problem = (await response.json()) as { detail?: unknown; title?: unknown };
-    const text = problem.detail ?? problem.title;
-    return typeof text === "string" ? text : null;
-  } catch {
-    return null;
-  }
 }
 
 /** Post an offer; the headers are added to those that every offer has. */

@@ -1,6 +1,6 @@
 /** The strip of numbers under the picture. */
 
-import { byId } from "./controls";
+import { byId } from "./dom";
 import type { DelayReader } from "./delay";
 import { bitrateLabel, percentLabel } from "./format";
 import type { Player } from "./player";

@@ -1,5 +1,7 @@
 /** What channels look like now, drawn on their cards while these are seen. */
 
+import { authorization } from "./credentials";
+
 export const EVERY_MS = 10_000;
 const LONGEST_MS = 60_000;
 const LOOK_MS = 1000;
@@ -22,12 +24,14 @@ export function thumbnailPath(channel: string): string {
 export class Thumbnail {
   readonly element = document.createElement("canvas");
   readonly #path: string;
+  readonly #channel: string;
   #tag: string | null = null;
   #due = 0;
   #failures = 0;
   #busy = false;
 
   constructor(channel: string) {
+    this.#channel = channel;
     this.#path = thumbnailPath(channel);
     this.element.className = "thumbnail";
   }
@@ -52,6 +56,7 @@ export class Thumbnail {
     try {
       const response = await fetch(this.#path, {
         priority: "low",
+        headers: authorization(this.#channel),
         signal: AbortSignal.timeout(ATTEMPT_MS),
       });
       if (response.status === 404) this.element.classList.remove("shown");

@@ -2,35 +2,80 @@
 
 import { Refused, fetchChannels } from "./channels";
 import type { Channel } from "./channels";
-import { byId } from "./controls";
+import { keepShare, shareOf } from "./credentials";
+import { byId, say } from "./dom";
 import { DIGIT_MS, dial, isWhole, neighbour, stepOf } from "./dial";
 import type { Dialled } from "./dial";
 import type { Player } from "./player";
+import { Strip } from "./strip";
 import { addressOf, readTarget, watchPath } from "./target";
 
 /** How long the banner stays when there is nothing more to say. */
 const BANNER_MS = 1800;
+/** What is on stays longer: it is to be read. */
+const NOW_MS = 4500;
 /** A channel that was on for less was passed by, and is no place to come back to. */
 const VISIT_MS = 3000;
+/** As long as the style takes to fade. */
+const FADE_MS = 300;
 
 export class Tuner {
   readonly #list = byId("channels");
   readonly #banner = byId("tuned");
+  readonly #now = byId("now");
+  readonly #strip = new Strip((name) => this.#tune(name));
   #channels: Channel[] = [];
   #dialled: Dialled | null = null;
   #dialling = 0;
   #hiding = 0;
+  #ending = 0;
+  #announced: string;
+  #present: Channel | null = null;
+  #saysNow = false;
+  readonly #overlays = [this.#banner, this.#now, this.#strip.element];
   #visitedAt = -Infinity;
 
   constructor(
     private readonly player: Player,
     private readonly embed: boolean,
+    /** Another channel is asked for. */
+    private readonly onleave: () => void = () => undefined,
   ) {
+    this.#announced = player.wish.channel;
     this.#list.onclick = (event) => this.#click(event);
     addEventListener("popstate", () => {
-      const { channel, rendition } = readTarget(new URL(location.href), embed);
-      if (channel) this.#tune(channel, rendition);
+      const { channel, rendition, share } = readTarget(new URL(location.href), embed);
+      if (!channel) return;
+      const another = share !== null && share !== shareOf(channel);
+      keepShare(channel, share);
+      this.#tune(channel, rendition);
+      // A newer link to the same channel was put into the address.
+      if (another && player.phase === "ended") player.reopen();
     });
+  }
+
+  /** What the server says of the channel on screen; it may be in no list. */
+  inform(channel: Channel): void {
+    this.#present = channel;
+    // It came after the picture did.
+    if (this.#saysNow && this.player.wish.channel === channel.name) this.#sayNow();
+  }
+
+  /** Says what is on, for a while, or ends that. */
+  info(): void {
+    if (!this.#banner.hidden && !this.#now.hidden) return this.#hide();
+    const { channel } = this.player.wish;
+    this.#say(this.#numberOf(channel), this.titleOf(channel), false, NOW_MS);
+    this.#sayNow();
+  }
+
+  /** The next channel or the one before. */
+  step(by: 1 | -1): boolean {
+    const { channel } = this.player.wish;
+    const present = this.#channels.find(({ name }) => name === channel);
+    const next = neighbour(this.#channels, present, by);
+    if (next) this.#tune(next.name);
+    return next !== null;
   }
 
   /** Asks which channels there are. */
@@ -50,13 +95,7 @@ export class Tuner {
   /** Acts on a key, if it is one of those that choose a channel. */
   key(key: string): boolean {
     const by = stepOf(key);
-    if (by !== null) {
-      const { channel } = this.player.wish;
-      const present = this.#channels.find(({ name }) => name === channel);
-      const next = neighbour(this.#channels, present, by);
-      if (next) this.#tune(next.name);
-      return next !== null;
-    }
+    if (by !== null) return this.step(by);
     if (!/^\d$/.test(key) || this.#channels.length < 2) return false;
     this.#dial(Number(key));
     return true;
@@ -64,7 +103,8 @@ export class Tuner {
 
   /** The picture is that of the wish: the address follows, and the banner goes. */
   arrived(): void {
-    const url = addressOf(new URL(location.href), this.player.wish);
+    const { channel } = this.player.wish;
+    const url = addressOf(new URL(location.href), this.player.wish, shareOf(channel));
     const now = performance.now();
     if (url.href !== location.href) {
       // A frame is part of somebody else's page, whose history is not ours.
@@ -75,13 +115,22 @@ export class Tuner {
     }
     this.#mark();
     this.#banner.classList.remove("busy");
-    this.#hideSoon();
+    if (channel !== this.#announced) {
+      this.#announced = channel;
+      this.#sayNow();
+      const number = this.#numberOf(channel);
+      say(byId("announce"), `${number ? `Channel ${number}, ` : ""}${this.titleOf(channel)}. ${this.#nowOf(channel)}`);
+      this.#hideSoon(NOW_MS);
+    } else this.#hideSoon(BANNER_MS);
   }
 
   #tune(channel: string, rendition = this.player.wish.rendition): void {
     if (channel === this.player.wish.channel && rendition === this.player.wish.rendition) return;
-    const number = this.#channels.findIndex(({ name }) => name === channel) + 1;
-    this.#say(number ? String(number) : "", this.titleOf(channel), true);
+    this.#now.hidden = true;
+    this.#saysNow = false;
+    this.onleave();
+    this.#say(this.#numberOf(channel), this.titleOf(channel), true);
+    this.#strip.show(this.#channels, channel);
     this.player.choose({ channel, rendition });
     // Who chooses a channel wants to see it.
     if (this.player.screen.paused) this.player.screen.paused = false;
@@ -98,8 +147,11 @@ export class Tuner {
       this.#dialled = null;
       this.#tune(name);
     };
-    this.#say(String(dialled.number), title || name, false);
-    if (isWhole(dialled, count)) go();
+    const whole = isWhole(dialled, count);
+    // A stroke for the digit that may follow.
+    this.#say(`${dialled.number}${whole ? "" : "–"}`, title || name, false);
+    this.#strip.show(this.#channels, name);
+    if (whole) go();
     else this.#dialling = setTimeout(go, DIGIT_MS);
   }
 
@@ -111,18 +163,51 @@ export class Tuner {
     this.#tune(link.dataset.name!);
   }
 
-  #say(number: string, title: string, busy: boolean): void {
-    byId("tuned-number").textContent = number;
-    byId("tuned-title").textContent = title;
-    this.#banner.classList.toggle("busy", busy);
-    this.#banner.hidden = false;
-    if (busy) clearTimeout(this.#hiding);
-    else this.#hideSoon();
+  #numberOf(name: string): string {
+    const index = this.#channels.findIndex((channel) => channel.name === name);
+    return index < 0 ? "" : String(index + 1);
   }
 
-  #hideSoon(): void {
+  #nowOf(name: string): string {
+    const known = this.#present?.name === name ? this.#present : this.#channels.find((each) => each.name === name);
+    return known?.now ?? "";
+  }
+
+  #sayNow(): void {
+    const text = this.#nowOf(this.player.wish.channel);
+    this.#saysNow = true;
+    say(this.#now, text);
+    this.#now.hidden = text === "";
+  }
+
+  #say(number: string, title: string, busy: boolean, ms = BANNER_MS): void {
+    say(byId("tuned-number"), number);
+    say(byId("tuned-title"), title);
+    this.#banner.classList.toggle("busy", busy);
+    this.#banner.hidden = false;
+    this.#banner.classList.remove("going");
+    if (busy) this.#stay();
+    else this.#hideSoon(ms);
+  }
+
+  #stay(): void {
     clearTimeout(this.#hiding);
-    this.#hiding = setTimeout(() => (this.#banner.hidden = true), BANNER_MS);
+    clearTimeout(this.#ending);
+  }
+
+  #hideSoon(ms: number): void {
+    this.#stay();
+    this.#hiding = setTimeout(() => {
+      for (const part of this.#overlays) part.classList.add("going");
+      this.#ending = setTimeout(() => this.#hide(), FADE_MS);
+    }, ms);
+    for (const part of this.#overlays) part.classList.remove("going");
+  }
+
+  #hide(): void {
+    this.#stay();
+    this.#saysNow = false;
+    for (const part of this.#overlays) part.hidden = true;
   }
 
   #show(channels: Channel[]): void {

@@ -3,7 +3,11 @@
 import { opening, startedAt, target } from "./opening";
 import { Refused, fetchChannel } from "./channels";
 import type { Channel } from "./channels";
-import { Controls, byId } from "./controls";
+import { showAccount } from "./account";
+import { Captions } from "./captions";
+import { Controls } from "./controls";
+import { byId, sayOrHide, whenParsed } from "./dom";
+import { onSweep } from "./swipe";
 import { DelayReader } from "./delay";
 import { stateLabel, viewersLabel } from "./format";
 import { showNotice } from "./notice";
@@ -30,6 +34,7 @@ function describe(channel: Channel): void {
   state.textContent = stateLabel(channel.state);
   state.title = channel.detail ?? "";
   byId("viewers").textContent = viewersLabel(channel.viewers);
+  sayOrHide(byId("on-now"), channel.now);
 }
 
 function run(): void {
@@ -43,8 +48,15 @@ function run(): void {
   const notify = () => showNotice(player, target.embed);
   entitle(target.channel);
   if (!opening) return notify();
-  const tuner = new Tuner(player, target.embed);
-  const controls = new Controls(player, (key) => tuner.key(key));
+  const captions = new Captions();
+  const tuner = new Tuner(player, target.embed, () => captions.clear());
+  const controls = new Controls(player, (key) => {
+    if (key === "i") tuner.info();
+    else if (key === "c") captions.toggle();
+    else return tuner.key(key);
+    return true;
+  });
+  onSweep(byId("stage"), (by) => tuner.step(by));
 
   // Polling, not server-sent events: an event stream per player would use up the few connections that
   // browsers allow to a server, and a page with many embedded players could then not connect.
@@ -56,6 +68,8 @@ function run(): void {
       if (name !== player.wish.channel) return;
       describe(channel);
       controls.offer(channel);
+      captions.offer(channel.captions);
+      tuner.inform(channel);
       if (player.phase === "ended") player.reopen();
     } catch (error) {
       if (error instanceof Refused && error.status === 404) byId("state").hidden = true;
@@ -74,13 +88,16 @@ function run(): void {
     if (informedOf === player.wish.channel) return;
     informedOf = player.wish.channel;
     void inform();
-    if (first) void tuner.refresh();
+    if (!first) return;
+    void tuner.refresh();
+    if (!target.embed) void showAccount();
   };
   player.onshow = () => {
     entitle(tuner.titleOf(player.wish.channel));
     informOnce();
     delays.forget();
     controls.refresh();
+    captions.follow(player.events);
     tuner.arrived();
     notify();
   };
@@ -100,5 +117,4 @@ function run(): void {
   setInterval(() => document.hidden || void tuner.refresh(), LIST_MS);
 }
 
-if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", run);
-else run();
+whenParsed(run);

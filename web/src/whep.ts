@@ -1,6 +1,7 @@
 /** One WHEP session: a peer connection that only receives, and its resource on the server. */
 
-import { CHANGE, linkTo } from "./link";
+import { authorization, keepToken } from "./credentials";
+import { CHANGE, EVENTS, linkTo } from "./link";
 import { ATTEMPT_MS } from "./recovery";
 import { Resource, broken, postOffer, preferH264, refused } from "./session";
 import type { Outcome } from "./session";
@@ -39,9 +40,15 @@ export class WhepSession {
   readonly changeMarks = { asked: 0, granted: 0 };
   #resource: Resource | null = null;
   #change: string | null = null;
+  /** Where an event stream about this seat is asked for; null: the server has none. */
+  events: string | null = null;
   #closed = false;
 
-  constructor(url: string) {
+  constructor(
+    url: string,
+    /** Headers that say who asks. */
+    private readonly who: Record<string, string> = {},
+  ) {
     this.outcome = this.#open(url).catch(broken);
   }
 
@@ -68,13 +75,18 @@ export class WhepSession {
     const local = pc.setLocalDescription({ type: "offer", sdp });
     this.marks.posted = performance.now();
     const [response] = await Promise.all([
-      postOffer(url, sdp, ATTEMPT_MS, { accept: "application/sdp" }),
+      postOffer(url, sdp, ATTEMPT_MS, { accept: "application/sdp", ...this.who }),
       local,
     ]);
+    if (response.status === 401) keepToken(null); // the next try goes without
     if (!response.ok) return refused(response);
     this.#resource = new Resource(response);
-    const change = linkTo(response.headers.get("link"), CHANGE);
-    this.#change = change === null ? null : new URL(change, response.url).href;
+    const linked = (relation: string) => {
+      const place = linkTo(response.headers.get("link"), relation);
+      return place === null ? null : new URL(place, response.url).href;
+    };
+    this.#change = linked(CHANGE);
+    this.events = linked(EVENTS);
     const answer = await response.text();
     this.marks.answered = performance.now();
     if (this.#closed) {
@@ -103,7 +115,11 @@ export class WhepSession {
     try {
       const response = await fetch(this.#change, {
         method: "POST",
-        headers: { "content-type": "application/json", accept: "application/json" },
+        headers: {
+          "content-type": "application/json",
+          accept: "application/json",
+          ...authorization(wish.channel),
+        },
         body: JSON.stringify(wish),
         signal: AbortSignal.timeout(CHANGE_MS),
         priority: "high",

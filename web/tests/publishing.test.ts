@@ -10,6 +10,11 @@ const channel = (name: string, whip = true): Channel => ({
   viewers: 0,
   renditions: [{ name: "high", width: 640, height: 360, bitrate_kbps: 1000 }],
   whip,
+  now: "",
+  captions: false,
+  visibility: "public",
+  owner: null,
+  may_manage: false,
 });
 
 describe("the address", () => {

@@ -11,8 +11,8 @@ const target = (path: string, framed = false) => readTarget(new URL(path, "https
 
 describe("target", () => {
   it("reads channel, rendition and embedding", () => {
-    expect(target("/watch/test1?rendition=low&embed=1")).toEqual({ channel: "test1", rendition: "low", embed: true });
-    expect(target("/watch/a%20b/")).toEqual({ channel: "a b", rendition: null, embed: false });
+    expect(target("/watch/test1?rendition=low&embed=1")).toEqual({ channel: "test1", rendition: "low", embed: true, share: null });
+    expect(target("/watch/a%20b/")).toEqual({ channel: "a b", rendition: null, embed: false, share: null });
     expect(target("/watch/x", true).embed).toBe(true);
     expect(target("/watch/x?embed=0", true).embed).toBe(false);
   });

@@ -10,8 +10,11 @@ from starlette.types import Receive, Scope, Send
 STATIC = Path(__file__).parent / "static"
 _CSP = (
     "default-src 'self'; media-src 'self' blob:; style-src 'self'; script-src 'self';"
-    " connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'"
+    " connect-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
+    " form-action 'self'"
 )
+_UNFRAMED = "frame-ancestors 'none'"
+"""Nobody else's page may lay itself over one that does more than show a channel."""
 _PAGE_HEADERS = {
     "Content-Security-Policy": _CSP,
     "Cache-Control": "no-cache",
@@ -49,7 +52,19 @@ def install(app: FastAPI) -> None:
 
     @app.api_route("/publish", methods=methods, include_in_schema=False)
     async def publish() -> Response:
-        return _page("publish.html")
+        return _page("publish.html", framed=False)
+
+    @app.api_route("/studio", methods=methods, include_in_schema=False)
+    async def studio() -> Response:
+        return _page("studio.html", framed=False)
+
+    @app.api_route("/studio/{channel}", methods=methods, include_in_schema=False)
+    async def manage(channel: str) -> Response:
+        return _page("channel.html", framed=False)
+
+    @app.api_route("/login", methods=methods, include_in_schema=False)
+    async def login() -> Response:
+        return _page("login.html", framed=False)
 
     @app.api_route("/favicon.ico", methods=methods, include_in_schema=False)
     async def icon() -> Response:
@@ -61,9 +76,12 @@ def install(app: FastAPI) -> None:
     app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
 
 
-def _page(name: str) -> Response:
+def _page(name: str, *, framed: bool = True) -> Response:
     path = STATIC / name
     if not path.is_file():
         text = "<p>The pages are not built yet: run <code>./scripts/build</code>.</p>"
         return HTMLResponse(text, 503)
-    return FileResponse(path, headers=_PAGE_HEADERS, media_type="text/html")
+    headers = _PAGE_HEADERS
+    if not framed:
+        headers = {**headers, "Content-Security-Policy": f"{_CSP}; {_UNFRAMED}"}
+    return FileResponse(path, headers=headers, media_type="text/html")
