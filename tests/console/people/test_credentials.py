@@ -8,7 +8,7 @@ from anabranch.console.people import credentials
 from anabranch.console.people.credentials import SESSION, TOKEN, is_cross_site, read, session_of
 from anabranch.core.secret_tokens import draw, is_formed
 
-SECRET = draw(SESSION)
+SECRET = "0J6vzWs92rxuL0EDoSB6-UQ4BSwuXI2-KRtar6O90_Y"  # workers must find the same tests
 latin = st.text(st.characters(max_codepoint=255), max_size=400)
 
 
