@@ -1,5 +1,7 @@
 import { defineConfig } from "vite";
 
+const OPENING = /src.(opening|credentials|target|whep|link|recovery|session|wish)\.ts$/;
+
 export default defineConfig({
   base: "/",
   // The director serves the pages and /assets, nothing else: no public directory.
@@ -12,6 +14,12 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Files, not data: addresses, so that the browser caches them under their hashed names.
     assetsInlineLimit: 0,
-    rolldownOptions: { input: ["index", "watch", "publish", "login", "studio", "channel"].map((page) => `${page}.html`) },
+    rolldownOptions: {
+      input: ["index", "watch", "publish", "login", "studio", "channel"].map((page) => `${page}.html`),
+      output: {
+        // What asks for the channel comes in one small file, and does not wait for the rest of the page.
+        advancedChunks: { groups: [{ name: "opening", test: OPENING }] },
+      },
+    },
   },
 });
