@@ -11,7 +11,7 @@ from tests.media.publish_offers import CHROMIUM, OBS
 from anabranch.channels.channel import Channel
 from anabranch.channels.definitions import Definition
 from anabranch.core.events import Event
-from anabranch.media.gate import PublisherNews
+from anabranch.media.gate import Passing, PublisherNews
 from anabranch.media.leaf import LeafUnavailableError
 from anabranch.media.publish_answer import PublishOffer
 from anabranch.media.source import RtpStream, Source, WhipSource
@@ -32,7 +32,12 @@ class MemoryGate:
         self.fails: Exception | None = None
 
     async def admit(
-        self, publisher: str, offer: PublishOffer, streams: Sequence[RtpStream], kbps: int
+        self,
+        publisher: str,
+        offer: PublishOffer,
+        streams: Sequence[RtpStream],
+        kbps: int,
+        passing: Passing | None = None,
     ) -> str:
         if self.fails is not None:
             raise self.fails
