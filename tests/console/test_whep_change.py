@@ -201,6 +201,7 @@ async def test_a_key_frame_is_made_once_the_way_is_there(
             "request_keyframe",
             lambda rendition, name=channel.name: made.append((name, rendition)),
         )
+    site._stale.clear()  # set by the leaf's joining the tree, if that was before this
     site._request_key_frame(Feed("news", "high"))
     assert made == [("news", "high")]
     site._stale.set()  # a leaf wants something that it is not sent yet

@@ -51,6 +51,7 @@ def _amended(document: dict[str, Any], rules: dict[str, Rule]) -> dict[str, Any]
                 if status[0] in "45":
                     answer["content"] = _content()
             if "requestBody" in operation:
+                _add(answers, "400", "The body cannot be read, or ends before its time.")
                 _add(answers, "413", "The body is too large.")
             _add(answers, "422", "Not allowed, or not formed as asked; the detail says why.")
             for status, what in (
