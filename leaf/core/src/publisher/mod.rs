@@ -142,16 +142,18 @@ impl Publisher {
     }
 
     /// Take a part of an RTCP packet: the report that is to be passed on of it, if it is one of a
-    /// track's source.
+    /// track's source and can be believed.
     pub fn take_feedback(&mut self, feedback: &Feedback<'_>, now: Micros) -> Option<PassedReport> {
         match feedback {
             Feedback::SenderReport(report) => {
                 let mut tracks = self.tracks.iter_mut().enumerate();
                 tracks.find_map(|(track, it)| {
                     let source = it.source.as_mut().filter(|it| it.ssrc == report.ssrc)?;
-                    source.reception.take_report(report, now);
-                    let report = *report;
-                    Some(PassedReport { track, report })
+                    let believed = source.reception.take_report(report, now);
+                    believed.then_some(PassedReport {
+                        track,
+                        report: *report,
+                    })
                 })
             }
             Feedback::Bye { ssrc } => {

@@ -9,6 +9,8 @@ use crate::Micros;
 
 /// Sequence numbers behind the newest within which a packet that came before is known.
 pub const WINDOW: u64 = 2048;
+/// So far from the packets' a report's timestamp may be, in seconds: encoders and queues take some time.
+const BELIEVED_S: u32 = 1;
 /// So far ahead of a source another stream may be with its packets.
 const MAX_AHEAD: i16 = 256;
 
@@ -161,8 +163,7 @@ impl Reception {
 
     /// RFC 3550 appendix A.8.
     fn measure_jitter(&mut self, timestamp: u32, now: Micros) {
-        let ticks = (u128::from(now) * u128::from(self.clock) / 1_000_000) as u32;
-        let transit = ticks.wrapping_sub(timestamp);
+        let transit = self.ticks(now).wrapping_sub(timestamp);
         if let Some(before) = self.transit.replace(transit) {
             let change = (transit.wrapping_sub(before) as i32).unsigned_abs();
             let less = (self.jitter + 8) >> 4;
@@ -197,9 +198,22 @@ impl Reception {
             .map_or(0, |highest| highest - self.first + 1 - self.skipped)
     }
 
-    /// Take what the source reports.
-    pub fn take_report(&mut self, report: &SenderReport, now: Micros) {
+    /// Take what the source reports; say whether its timestamp is to be believed.
+    ///
+    /// It is that of the report's moment (RFC 3550 section 6.4.1), and so near to what the newest packet's
+    /// has grown to since. GStreamer's webrtcbin (1.22) has one that runs twice as fast: whoever put the
+    /// picture's time right by it would go back in time with every report.
+    pub fn take_report(&mut self, report: &SenderReport, now: Micros) -> bool {
         self.sender_report = Some((ntp::middle(report.ntp), now));
+        self.transit.is_none_or(|transit| {
+            let expected = self.ticks(now).wrapping_sub(transit);
+            let off = (report.rtp_timestamp.wrapping_sub(expected) as i32).unsigned_abs();
+            off <= self.clock * BELIEVED_S
+        })
+    }
+
+    fn ticks(&self, now: Micros) -> u32 {
+        (u128::from(now) * u128::from(self.clock) / 1_000_000) as u32
     }
 
     /// The report on this source, of `ssrc`, and what it is made of; None before the first packet.

@@ -114,10 +114,49 @@ fn sender_reports_are_told_back() {
         packets: 1,
         octets: 1,
     };
-    reception.take_report(&report, 1_000_000);
+    assert!(reception.take_report(&report, 1_000_000));
     let block = reception.report(7, 1_500_000).unwrap().0;
     assert_eq!(block.last_sr, 0x3344_5566);
     assert_eq!(block.delay_since_last_sr, 1 << 15);
+}
+
+#[test]
+fn a_report_is_believed_if_its_timestamp_is_the_packets() {
+    const START: u32 = u32::MAX - 45_000; // it wraps
+    let mut reception = reception();
+    let mut report = SenderReport {
+        ssrc: 7,
+        ntp: 0,
+        rtp_timestamp: 12,
+        packets: 0,
+        octets: 0,
+    };
+    assert!(
+        reception.take_report(&report, 0),
+        "there is nothing to compare it with"
+    );
+    for packet in 0..100 {
+        reception.take(
+            packet,
+            START.wrapping_add(u32::from(packet) * 3_600),
+            u64::from(packet) * 40_000,
+        );
+    }
+    let now = 3_960_000 + 500_000; // half a second after the newest
+    let right = START.wrapping_add(99 * 3_600 + 45_000);
+    for (off, believed) in [
+        (0, true),
+        (89_000, true),
+        (-89_000, true),
+        (91_000, false),
+        (-91_000, false),
+    ] {
+        report.rtp_timestamp = right.wrapping_add_signed(off);
+        assert_eq!(reception.take_report(&report, now), believed, "{off}");
+    }
+    // As GStreamer has it: twice as fast as time.
+    report.rtp_timestamp = START.wrapping_add(2 * 99 * 3_600);
+    assert!(!reception.take_report(&report, now));
 }
 
 proptest! {
