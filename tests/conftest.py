@@ -10,8 +10,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-# How fast a busy machine makes examples says nothing about them.
-settings.register_profile("shared", settings.default, suppress_health_check=[HealthCheck.too_slow])
+# How fast a busy machine makes examples, or runs them, says nothing about them.
+settings.register_profile(
+    "shared", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared")
 
 
