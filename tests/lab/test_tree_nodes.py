@@ -1,7 +1,8 @@
 """Nodes come and go under live video: started, inserted, drained, switched off, dead and back.
 
 Seven nodes, of which four idle; the director programs the switches itself, or a controller in a
-process of its own does.
+process of its own does. The browser is on another computer: one on the site's own machine comes
+from the address of a link to a leaf, which goes with that leaf.
 """
 
 import json
@@ -19,7 +20,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.lab.page import Page, Watching
+from tests.lab.computer import Computer
+from tests.lab.page import BrowserThread, Page, Watching
 from tests.lab.test_site_failures import links, marked, namespaces
 from tests.lab.viewer import viewer
 from tests.waiting import wait_until
@@ -46,11 +48,27 @@ TREE = {
     "TEST_CHANNELS": "1",
     "TREE__ACT": "false",  # here the test is who acts
 }
+HERE, THERE = "10.96.2.1", "10.96.2.2"
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[BrowserThread]:
+    """A browser on another computer."""
+    computer = Computer(HERE, THERE, 24)
+    try:
+        browser = BrowserThread(computer.name)
+        yield browser
+        browser.close()
+    finally:
+        computer.remove()
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["inside", "separate"])
-def seven(request: pytest.FixtureRequest) -> Iterator[SiteProcess]:
-    site = SiteProcess(**TREE, FABRIC__CONTROLLERS=request.param)
+def seven(
+    request: pytest.FixtureRequest,
+    elsewhere: BrowserThread,  # its address is the site's public one
+) -> Iterator[SiteProcess]:
+    site = SiteProcess(**TREE, FABRIC__CONTROLLERS=request.param, PUBLIC_ADDRESS=HERE)
     try:
         site.start()
         yield site
@@ -72,11 +90,13 @@ def as_at_first(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def page(seven: SiteProcess, watch: Watching) -> Page:
-    page = watch(seven.url, "test1")
+def page(seven: SiteProcess, elsewhere: BrowserThread) -> Iterator[Page]:
+    watch = Watching(elsewhere)
+    page = watch(f"http://{HERE}:{seven.port}", "test1")
     page.wait_for_picture()
     time.sleep(1.0)
-    return page
+    yield page
+    watch.close()
 
 
 def nothing_left(site: SiteProcess) -> None:
