@@ -1,15 +1,31 @@
-"""Seats: the delivery slot of one viewer. Soft state: gone when its viewer is."""
+"""Seats: the delivery slot of one viewer. Soft state: gone when its viewer is.
 
+They are written to the store behind what happens, in batches, so that another run finds whom this
+one served. A store that cannot be written costs nothing but that.
+"""
+
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from ipaddress import IPv6Network
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+import structlog
 
 from anabranch.core.errors import NotFoundError
 from anabranch.core.names import new_id
+from anabranch.store.database import Database, StoreError
+from anabranch.store.seats import SeatRow, read_seats, write_seats
+
+_GATHER_S = 0.5
+"""Seconds that changes are gathered before they are written."""
+_AGAIN_S = 5.0
+_COLUMNS = ("id", "channel", "leaf", "since")
+"""Fields of a seat that have columns of their own."""
+_log = structlog.get_logger("anabranch.seats")
 
 
 @dataclass(slots=True)
@@ -22,6 +38,8 @@ class Seat:
     the best that its leaf may send now: lower while the leaf is in trouble. What is ``pinned`` was
     asked for by name, and the leaf does not lower it as the viewer's way in allows.
     """
+
+    kind: ClassVar = "webrtc"
 
     channel: str
     rendition: str
@@ -54,12 +72,46 @@ def _network_of(client: str) -> str:
         return client
 
 
-class Seats:
-    """All seats of a site, by identifier and by the leaf's viewing."""
+def row_of(seat: Seat) -> SeatRow:
+    """Return a seat as it is stored."""
+    data = {name: value for name, value in asdict(seat).items() if name not in _COLUMNS}
+    return SeatRow(
+        id=seat.id,
+        channel=seat.channel,
+        kind=seat.kind,
+        leaf=seat.leaf,
+        data=data,
+        taken=seat.since,
+    )
 
-    def __init__(self) -> None:
+
+def seat_of(row: SeatRow) -> Seat:
+    """Return a seat that was stored.
+
+    Raises:
+        ValueError: another version of this program wrote it.
+    """
+    if row.kind != Seat.kind:
+        raise ValueError(f"a seat of kind {row.kind!r}")
+    fields: dict[str, Any] = row.data
+    try:
+        return Seat(id=row.id, channel=row.channel, leaf=row.leaf, since=row.taken, **fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+class Seats:
+    """All seats of a site, by identifier and by the leaf's viewing.
+
+    ``database`` is where they are kept; None: nowhere.
+    """
+
+    def __init__(self, database: Database | None = None) -> None:
+        self._database = database
         self._by_id: dict[str, Seat] = {}
         self._by_viewing: dict[tuple[str, str], Seat] = {}
+        self._unwritten: set[str] = set()
+        self._dirty = asyncio.Event()
         self.taken_total = 0
 
     def __iter__(self) -> Iterator[Seat]:
@@ -72,6 +124,12 @@ class Seats:
         self._by_id[seat.id] = seat
         self._by_viewing[seat.leaf, seat.viewing] = seat
         self.taken_total += 1
+        self.changed(seat)
+
+    def changed(self, seat: Seat) -> None:
+        """Note that something about a seat is not as it was."""
+        self._unwritten.add(seat.id)
+        self._dirty.set()
 
     def get(self, seat_id: str) -> Seat:
         """Return a seat.
@@ -91,7 +149,10 @@ class Seats:
     def free(self, seat: Seat) -> bool:
         """Free a seat; False if it was free already."""
         self._by_viewing.pop((seat.leaf, seat.viewing), None)
-        return self._by_id.pop(seat.id, None) is not None
+        if self._by_id.pop(seat.id, None) is None:
+            return False
+        self.changed(seat)
+        return True
 
     def connecting(self, client: str) -> int:
         """Return how many seats of a client have not connected yet.
@@ -110,3 +171,58 @@ class Seats:
 
     def per_channel(self) -> Counter[str]:
         return Counter(seat.channel for seat in self._by_id.values())
+
+    # --- in the store -------------------------------------------------------------------------
+
+    async def recall(self) -> list[Seat]:
+        """Return the seats of an earlier run, the oldest first.
+
+        Those that are not added again before the next :meth:`flush` are then forgotten.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        if self._database is None:
+            return []
+        found = []
+        for row in await read_seats(self._database):
+            self._unwritten.add(row.id)
+            self._dirty.set()
+            try:
+                found.append(seat_of(row))
+            except ValueError as error:
+                _log.warning("seat.not_understood", reason=str(error))
+        return found
+
+    async def write_behind(self) -> None:
+        """Write what changes to the store, for ever."""
+        failed = False
+        while True:
+            await self._dirty.wait()
+            await asyncio.sleep(_AGAIN_S if failed else _GATHER_S)
+            try:
+                await self.flush()
+                failed = False
+            except StoreError as error:
+                if not failed:  # told once, tried again and again
+                    _log.error("seats.not_written", error=str(error))
+                failed = True
+
+    async def flush(self) -> None:
+        """Write what has changed to the store.
+
+        Raises:
+            StoreError: it cannot be written; it will be with the next flush.
+        """
+        self._dirty.clear()
+        stale, self._unwritten = self._unwritten, set()
+        if self._database is None or not stale:
+            return
+        there = [self._by_id[each] for each in stale if each in self._by_id]
+        gone = stale - self._by_id.keys()
+        try:
+            await write_seats(self._database, [row_of(seat) for seat in there], gone)
+        except BaseException:
+            self._unwritten |= stale
+            self._dirty.set()
+            raise

@@ -190,6 +190,7 @@ class Changes:
         ladder = self._host.steward.ladder(seat.leaf, feed.channel, best)
         waits = await leaf.change(seat.viewing, feed, ladder=ladder, pinned=pinned)
         seat.best, seat.allowed, seat.pinned = best, feed.rendition, pinned
+        self._host.seats.changed(seat)
         self._note(seat, feed)
         return waits
 
@@ -198,6 +199,7 @@ class Changes:
         if feed == before:
             return
         seat.channel, seat.rendition = feed.channel, feed.rendition
+        self._host.seats.changed(seat)
         data = {
             "leaf": seat.leaf,
             "from": stream_of(before.channel, before.rendition),

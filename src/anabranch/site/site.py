@@ -7,6 +7,7 @@ computes what every leaf wants and has the carriage make that true.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ from anabranch.site.steward import Steward
 from anabranch.site.switched import SwitchedUnderlay
 from anabranch.site.underlay import DirectUnderlay
 from anabranch.site.whip import WhipPublishers
-from anabranch.store.database import Database
+from anabranch.store.database import Database, StoreError
 
 _log = structlog.get_logger("anabranch.site")
 _RETRY = 0.5
@@ -51,12 +52,12 @@ class Site:
     def __init__(self, settings: SiteSettings, journal: Journal) -> None:
         self.settings = settings
         self.events = EventBus()
-        self.seats = Seats()
         self.captions = Captions(self.events.publish)
         self.notes: list[str] = []
         self.started = time.time()
         self.database = Database(settings.database_url)
         self.audience = Audience(self.database)
+        self.seats = Seats(self.database)
         self._stale = asyncio.Event()
         self._carrying = False
         self._key_frames: set[Feed] = set()
@@ -105,6 +106,7 @@ class Site:
         progress("store")
         await self.database.open()
         await self.audience.load()
+        await self.seats.recall()  # whoever had a connection has none now: forgotten
         await self.underlay.start(progress)
         progress("leaf servers")
         await self.nodes.start()
@@ -127,6 +129,7 @@ class Site:
             if self.remote is not None:
                 group.create_task(self.remote.run(), name="remote")
             group.create_task(self._carry(), name="carriage")
+            group.create_task(self.seats.write_behind(), name="seats")
 
     async def _carry(self) -> None:
         """Keep carriage in step with wishes, for ever."""
@@ -172,7 +175,15 @@ class Site:
             await self.remote.stop()
         await self.underlay.stop()
         await self.log.flush()
+        await self._flush_seats()
         await self.database.close()
+
+    async def _flush_seats(self) -> None:
+        """Leave the store as the viewers are left: without a leaf server, and so without a seat."""
+        for seat in self.seats:
+            self.seats.free(seat)
+        with suppress(StoreError):
+            await self.seats.flush()
 
     # --- channels -----------------------------------------------------------------------------
 
@@ -342,6 +353,7 @@ class Site:
                 self._free(seat)
                 return
             seat.state = "watching"
+            self.seats.changed(seat)
 
         return changed
 
