@@ -58,6 +58,8 @@ _ELEMENTS = (
     "multiudpsink",
     "matroskademux",
     "textoverlay",
+    "mpegtsmux",
+    "voaacenc",
 )
 
 
@@ -202,7 +204,8 @@ def _encoder() -> Iterator[Finding]:
     ]
     remedy = (
         "apt-get install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base"
-        " gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-x"
+        " gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly"
+        " gstreamer1.0-x"
     )
     try:
         done = subprocess.run(

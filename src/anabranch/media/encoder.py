@@ -12,11 +12,20 @@ from typing import Any
 from anabranch.host.process import SYSTEM_PYTHON, Child, ChildSpec
 from anabranch.media.errors import EncoderError
 from anabranch.media.relay import Relay
-from anabranch.media.rendition import AUDIO, Format, Picture, Rendition, check_ladder, draw_ssrcs
+from anabranch.media.rendition import (
+    AUDIO,
+    Format,
+    Picture,
+    Rendition,
+    check_ladder,
+    draw_ssrcs,
+    transport_of,
+)
 
 WORKER = Path(__file__).parent / "encoder_worker"
 WORKER_PYTHON = SYSTEM_PYTHON
 _MAX_SOCKET_PATH = 107
+_TRANSPORT_SOUND_KBPS = 128
 
 Target = tuple[str, int]
 """Address and UDP port to which a stream is sent."""
@@ -68,6 +77,11 @@ class EncoderConfig:
     def streams(self) -> tuple[str, ...]:
         """Names of all RTP streams: the renditions, then the sound."""
         return (*(rendition.name for rendition in self.renditions), AUDIO)
+
+    @property
+    def transport_streams(self) -> tuple[str, ...]:
+        """Names of the MPEG transport streams: one for each rendition, with the sound in it."""
+        return tuple(transport_of(rendition.name) for rendition in self.renditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +147,19 @@ def worker_config(
             "bitrate_kbps": form.audio_bitrate_kbps,
             "ssrc": ssrcs[AUDIO],
             "targets": [list(target) for target in targets.get(AUDIO, ())],
+        },
+        "transport": {
+            "sound_kbps": _TRANSPORT_SOUND_KBPS,
+            "streams": [
+                {
+                    "name": transport_of(rendition.name),
+                    "of": rendition.name,
+                    "targets": [
+                        list(target) for target in targets.get(transport_of(rendition.name), ())
+                    ],
+                }
+                for rendition in config.renditions
+            ],
         },
     }
 
@@ -270,6 +297,8 @@ class Encoder:
     def set_targets(self, stream: str, targets: Sequence[Target]) -> None:
         """Send ``stream`` to exactly these addresses from now on, in later lives too.
 
+        A transport stream is made only while it is sent somewhere.
+
         Raises:
             EncoderError: there is no such stream.
         """
@@ -283,8 +312,9 @@ class Encoder:
         """Return the worker's counters.
 
         ``streams`` has per stream ``bytes`` (sent), ``seq`` and ``timestamp`` (of the last RTP
-        packet); ``running_s`` is the age of the pipeline in seconds and ``offset_s`` what is added
-        to the feed's time, or None.
+        packet); ``transport`` the bytes of each transport stream that is made; ``running_s`` is
+        the age of the pipeline in seconds and ``offset_s`` what is added to the feed's time, or
+        None.
 
         Raises:
             EncoderError: the worker does not run or did not answer in ``timeout`` seconds.
@@ -302,7 +332,7 @@ class Encoder:
                 self._stats.remove(answer)
 
     def _known(self, stream: str) -> str:
-        if stream not in self.config.streams:
+        if stream not in (*self.config.streams, *self.config.transport_streams):
             raise EncoderError(f"{self.name} has no stream {stream!r}")
         return stream
 

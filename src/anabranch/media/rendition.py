@@ -12,6 +12,11 @@ AUDIO = "audio"
 """Name of a channel's one sound stream, beside its renditions."""
 
 
+def transport_of(rendition: str) -> str:
+    """Return the name of the MPEG transport stream of a rendition; no rendition has a dot."""
+    return f"{rendition}.ts"
+
+
 @dataclass(frozen=True, slots=True)
 class Rendition:
     """One encoding of a channel's picture.

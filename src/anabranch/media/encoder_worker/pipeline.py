@@ -14,10 +14,12 @@ from gi.repository import GLib, Gst, GstVideo  # noqa: E402
 if TYPE_CHECKING:
     from anabranch.media.encoder_worker.feed import Feed
     from anabranch.media.encoder_worker.relays import Relay, Relays
+    from anabranch.media.encoder_worker.transport import TransportStream
     from anabranch.media.encoder_worker.watch import KeyframeLimit
 else:
     from feed import Feed
     from relays import Relay, Relays
+    from transport import TransportStream
     from watch import KeyframeLimit
 
 Emit = Callable[..., None]
@@ -64,6 +66,7 @@ def describe_pipeline(config: dict[str, Any]) -> str:
         "input-selector name=audiosel sync-streams=false drop-backwards=true"
         " ! identity single-segment=true silent=true"
         f" ! audiorate skip-to-first=true tolerance={5 * Gst.MSECOND}"
+        " ! tee name=sounds allow-not-linked=true sounds."
         " ! queue max-size-buffers=50 max-size-time=0 max-size-bytes=0 leaky=downstream"
         f" ! valve name=work-{config['audio']['name']}"
         f" ! opusenc bitrate={config['audio']['bitrate_kbps'] * 1000} frame-size=20"
@@ -90,6 +93,8 @@ def describe_pipeline(config: dict[str, Any]) -> str:
             f" vbv-buf-capacity={config['vbv_ms']} key-int-max={stream['gop_frames']} bframes=0"
             " byte-stream=true threads=1 option-string=scenecut=0"
             " ! video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1"
+            " ! video/x-h264,stream-format=byte-stream,alignment=au"
+            f" ! tee name=coded-{stream['name']} allow-not-linked=true coded-{stream['name']}."
             " ! rtph264pay config-interval=-1 aggregate-mode=zero-latency"
             f" {_pay(config, stream, config['video_pt'])} ! {_sink(config, stream)}"
         )
@@ -105,11 +110,17 @@ def _pay(config: dict[str, Any], stream: dict[str, Any], payload_type: int) -> s
 
 
 def _sink(config: dict[str, Any], stream: dict[str, Any]) -> str:
+    name = stream["name"]
+    text = f"{sink(config, stream['targets'])} name=sink-{name}"
+    return f"input-selector name=out-{name} sync-streams=false ! {text}"
+
+
+def sink(config: dict[str, Any], targets: list[list[Any]]) -> str:
+    """Return what sends packets to ``[host, port]`` as they come."""
     text = (
-        f"input-selector name=out-{stream['name']} sync-streams=false"
-        f" ! multiudpsink name=sink-{stream['name']} sync=false async=false auto-multicast=false"
+        "multiudpsink sync=false async=false auto-multicast=false"
         f" loop=false ttl={config['ttl']} ttl-mc={config['ttl']}"
-        f" clients={_quote(clients(stream['targets']))}"
+        f" clients={_quote(clients(targets))}"
     )
     if config["interface"]:
         text += f" multicast-iface={config['interface']}"
@@ -138,6 +149,7 @@ class Encoder:
         self._slate_text = config["slate_text"]
         self.pipeline.get_by_name("subtitle").set_property("text", self._slate_text)
         self._streams = [*(s["name"] for s in config["streams"]), config["audio"]["name"]]
+        self._transport: dict[str, TransportStream] = {}
         self._feed: Feed | None = None
         self._relays: Relays | None = None
         self._relayed: list[str] = []
@@ -155,6 +167,8 @@ class Encoder:
             self._fail("the pipeline does not start")
             return
         self.pipeline.get_state(5 * Gst.SECOND)
+        for stream in self._config["transport"]["streams"]:
+            self._send_transport(stream, stream["targets"])
         epoch = time.time() - self.running_time()
         self._emit("ready", epoch_ms=round(epoch * 1000))
         GLib.timeout_add(50, self._poll)
@@ -306,10 +320,31 @@ class Encoder:
 
     def targets(self, stream: str, targets: list[list[Any]]) -> None:
         """Send a stream to exactly these ``[host, port]`` from now on."""
+        for each in self._config["transport"]["streams"]:
+            if each["name"] == stream:
+                self._send_transport(each, targets)
+                return
         sink = self.pipeline.get_by_name(f"sink-{stream}")
         if sink is None:
             raise ValueError(f"no stream named {stream!r}")
         sink.set_property("clients", clients(targets))
+
+    def _send_transport(self, stream: dict[str, Any], targets: list[list[Any]]) -> None:
+        """Have a transport stream be made while it goes somewhere, and only then."""
+        name = stream["name"]
+        there = self._transport.get(name)
+        if there is not None and targets:
+            there.send_to(clients(targets))
+        elif there is not None:
+            self._transport.pop(name).close()
+        elif targets:
+            self._transport[name] = TransportStream(
+                self.pipeline,
+                self.pipeline.get_by_name(f"coded-{stream['of']}"),
+                self.pipeline.get_by_name("sounds"),
+                self._config["transport"]["sound_kbps"],
+                sink(self._config, targets),
+            )
 
     def stats(self) -> dict[str, Any]:
         """Return bytes sent and the payloader's position for every stream."""
@@ -324,6 +359,7 @@ class Encoder:
             }
         return {
             "streams": streams,
+            "transport": {name: each.bytes_sent for name, each in self._transport.items()},
             "running_s": round(self.running_time(), 3),
             "offset_s": self._feed.offset if self._feed is not None else None,
         }
@@ -337,10 +373,17 @@ class Encoder:
             self.drop_feed(f"feed: {error.message}")
         elif self._relays is not None and self._relays.owns(message.src):
             self.drop_relays(f"layers: {error.message}")
+        elif (lost := self._transport_of(message.src)) is not None:
+            # The other streams go on; it is made anew when somebody wants it anew.
+            self._transport.pop(lost).close()
+            self._emit("error", detail=f"{lost}: {error.message}")
         elif message.src != self.pipeline and not message.src.has_as_ancestor(self.pipeline):
             return  # the last words of a feed that is gone
         else:
             self._fail(f"{message.src.get_name()}: {error.message} ({debug})")
+
+    def _transport_of(self, element: Any) -> str | None:
+        return next((name for name, each in self._transport.items() if each.owns(element)), None)
 
     def _on_warning(self, _bus: Any, message: Any) -> None:
         now = time.monotonic()

@@ -1,0 +1,89 @@
+"""A transport stream (ISO/IEC 13818-1): a rendition as it is coded, and the sound as AAC, over UDP.
+
+Whoever changes from one channel's to another's sees one stream with a hole in the picture until
+the next key frame: all have the same PIDs and tables, and tell the time of one clock.
+"""
+
+from functools import partial
+from typing import Any
+
+import gi
+
+gi.require_version("Gst", "1.0")
+from gi.repository import GLib, Gst  # noqa: E402
+
+_PICTURE_PID, _SOUND_PID = 256, 257
+_PACKETS = 7
+"""Of 188 bytes each in a datagram; as many as receivers expect (ETSI TS 102 034, section 7.1.1)."""
+
+
+class TransportStream:
+    """A bin beside the pipeline's own streams, fed by two of its tees.
+
+    Args:
+        picture: tee of H.264, byte stream, whole pictures.
+        sound: tee of raw sound.
+        sound_kbps: bitrate of the AAC.
+        sink: launch text of what sends it.
+    """
+
+    def __init__(self, pipeline: Any, picture: Any, sound: Any, sound_kbps: int, sink: str) -> None:
+        self._pipeline = pipeline
+        self._bin = Gst.parse_bin_from_description(
+            f"mpegtsmux name=mux alignment={_PACKETS} ! {sink} name=sink"
+            " queue name=picture max-size-buffers=50 max-size-bytes=0 max-size-time=0"
+            f" leaky=downstream ! mux.sink_{_PICTURE_PID}"
+            " queue name=sound max-size-buffers=50 max-size-bytes=0 max-size-time=0"
+            f" leaky=downstream ! audioconvert ! voaacenc bitrate={sound_kbps * 1000}"
+            f" ! aacparse ! mux.sink_{_SOUND_PID}",
+            False,
+        )
+        pipeline.add(self._bin)
+        self._ways = [
+            self._make_way(tee, name) for tee, name in ((picture, "picture"), (sound, "sound"))
+        ]
+        self._bin.sync_state_with_parent()
+        for out, inlet in self._ways:
+            out.link(inlet)
+
+    def _make_way(self, tee: Any, name: str) -> tuple[Any, Any]:
+        inlet = Gst.GhostPad.new(name, self._bin.get_by_name(name).get_static_pad("sink"))
+        inlet.set_active(True)
+        self._bin.add_pad(inlet)
+        out = tee.request_pad_simple("src_%u")
+        # Every channel's pipeline began at another time of the one clock that all share.
+        out.set_offset(self._pipeline.get_base_time())
+        return out, inlet
+
+    @property
+    def bytes_sent(self) -> int:
+        return int(self._bin.get_by_name("sink").get_property("bytes-served"))
+
+    def send_to(self, clients: str) -> None:
+        """Send to exactly these from now on: ``host:port,host:port``."""
+        self._bin.get_by_name("sink").set_property("clients", clients)
+
+    def owns(self, element: Any) -> bool:
+        return bool(element == self._bin or element.has_as_ancestor(self._bin))
+
+    def close(self) -> None:
+        """Remove it while all else goes on."""
+        left = len(self._ways)
+
+        def cut(inlet: Any, out: Any, _info: Any) -> Any:
+            # Nothing is on its way through the pad now.
+            out.unlink(inlet)
+            GLib.idle_add(remove, out)
+            return Gst.PadProbeReturn.REMOVE
+
+        def remove(out: Any) -> bool:
+            nonlocal left
+            out.get_parent_element().release_request_pad(out)
+            left -= 1
+            if not left:
+                self._bin.set_state(Gst.State.NULL)
+                self._pipeline.remove(self._bin)
+            return False
+
+        for out, inlet in self._ways:
+            out.add_probe(Gst.PadProbeType.IDLE, partial(cut, inlet))
