@@ -236,6 +236,46 @@ def test_many_copies_at_one_switch_are_made_by_a_group() -> None:
     )
 
 
+def sorted_flow(number: int, *egress: Egress) -> Flow:
+    """A flow that is sorted at the end of the line."""
+    return Flow(
+        f"flow{number}",
+        match_of(number),
+        PortRef("s0", number + 1),
+        frozenset(egress),
+        sort=frozenset({"s2"}),
+    )
+
+
+def test_a_copy_moves_between_sorted_flows_and_no_rule_changes() -> None:
+    mover = Egress(PortRef("s2", 1), MACS[0], "10.0.0.7", 6000)
+    other = Egress(PortRef("s2", 1), MACS[0], "10.0.0.8", 6000)
+    compiler, world = Compiler(), World(LINE)
+    before = Intents((sorted_flow(0, mover, other), sorted_flow(1)))
+    after = Intents((sorted_flow(0, other), sorted_flow(1, mover)))
+    rules = []
+    for intents in (before, after, before):
+        plan = compiler.compile(intents, LINE)
+        world.load(plan.tables)
+        expect_all(world, intents, plan)
+        rules.append({name: tables.rules for name, tables in plan.tables.items()})
+        buckets = sorted(len(group.buckets) for group in plan.tables["s2"].groups)
+        assert buckets == sorted(len(flow.egress) for flow in intents.flows)
+    assert rules[0] == rules[1] == rules[2]
+
+
+def test_a_sorted_flow_is_brought_to_its_switch_and_goes_nowhere_from_there() -> None:
+    compiler, world = Compiler(), World(LINE)
+    plan = compiler.compile(Intents((sorted_flow(0),)), LINE)
+    world.load(plan.tables)
+    assert world.send(PortRef("s0", 1), frame_of(0)) == Counter()
+    assert {port.switch for port, _ in world.carried} == {"s0", "s1"}
+    world.carried.clear()
+    world.load(compiler.compile(Intents((replace(sorted_flow(0), sort=frozenset()),)), LINE).tables)
+    assert world.send(PortRef("s0", 1), frame_of(0)) == Counter()
+    assert not world.carried
+
+
 def flow_to(name: str, match: Match, ingress: PortRef, *at: PortRef, priority: int = 100) -> Flow:
     return Flow(name, match, ingress, frozenset(map(Egress, at)), priority=priority)
 

@@ -121,6 +121,7 @@ def flow_of(draw: st.DrawFn, network: Network, number: int, *, services: bool = 
         protected=draw(st.booleans()) or draw(st.booleans()),
         rate_kbps=draw(st.none() | st.just(100_000)),
         priority=draw(st.sampled_from((100, 101))),
+        sort=draw(st.frozensets(switches, max_size=2)),
     )
 
 

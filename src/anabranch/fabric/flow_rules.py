@@ -225,11 +225,12 @@ class FlowRules:
             local = self._local.get(switch, [])
             if tree.unreachable:
                 local = [copy for copy in local if copy.egress not in tree.unreachable]
+        sort = switch in flow.sort and number == len(flow.through)
         priority = flow_priority(flow.priority)
         if arrival is None:
             entry = segment.entry
             actions = _tagged(onward, tag, bool(local))
-            actions += self._deliver(made, local, entry)
+            actions += self._deliver(made, local, entry, sort=sort)
             if number:
                 match = _with(self._match, metadata=(_served(entry), SERVED_MASK))
                 made.rules.append(_return_rule(entry))
@@ -250,7 +251,7 @@ class FlowRules:
         if tag is not None:
             match = _with(match, vlan_vid=VLAN_PRESENT | tag)
             delivered = [PopVlan()] if local else []
-        delivered += self._deliver(made, local, None)
+        delivered += self._deliver(made, local, None, sort=sort)
         made.rules.append(Rule(FLOWS, priority, match, (*onward, *delivered), self._cookie))
         bypass = bypass_of(arrival) if flow.protected and children else None
         if bypass is None:
@@ -286,18 +287,18 @@ class FlowRules:
         return actions
 
     def _deliver(
-        self, made: "_Making", local: Sequence[_Copy], in_port: int | None
+        self, made: "_Making", local: Sequence[_Copy], in_port: int | None, *, sort: bool
     ) -> list[Action]:
         """Order the copies so that none sees what was rewritten for another, or make a group.
 
         A rewritten field stays so for all later actions. What is known from the match is put back
         where a copy wants it; what is not known must be rewritten by none before one that wants it
-        as it came.
+        as it came. ``sort``: a group, however few there are.
         """
         unknown = [copy.fields - self._known.keys() for copy in local]
         order = sorted(range(len(local)), key=lambda place: len(unknown[place]))
         in_line = all(unknown[one] <= unknown[other] for one, other in pairwise(order))
-        if len(local) > MAX_LISTED or not in_line:
+        if sort or len(local) > MAX_LISTED or not in_line:
             group_id = FLOW_GROUPS + self._number
             buckets = tuple(
                 Bucket((*copy.rewritten, _out(copy, in_port)))

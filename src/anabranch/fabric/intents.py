@@ -55,11 +55,14 @@ class Flow:
             same port must differ in it; at inner switches any two flows must, too. Without
             ``vlan_vid`` it is for untagged packets only; a tag is matched exactly.
         ingress: edge port where packets enter; any switch.
-        egress: none: nothing is carried, and no rule exists.
+        egress: none, and no ``sort``: nothing is carried, and no rule exists.
         through: services to be passed, in this order, by everything before it is copied.
         protected: links of its tree get a bypass that the switch takes by itself.
         rate_kbps: what more enters is dropped at the ingress; None: no limit.
         priority: 1 to 1000, higher wins where matches overlap.
+        sort: switches to which it is brought though nothing may leave there. Its copies at these
+            are always made by a group: a copy that moves from one such flow to another does so in
+            one step, and all other copies and every rule stay as they are.
     """
 
     __pydantic_config__ = STRICT
@@ -73,6 +76,7 @@ class Flow:
     protected: bool = True
     rate_kbps: int | None = None
     priority: int = 100
+    sort: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.match.in_port is not None or self.match.metadata is not None:

@@ -173,7 +173,7 @@ class Routes:
 
     def tree(self, flow: Flow) -> FlowTree:
         """Return the tree of a flow: by shortest paths a pure function of flow and network."""
-        if not flow.egress:
+        if not flow.egress and not flow.sort:
             return FlowTree()
         stops = [(service.to.switch, service.back) for service in flow.through]
         segments: list[Segment] = []
@@ -189,7 +189,7 @@ class Routes:
             segments.append(segment)
             entry = back
         shut = frozenset(egress for egress in flow.egress if not self.admits(egress.at))
-        targets = {egress.at.switch for egress in flow.egress - shut}
+        targets = {egress.at.switch for egress in flow.egress - shut} | flow.sort
         segment, missing = self._segment(flow, entry.switch, entry.port_no, targets, seen)
         unreachable = shut | {egress for egress in flow.egress if egress.at.switch in missing}
         if len(missing) == len(targets):
