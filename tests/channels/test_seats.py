@@ -174,7 +174,7 @@ async def _stored(database: Database, seats: list[Seat]) -> bool:
 
 async def test_what_another_version_wrote_is_no_seat_of_ours(database: Database) -> None:
     rows = [row_of(Seat("news", "low", "leaf1", str(number))) for number in range(3)]
-    rows[0].kind = "carrier pigeon"
+    rows[0].kind = "pigeon"
     rows[1].data = {**rows[1].data, "grain": "wheat"}
     ours = rows[2].id
     await write_seats(database, rows, ())

@@ -1,5 +1,8 @@
 """Seats: the delivery slot of one viewer. Soft state: gone when its viewer is.
 
+A browser's is a cursor at a leaf server (:class:`Seat`), that of a set-top box or a player a bucket
+in a leaf's sort switch (:class:`PlainSeat`).
+
 They are written to the store behind what happens, in batches, so that another run finds whom this
 one served. A store that cannot be written costs nothing but that.
 """
@@ -62,6 +65,49 @@ class Seat:
         self.allowed = self.allowed or self.rendition
 
 
+@dataclass(slots=True)
+class PlainSeat:
+    """One receiver that has no connection: it is sent UDP, whatever becomes of it.
+
+    Attributes:
+        id: unguessable: whoever knows it may change or close the seat.
+        leaf: whose sort switch sends to it.
+        address, port: where to: IPv4, as the leaf reaches it.
+        form: ``ts``, an MPEG transport stream; ``rtp``: the picture, and the sound two ports above.
+        client: the address that asked; empty: the operator did.
+        ttl_s: seconds after which the seat is free unless it is renewed; None: as long as
+            the receiver takes what it is sent.
+        renewed: when it was last heard of, time of day.
+    """
+
+    kind: ClassVar = "plain"
+
+    channel: str
+    rendition: str
+    leaf: str
+    address: str
+    port: int
+    form: Literal["ts", "rtp"] = "ts"
+    client: str = ""
+    ttl_s: float | None = None
+    id: str = field(default_factory=new_id)
+    since: float = field(default_factory=time.time)
+    renewed: float = field(default_factory=time.time)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.address, self.port
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Its UDP ports: the stream's, or those of picture and sound."""
+        return (self.port,) if self.form == "ts" else (self.port, self.port + 2)
+
+
+AnySeat = Seat | PlainSeat
+_KINDS: dict[str, type[AnySeat]] = {Seat.kind: Seat, PlainSeat.kind: PlainSeat}
+
+
 @lru_cache(1024)
 def _network_of(client: str) -> str:
     if ":" not in client:
@@ -72,7 +118,7 @@ def _network_of(client: str) -> str:
         return client
 
 
-def row_of(seat: Seat) -> SeatRow:
+def row_of(seat: AnySeat) -> SeatRow:
     """Return a seat as it is stored."""
     data = {name: value for name, value in asdict(seat).items() if name not in _COLUMNS}
     return SeatRow(
@@ -85,23 +131,24 @@ def row_of(seat: Seat) -> SeatRow:
     )
 
 
-def seat_of(row: SeatRow) -> Seat:
+def seat_of(row: SeatRow) -> AnySeat:
     """Return a seat that was stored.
 
     Raises:
         ValueError: another version of this program wrote it.
     """
-    if row.kind != Seat.kind:
+    kind = _KINDS.get(row.kind)
+    if kind is None:
         raise ValueError(f"a seat of kind {row.kind!r}")
     fields: dict[str, Any] = row.data
     try:
-        return Seat(id=row.id, channel=row.channel, leaf=row.leaf, since=row.taken, **fields)
+        return kind(id=row.id, channel=row.channel, leaf=row.leaf, since=row.taken, **fields)
     except TypeError as error:
         raise ValueError(str(error)) from error
 
 
 class Seats:
-    """All seats of a site, by identifier and by the leaf's viewing.
+    """All seats of a site. Those of browsers are what it is iterated for.
 
     ``database`` is where they are kept; None: nowhere.
     """
@@ -109,35 +156,54 @@ class Seats:
     def __init__(self, database: Database | None = None) -> None:
         self._database = database
         self._by_id: dict[str, Seat] = {}
+        self._plain: dict[str, PlainSeat] = {}
         self._by_viewing: dict[tuple[str, str], Seat] = {}
         self._unwritten: set[str] = set()
         self._dirty = asyncio.Event()
         self.taken_total = 0
+        self.version = 0
+        """Another one whenever something is not as it was."""
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(list(self._by_id.values()))
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._by_id) + len(self._plain)
 
-    def add(self, seat: Seat) -> None:
-        self._by_id[seat.id] = seat
-        self._by_viewing[seat.leaf, seat.viewing] = seat
+    @property
+    def plain(self) -> list[PlainSeat]:
+        """The seats that are sent UDP."""
+        return list(self._plain.values())
+
+    def add(self, seat: AnySeat) -> None:
+        if isinstance(seat, PlainSeat):
+            self._plain[seat.id] = seat
+        else:
+            self._by_id[seat.id] = seat
+            self._by_viewing[seat.leaf, seat.viewing] = seat
         self.taken_total += 1
         self.changed(seat)
 
-    def changed(self, seat: Seat) -> None:
+    def changed(self, seat: AnySeat) -> None:
         """Note that something about a seat is not as it was."""
+        self.version += 1
         self._unwritten.add(seat.id)
         self._dirty.set()
 
     def get(self, seat_id: str) -> Seat:
-        """Return a seat.
+        """Return a browser's seat.
 
         Raises:
             NotFoundError: there is none, or no longer.
         """
-        seat = self._by_id.get(seat_id)
+        seat = self.any(seat_id)
+        if not isinstance(seat, Seat):
+            raise NotFoundError("there is no such seat")
+        return seat
+
+    def any(self, seat_id: str) -> AnySeat:
+        """Return a seat of either kind. Raises as :meth:`get`."""
+        seat = self._by_id.get(seat_id) or self._plain.get(seat_id)
         if seat is None:
             raise NotFoundError("there is no such seat, or no longer")
         return seat
@@ -146,10 +212,14 @@ class Seats:
         """Return the seat of a viewing at a leaf, if it has one."""
         return self._by_viewing.get((leaf, viewing))
 
-    def free(self, seat: Seat) -> bool:
+    def free(self, seat: AnySeat) -> bool:
         """Free a seat; False if it was free already."""
-        self._by_viewing.pop((seat.leaf, seat.viewing), None)
-        if self._by_id.pop(seat.id, None) is None:
+        if isinstance(seat, Seat):
+            self._by_viewing.pop((seat.leaf, seat.viewing), None)
+            found = self._by_id.pop(seat.id, None) is not None
+        else:
+            found = self._plain.pop(seat.id, None) is not None
+        if not found:
             return False
         self.changed(seat)
         return True
@@ -167,14 +237,21 @@ class Seats:
         )
 
     def per_leaf(self) -> Counter[str]:
-        return Counter(seat.leaf for seat in self._by_id.values())
+        return Counter(seat.leaf for seat in self._all())
+
+    def plain_per_leaf(self) -> Counter[str]:
+        return Counter(seat.leaf for seat in self._plain.values())
 
     def per_channel(self) -> Counter[str]:
-        return Counter(seat.channel for seat in self._by_id.values())
+        return Counter(seat.channel for seat in self._all())
+
+    def _all(self) -> Iterator[AnySeat]:
+        yield from self._by_id.values()
+        yield from self._plain.values()
 
     # --- in the store -------------------------------------------------------------------------
 
-    async def recall(self) -> list[Seat]:
+    async def recall(self) -> list[AnySeat]:
         """Return the seats of an earlier run, the oldest first.
 
         Those that are not added again before the next :meth:`flush` are then forgotten.
@@ -218,8 +295,8 @@ class Seats:
         stale, self._unwritten = self._unwritten, set()
         if self._database is None or not stale:
             return
-        there = [self._by_id[each] for each in stale if each in self._by_id]
-        gone = stale - self._by_id.keys()
+        there = [seat for seat in self._all() if seat.id in stale]
+        gone = stale - {seat.id for seat in there}
         try:
             await write_seats(self._database, [row_of(seat) for seat in there], gone)
         except BaseException:

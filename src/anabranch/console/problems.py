@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from anabranch.core.errors import (
     AnabranchError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     TooManyError,
     UnavailableError,
@@ -63,6 +64,7 @@ def status_of(error: AnabranchError) -> int:
         (NotFoundError, 404),
         (ConflictError, 409),
         (UsageError, 422),
+        (ForbiddenError, 403),
         (TooManyError, 429),
         (UnavailableError, 503),
     ):

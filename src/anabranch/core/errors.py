@@ -17,6 +17,10 @@ class ConflictError(UsageError):
     """The thing exists already or is busy."""
 
 
+class ForbiddenError(AnabranchError):
+    """It could be done, but not for this caller."""
+
+
 class UnavailableError(AnabranchError):
     """It would be possible, but not now: a leaf restarts, the store is full."""
 
