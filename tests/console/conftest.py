@@ -1,7 +1,7 @@
 """The console over a real site that was never started, and one leaf in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import httpx
@@ -12,7 +12,15 @@ from anabranch.channels.definitions import Definition
 from anabranch.console.api import make_app
 from anabranch.host.journal import Journal
 from anabranch.media.encoder import EncoderConfig
-from anabranch.media.leaf import Feed, Inlet, KeyFrame, Ladder, ViewerStatistics, Viewing
+from anabranch.media.leaf import (
+    Feed,
+    Inlet,
+    KeyFrame,
+    Ladder,
+    Rung,
+    ViewerStatistics,
+    Viewing,
+)
 from anabranch.media.sdp import parse_offer
 from anabranch.site.settings import SiteSettings
 from anabranch.site.site import Site
@@ -46,6 +54,7 @@ class MemoryLeaf:
         self.changes = 0
         self.key_frames: dict[Feed, KeyFrame] = {}
         self.looks = 0
+        self.warm: list[Rung] = []
         self.fails: Exception | None = None
 
     async def watch(
@@ -80,6 +89,9 @@ class MemoryLeaf:
 
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
+
+    def keep_warm(self, ladder: Collection[Rung]) -> None:
+        self.warm = list(ladder)
 
     def inlets(self) -> frozenset[Inlet]:
         return frozenset(Inlet(feed, 1, 2) for feed in self.viewings.values())

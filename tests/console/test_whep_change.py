@@ -201,15 +201,15 @@ async def test_a_key_frame_is_made_once_the_way_is_there(
             "request_keyframe",
             lambda rendition, name=channel.name: made.append((name, rendition)),
         )
-    site._stale.clear()  # set by the leaf's joining the tree, if that was before this
-    site._request_key_frame(Feed("news", "high"))
+    site.carrying._stale.clear()  # set by the leaf's joining the tree, if that was before this
+    site.request_key_frame(Feed("news", "high"))
     assert made == [("news", "high")]
-    site._stale.set()  # a leaf wants something that it is not sent yet
-    site._request_key_frame(Feed("sports", "low"))
-    site._request_key_frame(Feed("gone", "low"))
+    site.carrying.stale()  # a leaf wants something that it is not sent yet
+    site.request_key_frame(Feed("sports", "low"))
+    site.request_key_frame(Feed("gone", "low"))
     assert made == [("news", "high")]
-    monkeypatch.setattr(site, "_reconcile", lambda: asyncio.sleep(0))
-    carrying = asyncio.create_task(site._carry())
+    monkeypatch.setattr(site.carrying, "_reconcile", lambda: asyncio.sleep(0))
+    carrying = asyncio.create_task(site.carrying.run())
     await asyncio.sleep(0.05)
     carrying.cancel()
     assert made == [("news", "high"), ("sports", "low")]

@@ -22,9 +22,12 @@ from anabranch.fabric.tables import Tables
 from anabranch.media.leaf import Feed, Inlet
 from anabranch.site.carriage import (
     STREAM_PORT,
+    Brought,
+    Bucket,
     DirectCarriage,
     Repair,
     Route,
+    Sorting,
     StreamId,
     SwitchCarriage,
     Target,
@@ -265,3 +268,69 @@ def test_every_stream_has_a_group_of_its_own(prefix: int) -> None:
         group_address(network, network.num_addresses // 16, 0)
     with pytest.raises(UsageError):
         group_address(network, 0, 16)
+
+
+OTHER = StreamId("sports", "high")
+SORTED = {**GROUPS, OTHER: "239.192.0.33"}
+RECEIVER = ("192.0.2.7", 6000)
+
+
+def bucket(stream: StreamId, receiver: Target = RECEIVER) -> Bucket:
+    return Bucket(stream, "leaf2", receiver)
+
+
+def sorting(*buckets: Bucket, warm: Collection[StreamId] = ()) -> Sorting:
+    streams = {each.stream for each in buckets} | set(warm)
+    return Sorting(frozenset(buckets), frozenset(Brought(each, "leaf2") for each in streams))
+
+
+def test_a_plain_seat_is_a_bucket_at_its_leaf(plan: SitePlan) -> None:
+    (flow,) = intents_of(plan, [], SORTED, sorting(bucket(HIGH))).flows
+    (egress,) = flow.egress
+    leaf = plan.nodes["leaf2"]
+    assert (egress.at, egress.eth_dst) == (PortRef("leaf2", HOST_PORT), leaf.host.mac)
+    assert (egress.ipv4_dst, egress.udp_dst) == RECEIVER
+    assert flow.sort == {"leaf2"}
+
+
+def test_what_is_only_brought_ends_at_the_sort_switch(plan: SitePlan) -> None:
+    (flow,) = intents_of(plan, [], SORTED, sorting(warm=[OTHER])).flows
+    assert (flow.name, flow.egress, flow.sort) == ("sports/high", frozenset(), {"leaf2"})
+    gone = Sorting(brought=frozenset({Brought(HIGH, "gone"), Brought(StreamId("x", "y"), "leaf2")}))
+    assert intents_of(plan, [], SORTED, gone).flows == ()
+
+
+async def test_a_bucket_moves_after_all_that_it_moves_to_is_there(plan: SitePlan) -> None:
+    put: list[Intents] = []
+
+    async def note(intents: Intents) -> frozenset[str]:
+        put.append(intents)
+        return frozenset()
+
+    async def carry(wanted: Sorting) -> list[dict[str, int]]:
+        put.clear()
+        await carriage.carry(frozenset(), SORTED, frozenset(), sorting=wanted)
+        return [{flow.name: len(flow.egress) for flow in intents.flows} for intents in put]
+
+    carriage = SwitchCarriage(plan, note)
+    assert await carry(sorting(bucket(HIGH))) == [{"news/high": 1}]
+    # Cold: first brought, then moved; what was left is still there, for it is held.
+    assert await carry(sorting(bucket(OTHER), warm=[HIGH])) == [
+        {"news/high": 1, "sports/high": 0},
+        {"news/high": 0, "sports/high": 1},
+    ]
+    # Warm: one step.
+    assert await carry(sorting(bucket(HIGH), warm=[OTHER])) == [{"news/high": 1, "sports/high": 0}]
+    # Nobody moves.
+    more = sorting(bucket(HIGH), bucket(OTHER, ("192.0.2.8", 6000)))
+    assert await carry(more) == [{"news/high": 1, "sports/high": 1}]
+
+
+async def test_without_switches_a_receiver_never_gets_two(plan: SitePlan) -> None:
+    told: list[tuple[StreamId, list[Target]]] = []
+    carriage = DirectCarriage("127.0.0.1", lambda stream, targets: told.append((stream, targets)))
+    for before, after in ((HIGH, OTHER), (OTHER, HIGH)):
+        await carriage.carry(frozenset(), SORTED, frozenset(), sorting=sorting(bucket(before)))
+        told.clear()
+        await carriage.carry(frozenset(), SORTED, frozenset(), sorting=sorting(bucket(after)))
+        assert told == [(before, []), (after, [RECEIVER])]

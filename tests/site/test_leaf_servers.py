@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from tests.site.conftest import Make
 
+from anabranch.channels.seats import Seat
 from anabranch.core.errors import UnavailableError
 from anabranch.host.addresses import free_udp_port, global_addresses_6, is_udp_port_free
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.leaf import Feed, LeafPlace, Rung
 from anabranch.media.native import NativeLeaf
 from anabranch.media.rendition import DEFAULT_LADDER
-from anabranch.site.leaf_servers import make_leaf, warm_rungs
+from anabranch.site.leaf_servers import make_leaf, near_rungs, warm_rungs
 from anabranch.site.plan import is_access_link
-from anabranch.site.settings import LeafSettings, Ports
+from anabranch.site.settings import LeafSettings, Ports, SeatSettings
 from anabranch.site.underlay import DirectUnderlay
 from anabranch.site.views import _owner
 
@@ -61,6 +62,19 @@ def test_every_rendition_of_a_warm_channel_is_kept() -> None:
     ]
     every = warm_rungs(LeafSettings("anabranch", warm=None), channels, DEFAULT_LADDER)
     assert {rung.feed.channel for rung in every} == set(channels)
+
+
+def test_what_is_beside_a_watched_channel_is_kept_as_it_would_be_seen(settings: Make) -> None:
+    made = settings(seats=SeatSettings(neighbours=1))
+    dial = ["one", "two", "three", "four"]
+    watching = [Seat("two", "low", "leaf1", "1"), Seat("two", "high", "leaf1", "2")]
+    assert near_rungs(made, dial, watching) == [
+        Rung(Feed(channel, rendition), kbps)
+        for channel in ("one", "three")
+        for rendition, kbps in (("high", 1000), ("low", 300))
+    ]
+    assert near_rungs(made, dial, []) == []
+    assert near_rungs(settings(), dial, watching) == []
 
 
 def test_without_switches_our_own_takes_a_free_port_at_every_address(settings: Make) -> None:

@@ -35,6 +35,7 @@ from anabranch.app.config_parts import (
     PlacementConfig,
     PortsConfig,
     RemoteConfig,
+    SeatsConfig,
     TlsConfig,
     TreeConfig,
     VideoConfig,
@@ -84,6 +85,7 @@ class Config(BaseSettings):
     fabric: FabricConfig = FabricConfig()
     tree: TreeConfig = TreeConfig()
     placement: PlacementConfig = PlacementConfig()
+    seats: SeatsConfig = SeatsConfig()
     video: VideoConfig = VideoConfig()
     remote: RemoteConfig = RemoteConfig()
     tls: TlsConfig = TlsConfig()

@@ -16,12 +16,13 @@ from pydantic import (
 )
 
 from anabranch.core.errors import UsageError
+from anabranch.fabric.groups import MAX_BUCKETS
 from anabranch.media.errors import RenditionError
 from anabranch.media.leaf import LeafKind
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
 from anabranch.site.agent import Reporting
 from anabranch.site.rules import TreeRules
-from anabranch.site.settings import ACCESS_6, LeafSettings
+from anabranch.site.settings import ACCESS_6, LeafSettings, SeatSettings
 from anabranch.tree import placement, policies
 from anabranch.tree.metrics import THRESHOLDS, Threshold, Weighting
 from anabranch.tree.model import Role
@@ -70,6 +71,13 @@ class NodeConfig(_Part):
     rate_mbit: RateMbit = 100.0
     idle: bool = False
     capacity: Annotated[int, Field(ge=1)] | None = None
+    server: Literal["webrtc", "none"] = "webrtc"
+
+    @model_validator(mode="after")
+    def _only_leaves_serve(self) -> "NodeConfig":
+        if self.server == "none" and self.role is not Role.LEAF:
+            raise ValueError("server: none is for a leaf that is a sort switch and nothing else")
+        return self
 
 
 class LinkConfig(_Part):
@@ -236,6 +244,23 @@ class LeafConfig(_Part):
         named = () if isinstance(self.warm, str) else self.warm
         warm = None if self.warm == "all" else frozenset(named)
         return LeafSettings(self.kind, self.threads, warm, self.repair)
+
+
+class SeatsConfig(_Part):
+    """Seats of receivers without a browser."""
+
+    allow: tuple[IPv4Network, ...] = ()
+    per_client: Annotated[int, Field(ge=0, le=500)] = SeatSettings().per_client
+    per_leaf: Annotated[int, Field(ge=1, le=MAX_BUCKETS)] = SeatSettings().per_leaf
+    hold_s: Annotated[float, Field(ge=0, le=60)] = SeatSettings().hold_s
+    neighbours: Annotated[int, Field(ge=0, le=4)] = SeatSettings().neighbours
+
+    @property
+    def settings(self) -> SeatSettings:
+        """What this means."""
+        return SeatSettings(
+            self.allow, self.per_client, self.per_leaf, self.hold_s, self.neighbours
+        )
 
 
 class PlacementConfig(_Part):

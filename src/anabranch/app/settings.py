@@ -133,6 +133,7 @@ def site_settings(config: Config) -> SiteSettings:
         tree=_tree_rules(config),
         placement=_placement_rules(config),
         leaf=config.leaf.settings,
+        seats=config.seats.settings,
         remote=_remote(config),
     )
 

@@ -27,7 +27,13 @@ def family_of(address: str) -> Family:
     return "ip6" if ":" in address else "ip"
 
 
-def forward_ports(table: str, family: Family, forwards: Mapping[Address, tuple[int, int]]) -> None:
+def forward_ports(
+    table: str,
+    family: Family,
+    forwards: Mapping[Address, tuple[int, int]],
+    *,
+    streams_from: int | None = None,
+) -> None:
     """Forward UDP ports of this machine to addresses behind it, in an nft table of its own.
 
     Who sends keeps the address: it is what answers go to, and the way there is this machine's.
@@ -36,6 +42,8 @@ def forward_ports(table: str, family: Family, forwards: Mapping[Address, tuple[i
         table: name of the table; made anew.
         family: of the table and all addresses; each family has a table of that name.
         forwards: for each inner address the first and last port that belong to it.
+        streams_from: what these addresses send from this port, unasked, goes out as this
+            machine's; None: they send nothing unasked.
 
     Raises:
         NetworkError: the kernel does not translate addresses of this family.
@@ -48,6 +56,14 @@ def forward_ports(table: str, family: Family, forwards: Mapping[Address, tuple[i
         f"chain {hook} {{\ntype nat hook {hook} priority {priority}; policy accept;\n{rules}\n}}\n"
         for hook, priority in (("prerouting", "dstnat"), ("output", "-100"))
     )
+    if streams_from is not None:
+        out = "\n".join(
+            f"{family} saddr {address} udp sport {streams_from} masquerade" for address in forwards
+        )
+        chains += (
+            "chain postrouting {\ntype nat hook postrouting priority srcnat; policy accept;\n"
+            f"{out}\n}}\n"
+        )
     run_tool("nft", "-f", "-", stdin=f"table {family} {table}\ndelete table {family} {table}\n"
              f"table {family} {table} {{\n{chains}}}\n")  # fmt: skip
 

@@ -63,7 +63,7 @@ def make_namespace(name: str) -> None:
         netns.create(name)
     except OSError as error:
         raise NetworkError(f"cannot make the namespace {name}: {error.strerror}") from error
-    with _entered(name), suppress(OSError):  # a kernel without IPv6
+    with entered(name), suppress(OSError):  # a kernel without IPv6
         # The kernel's own neighbour discovery would put packets on links where nothing flows.
         for scope in ("all", "default"):
             Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
@@ -174,7 +174,7 @@ def place_device(
             "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
         )
     if forward:
-        with _entered(namespace):
+        with entered(namespace):
             Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text("1")
 
 
@@ -184,7 +184,7 @@ def socket_inside(namespace: str) -> socket.socket:
     Raises:
         NetworkError: there is no such namespace.
     """
-    with _entered(namespace):
+    with entered(namespace):
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setblocking(False)
     return made
@@ -304,7 +304,7 @@ def _have_ipv6_alone(port: Port) -> None:
     """Have a device take IPv6, and no address but what it is given: it is to be on one link."""
     assert port.address_6 is not None
     wanted = {"addr_gen_mode": "1", "accept_ra": "0", "disable_ipv6": "0"}
-    with _entered(port.namespace):
+    with entered(port.namespace):
         for name, value in wanted.items():  # in this order: enabled it would draw an address
             try:
                 (_SETTINGS_6 / port.device / name).write_text(value)
@@ -401,7 +401,7 @@ def _inside(namespace: str | None) -> Iterator[IPRoute]:
     # Not pyroute2's NetNS: it forks a helper, which shares our signal wake-up descriptor, so that
     # the SIGTERM which ends the helper would end the director. This thread steps inside instead,
     # just to open the socket, which stays there.
-    with _entered(namespace):
+    with entered(namespace):
         handle = IPRoute()
     try:
         yield handle
@@ -412,7 +412,7 @@ def _inside(namespace: str | None) -> Iterator[IPRoute]:
 
 
 @contextmanager
-def _entered(namespace: str | None) -> Iterator[None]:
+def entered(namespace: str | None) -> Iterator[None]:
     """Have this thread be in a namespace for a moment: the sockets that it makes stay there."""
     if namespace is None:
         yield

@@ -20,6 +20,8 @@ from anabranch.site.layout import HOST_PORT
 from anabranch.site.plan import NodePlan, SitePlan
 
 STREAM_PORT = 5004
+STREAMS = 16
+"""Of a channel at most: so many addresses it has."""
 AUDIO = "audio"
 
 Target = tuple[str, int]
@@ -59,6 +61,45 @@ class Route:
     to: Target
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Bucket:
+    """A leaf's sort switch sends a stream to a receiver's UDP port."""
+
+    stream: StreamId
+    leaf: str
+    receiver: Target
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Brought:
+    """A stream is brought to a leaf's sort switch, whether it goes anywhere from there or not."""
+
+    stream: StreamId
+    leaf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """What sort switches do.
+
+    Attributes:
+        buckets: at most one stream for each receiver.
+        brought: the streams of the buckets, and those that are kept at hand.
+    """
+
+    buckets: frozenset[Bucket] = frozenset()
+    brought: frozenset[Brought] = frozenset()
+
+    def moved(self, later: "Sorting") -> bool:
+        """Say whether a receiver gets another stream then, from the same leaf, than now."""
+        gone, come = self.buckets - later.buckets, later.buckets - self.buckets
+        before = {(bucket.leaf, bucket.receiver) for bucket in gone}
+        return any((bucket.leaf, bucket.receiver) in before for bucket in come)
+
+
+NOTHING_SORTED = Sorting()
+
+
 def wants_of(leaf: str, inlets: Collection[Inlet]) -> frozenset[Want]:
     """Return what a leaf with these inlets wants: the video, and the sound of its channel."""
     wants = set()
@@ -76,8 +117,8 @@ def group_address(groups: IPv4Network, slot: int, index: int) -> str:
     Raises:
         UsageError: the range has no such slot.
     """
-    offset = slot * 16 + index
-    if not 0 <= index < 16 or offset >= groups.num_addresses:
+    offset = slot * STREAMS + index
+    if not 0 <= index < STREAMS or offset >= groups.num_addresses:
         raise UsageError(f"the group range {groups} has no room for channel slot {slot}")
     return str(groups[offset])
 
@@ -94,8 +135,9 @@ class Carriage(Protocol):
         groups: Mapping[StreamId, str],
         routes: frozenset[Route],
         repairs: frozenset[Repair] = frozenset(),
+        sorting: Sorting = NOTHING_SORTED,
     ) -> None:
-        """Make exactly ``wants``, ``routes`` and ``repairs`` true.
+        """Make exactly ``wants``, ``routes``, ``repairs`` and ``sorting`` true.
 
         ``groups`` has the overlay address of every stream.
         """
@@ -107,6 +149,7 @@ class SwitchCarriage:
     def __init__(self, plan: SitePlan, put: Callable[[Intents], Awaitable[frozenset[str]]]) -> None:
         self._plan = plan
         self._put = put
+        self._sorted = NOTHING_SORTED
 
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         return [(group, STREAM_PORT)]
@@ -117,9 +160,19 @@ class SwitchCarriage:
         groups: Mapping[StreamId, str],
         routes: frozenset[Route],
         repairs: frozenset[Repair] = frozenset(),
+        sorting: Sorting = NOTHING_SORTED,
     ) -> None:
-        viewers = intents_of(self._plan, wants, groups)
         flows = repair_flows(self._plan, repairs) + flows_of(self._plan, routes)
+        before = self._sorted
+        if before.moved(sorting) and not sorting.brought <= before.brought:
+            # First all that somebody moves to is brought to where it is sorted; then the buckets
+            # move, which are in groups that are there, all at once.
+            both = Sorting(before.buckets, before.brought | sorting.brought)
+            await self._carry(intents_of(self._plan, wants, groups, both), flows)
+        await self._carry(intents_of(self._plan, wants, groups, sorting), flows)
+        self._sorted = sorting
+
+    async def _carry(self, viewers: Intents, flows: tuple[Flow, ...]) -> None:
         try:
             await self._put(Intents(viewers.flows + flows))
         except MisuseError:
@@ -181,9 +234,28 @@ def flows_of(plan: SitePlan, routes: Collection[Route]) -> tuple[Flow, ...]:
     return tuple(flows)
 
 
-def intents_of(plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId, str]) -> Intents:
-    """Return one flow for every wanted stream; wants of streams that have gone are left out."""
+def intents_of(
+    plan: SitePlan,
+    wants: Collection[Want],
+    groups: Mapping[StreamId, str],
+    sorting: Sorting = NOTHING_SORTED,
+) -> Intents:
+    """Return one flow for every wanted stream; what is wanted of streams, or at nodes, that have
+    gone is left out."""
     ports: dict[StreamId, set[Egress]] = defaultdict(set)
+    sort: dict[StreamId, set[str]] = defaultdict(set)
+    for brought in sorting.brought:
+        if brought.stream in groups and brought.leaf in plan.nodes:
+            sort[brought.stream].add(brought.leaf)
+    for bucket in sorting.buckets:
+        if bucket.stream not in groups or bucket.leaf not in plan.nodes:
+            continue
+        leaf = plan.nodes[bucket.leaf]
+        sort[bucket.stream].add(bucket.leaf)
+        # To the kernel behind the switch, which knows the way to the receiver.
+        ports[bucket.stream].add(
+            Egress(PortRef(bucket.leaf, HOST_PORT), leaf.host.mac, *bucket.receiver)
+        )
     for want in wants:
         if want.stream not in groups:
             continue
@@ -204,9 +276,10 @@ def intents_of(plan: SitePlan, wants: Collection[Want], groups: Mapping[StreamId
                     udp_dst=STREAM_PORT,
                 ),
                 PortRef(plan.root.name, HOST_PORT),
-                frozenset(egress),
+                frozenset(ports[stream]),
+                sort=frozenset(sort[stream]),
             )
-            for stream, egress in sorted(ports.items())
+            for stream in sorted(ports.keys() | sort.keys())
         )
     )
 
@@ -228,12 +301,20 @@ class DirectCarriage:
         groups: Mapping[StreamId, str],
         _routes: frozenset[Route],
         _repairs: frozenset[Repair] = frozenset(),
+        sorting: Sorting = NOTHING_SORTED,
     ) -> None:
         wanted: dict[StreamId, list[Target]] = defaultdict(list)
         for want in sorted(wants):
             if want.stream in groups:
                 wanted[want.stream].append((self._address, want.port))
+        for bucket in sorted(sorting.buckets):
+            if bucket.stream in groups:
+                wanted[bucket.stream].append(bucket.receiver)
         before, self._targets = self._targets, dict(wanted)
-        for stream in before.keys() | wanted.keys():
+        # Those first that somebody may move away from: nobody is to get two.
+        for stream in sorted(
+            before.keys() | wanted.keys(),
+            key=lambda each: set(before.get(each, ())) <= set(wanted.get(each, ())),
+        ):
             if before.get(stream, []) != wanted.get(stream, []):
                 self._retarget(stream, wanted.get(stream, []))

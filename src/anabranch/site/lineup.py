@@ -13,9 +13,9 @@ from anabranch.core.errors import AnabranchError, NotFoundError, UnavailableErro
 from anabranch.core.events import Event
 from anabranch.host.addresses import is_udp_port_free
 from anabranch.media.encoder import EncoderConfig
-from anabranch.media.rendition import AUDIO
 from anabranch.media.source_text import parse_source
-from anabranch.site.carriage import StreamId, Target, group_address
+from anabranch.site import groups
+from anabranch.site.carriage import StreamId, Target
 from anabranch.site.settings import SiteSettings
 from anabranch.site.underlay import Underlay
 from anabranch.store.database import Database
@@ -54,6 +54,7 @@ class Lineup:
         self._changing = asyncio.Lock()
         self.definitions = Definitions(database)
         self.channels: dict[str, Channel] = {}
+        self._made: frozenset[StreamId] = frozenset()
 
     def get(self, name: str) -> Channel:
         """Return a channel.
@@ -227,8 +228,9 @@ class Lineup:
             number=definition.slot,
             on_event=self._on_event,
         )
-        for stream, group in self._groups_of(channel).items():
+        for stream, group in groups.of_media(self._settings, channel).items():
             channel.encoder.set_targets(stream.name, self._underlay.carriage.targets(stream, group))
+        self._made = frozenset(each for each in self._made if each.channel != channel.name)
         self.channels[definition.name] = channel
         try:
             await channel.start()
@@ -246,19 +248,21 @@ class Lineup:
 
     def groups(self) -> dict[StreamId, str]:
         """Return the multicast group of every stream."""
-        groups: dict[StreamId, str] = {}
+        found: dict[StreamId, str] = {}
         for channel in self.channels.values():
-            groups |= self._groups_of(channel)
-        return groups
+            found |= groups.of_media(self._settings, channel)
+            found |= groups.of_transport(self._settings, channel)
+        return found
 
-    def _groups_of(self, channel: Channel) -> dict[StreamId, str]:
-        names = [AUDIO, *(rendition.name for rendition in self._settings.ladder)]
-        return {
-            StreamId(channel.name, name): group_address(
-                self._settings.addresses.groups, channel.definition.slot, index
-            )
-            for index, name in enumerate(names)
-        }
+    def make_transport(self, wanted: frozenset[StreamId]) -> None:
+        """Have encoders make exactly these transport streams, as far as there are such."""
+        known = self.groups()
+        before, self._made = self._made, wanted & known.keys()
+        for stream in before ^ self._made:
+            targets: list[Target] = []
+            if stream in self._made:
+                targets = self._underlay.carriage.targets(stream, known[stream])
+            self.retarget(stream, targets)
 
     def retarget(self, stream: StreamId, targets: list[Target]) -> None:
         """Have a stream sent to these from now on."""

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from anabranch.host import forwarding, network
+from anabranch.host import forwarding, network, streams_out
 from anabranch.host.forwarding import Family
 from anabranch.host.journal import Journal, Kind
+from anabranch.site.carriage import STREAM_PORT
 from anabranch.site.guests import MTU, key_of
 from anabranch.site.layout import Cable
 from anabranch.site.plan import HOST_DEVICE, NodePlan, SitePlan
@@ -122,6 +123,14 @@ def make_node(node: NodePlan, journal: Journal) -> None:
             node.media_ports,
             forget_after_s=_FORGET_AFTER_S,
         )
+        assert node.access.address is not None
+        streams_out.let_streams_out(
+            node.namespace,
+            HOST_DEVICE,
+            node.access.device,
+            node.access.address.ip,
+            STREAM_PORT,
+        )
 
 
 def remove_node(node: NodePlan, journal: Journal) -> None:
@@ -145,11 +154,14 @@ def open_machine(table: str, families: Collection[Family], journal: Journal) -> 
 
 
 def forward_to(table: str, families: Collection[Family], leaves: Collection[NodePlan]) -> None:
-    """Forward the media ports of exactly these leaves, of these families."""
+    """Forward the media ports of exactly these leaves, of these families.
+
+    What plain seats are sent, which is IPv4 alone, goes out as this machine's.
+    """
     links = [(leaf.access, leaf.media_ports) for leaf in leaves if leaf.access is not None]
     if "ip" in families:
         forwards_4 = {end.address.ip: ports for end, ports in links if end.address is not None}
-        forwarding.forward_ports(table, "ip", forwards_4)
+        forwarding.forward_ports(table, "ip", forwards_4, streams_from=STREAM_PORT)
     if "ip6" in families:
         forwards_6 = {end.address_6.ip: ports for end, ports in links if end.address_6 is not None}
         forwarding.forward_ports(table, "ip6", forwards_6)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Literal, Protocol
 
-from anabranch.channels.seats import Seat, Seats
+from anabranch.channels.seats import AnySeat, Seats
 from anabranch.core.errors import ConflictError, NotFoundError, UsageError
 from anabranch.core.events import Event
 from anabranch.media.leaf import Feed, Ladder, LeafServer, LeafUnavailableError, Viewing
@@ -32,7 +32,7 @@ class Host(Protocol):
     def adopt(self, leaf: LeafServer) -> None:
         """Hear what a leaf server has to say from now on."""
 
-    async def end(self, seat: Seat) -> None:
+    async def end(self, seat: AnySeat) -> None:
         """End a seat."""
 
     def happenings(self) -> AsyncGenerator[Event, None]:
@@ -127,7 +127,8 @@ class Nodes:
             try:
                 await underlay.start_node(name)
                 await underlay.regrow(lambda tree: _with(tree, name, role, below))
-                if role is Role.LEAF and self.leaf(name) is None:
+                serves = role is Role.LEAF and not underlay.plan.nodes[name].sorts_only
+                if serves and self.leaf(name) is None:
                     await self._start_leaf(underlay.leaf(name))
             except BaseException:
                 if fresh:
@@ -163,7 +164,7 @@ class Nodes:
 
     def _check_leaf(self, name: str) -> None:
         underlay = self._switched(name)
-        if underlay.plan.nodes[name].role is not Role.LEAF or self.leaf(name) is None:
+        if underlay.plan.nodes[name].role is not Role.LEAF or name not in underlay.up:
             raise ConflictError(f"{name} is no leaf that is up")
 
     async def switch_off(self, name: str, *, patience_s: float = PATIENCE_S) -> None:
@@ -181,7 +182,7 @@ class Nodes:
             if name not in underlay.up:
                 return
             _spared(underlay.tree, name)
-            if self.leaf(name) is not None:
+            if underlay.plan.nodes[name].role is Role.LEAF:
                 self.drain(name)
                 await self._until_empty(name, patience_s)
             await self._take_down(underlay, name)
@@ -193,8 +194,9 @@ class Nodes:
             await asyncio.sleep(0.1)
         await asyncio.gather(*map(self._host.end, self._seats_at(name)))
 
-    def _seats_at(self, name: str) -> list[Seat]:
-        return [seat for seat in self._host.seats if seat.leaf == name]
+    def _seats_at(self, name: str) -> list[AnySeat]:
+        seats: list[AnySeat] = [*self._host.seats, *self._host.seats.plain]
+        return [seat for seat in seats if seat.leaf == name]
 
     async def _take_down(self, underlay: SwitchedUnderlay, name: str) -> None:
         if name in underlay.tree.parents:

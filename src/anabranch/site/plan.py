@@ -53,6 +53,7 @@ class NodePlan:
         media_ports: first and last UDP port of the leaf's viewers.
         capacity: viewers of a leaf at most; None: as many as come.
         tunnel: where a guest's tunnel ends; None: the node is on this machine.
+        sorts_only: it is a leaf without a server for browsers.
     """
 
     name: str
@@ -67,6 +68,7 @@ class NodePlan:
     media_ports: tuple[int, int] = (0, 0)
     capacity: int | None = None
     tunnel: IPv4Address | None = None
+    sorts_only: bool = False
 
     @property
     def overlay_address(self) -> IPv4Address:
@@ -201,7 +203,13 @@ def make_plan(settings: SiteSettings) -> SitePlan:
             if "ip6" in settings.families:
                 ends = access_ends_6(settings.addresses.access_6, tag, index)
                 inner, outer = replace(inner, address_6=ends[0]), replace(outer, address_6=ends[1])
-            made = replace(made, access=inner, gateway=outer, media_ports=shares.pop(0))
+            made = replace(
+                made,
+                access=inner,
+                gateway=outer,
+                media_ports=shares.pop(0),
+                sorts_only=node.server == "none",
+            )
         nodes[node.name] = made
     table = TABLE_PREFIX + settings.name.replace("-", "_")
     hub = hub_address(settings.addresses.tunnels).ip

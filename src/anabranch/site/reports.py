@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import anabranch
-from anabranch.channels.seats import Seat
+from anabranch.channels.seats import PlainSeat, Seat, Seats
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafServer
 from anabranch.site.switched import SwitchedUnderlay
@@ -71,11 +71,7 @@ async def seat_reports(
         leaf = leaves.get(seat.leaf)
         figures = await leaf.statistics(seat.viewing) if leaf is not None else None
         return {
-            "channel": seat.channel,
-            "rendition": seat.rendition,
-            "leaf": seat.leaf,
-            "state": seat.state,
-            "seconds": time.time() - seat.since,
+            **browser_seat(seat),
             "bytes_sent": figures.bytes_sent if figures else None,
             "packets_lost": figures.packets_lost if figures else None,
             "nacks": figures.nacks if figures else None,
@@ -84,3 +80,37 @@ async def seat_reports(
         }
 
     return list(await asyncio.gather(*(report(seat) for seat in seats)))
+
+
+def browser_seat(seat: Seat) -> dict[str, Any]:
+    """Return a browser's seat without its viewer's figures and its identifier."""
+    return {
+        "kind": seat.kind,
+        "channel": seat.channel,
+        "rendition": seat.rendition,
+        "leaf": seat.leaf,
+        "state": seat.state,
+        "seconds": time.time() - seat.since,
+    }
+
+
+def plain_seat(seat: PlainSeat) -> dict[str, Any]:
+    """Return a plain seat as whoever knows its identifier may see it."""
+    scheme = "udp" if seat.form == "ts" else "rtp"
+    return {
+        "id": seat.id,
+        "kind": seat.kind,
+        "channel": seat.channel,
+        "rendition": seat.rendition,
+        "leaf": seat.leaf,
+        "state": "watching",
+        "seconds": time.time() - seat.since,
+        "to": f"{scheme}://{seat.address}:{seat.port}",
+        "format": seat.form,
+        "ttl_s": seat.ttl_s,
+    }
+
+
+def plain_seats(seats: Seats) -> list[dict[str, Any]]:
+    """Return every plain seat, the oldest first."""
+    return [plain_seat(seat) for seat in seats.plain]

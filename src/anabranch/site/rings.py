@@ -17,9 +17,11 @@ from anabranch.media.native import NativeLeaf
 from anabranch.media.native_figures import Repairs
 from anabranch.media.native_ring import RingPlace, RingServer
 from anabranch.site.carriage import (
+    NOTHING_SORTED,
     Carriage,
     Repair,
     Route,
+    Sorting,
     StreamId,
     Target,
     Want,
@@ -124,6 +126,7 @@ class Rings:
         groups: Mapping[StreamId, str],
         routes: frozenset[Route],
         repairs: frozenset[Repair] = frozenset(),
+        sorting: Sorting = NOTHING_SORTED,
     ) -> None:
         """See :class:`Carriage`."""
         plan, root = self._plan(wants), self._ground.plan.root
@@ -138,6 +141,7 @@ class Rings:
             groups,
             routes,
             repairs | asked,
+            sorting,
         )
 
     def _plan(self, wants: frozenset[Want]) -> RepairPlan:

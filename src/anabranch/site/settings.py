@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from anabranch.host.forwarding import FAMILIES, Family, family_of
 from anabranch.media.leaf import LeafKind
@@ -22,6 +23,7 @@ class SiteNode:
         rate_mbit: of the link to the parent, both ways.
         idle: belongs to the pool: not started with the site.
         capacity: viewers that a leaf takes at most; None: as many as come.
+        server: whether a leaf has a server for browsers, or is a sort switch and nothing else.
     """
 
     name: str
@@ -30,6 +32,7 @@ class SiteNode:
     rate_mbit: float = 100.0
     idle: bool = False
     capacity: int | None = None
+    server: Literal["webrtc", "none"] = "webrtc"
 
 
 DEFAULT_NODES = (
@@ -156,6 +159,27 @@ def families_of(public_addresses: Iterable[str], leaf: LeafKind) -> tuple[Family
 
 
 @dataclass(frozen=True, slots=True)
+class SeatSettings:
+    """The plain seats.
+
+    Attributes:
+        allow: addresses of receivers that anybody may name; without the operator's token only
+            one's own otherwise.
+        per_client: seats that a client may have who is not the operator.
+        per_leaf: seats at one leaf at most; a sort switch is fast up to 500.
+        hold_s: seconds that a stream is brought to a leaf after its last seat left.
+        neighbours: channels on either side of one that is watched which are brought as well, so
+            that nobody waits who goes up and down the dial.
+    """
+
+    allow: tuple[IPv4Network, ...] = ()
+    per_client: int = 8
+    per_leaf: int = 500
+    hold_s: float = 3.0
+    neighbours: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
@@ -187,6 +211,7 @@ class SiteSettings:
     tree: TreeRules = field(default_factory=TreeRules)
     placement: PlacementRules = field(default_factory=PlacementRules)
     leaf: LeafSettings = field(default_factory=LeafSettings)
+    seats: SeatSettings = field(default_factory=SeatSettings)
     remote: RemoteSettings | None = None
 
     def public_besides(self, local: Collection[str]) -> tuple[str, ...]:

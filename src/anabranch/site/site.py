@@ -1,7 +1,7 @@
 """A site: channels, seats and what carries them, kept in step.
 
-The main loop is :meth:`Site.run`: whenever a leaf's inlets or the set of channels change, it
-computes what every leaf wants and has the carriage make that true.
+The main loop is :mod:`.carrying`: whenever a leaf's inlets, the plain seats or the set of channels
+change, it computes what every leaf wants and has the carriage make that true.
 """
 
 import asyncio
@@ -16,22 +16,24 @@ import structlog
 from anabranch.channels.audience import Audience
 from anabranch.channels.channel import Channel
 from anabranch.channels.definitions import Change
-from anabranch.channels.seats import Seat, Seats
-from anabranch.core.errors import AnabranchError, TooManyError
+from anabranch.channels.seats import AnySeat, PlainSeat, Seat, Seats
+from anabranch.core.errors import TooManyError
 from anabranch.core.events import Event, EventBus
 from anabranch.host.journal import Journal
 from anabranch.media.leaf import Feed, LeafServer, LeafUnavailableError, ViewingState
 from anabranch.site import reports
 from anabranch.site.captions import Captions
 from anabranch.site.carriage import StreamId, Target, wants_of
+from anabranch.site.carrying import Carrying
 from anabranch.site.changes import Changes
 from anabranch.site.event_log import EventLog
-from anabranch.site.leaf_servers import warm_rungs
+from anabranch.site.leaf_servers import keep_warm
 from anabranch.site.lineup import Lineup
 from anabranch.site.nodes import Nodes
 from anabranch.site.publisher_reports import PublisherReports
 from anabranch.site.publishers import Publishers
 from anabranch.site.remote import Remote
+from anabranch.site.seating import Seating, transport_streams
 from anabranch.site.settings import SiteSettings
 from anabranch.site.steward import Steward
 from anabranch.site.switched import SwitchedUnderlay
@@ -40,8 +42,6 @@ from anabranch.site.whip import WhipPublishers
 from anabranch.store.database import Database, StoreError
 
 _log = structlog.get_logger("anabranch.site")
-_RETRY = 0.5
-"""Seconds until a carriage that failed is tried again."""
 _MAX_CONNECTING = 50
 """Seats of one client address that may be connecting at once: a lecture hall behind one NAT."""
 
@@ -58,9 +58,7 @@ class Site:
         self.database = Database(settings.database_url)
         self.audience = Audience(self.database)
         self.seats = Seats(self.database)
-        self._stale = asyncio.Event()
-        self._carrying = False
-        self._key_frames: set[Feed] = set()
+        self.carrying = Carrying(self._reconcile, self._make_key_frame, self._happened)
         self._tasks: set[asyncio.Task[None]] = set()
         self.log = EventLog(self.database)
         self.underlay: SwitchedUnderlay | DirectUnderlay = (
@@ -74,7 +72,7 @@ class Site:
             self.underlay,
             lambda source: self.whip.prepare_for(source),
             self._happened,
-            self._stale.set,
+            self.carrying.stale,
         )
         self.nodes = Nodes(self.underlay, self, self._happened)
         switched = self.underlay if isinstance(self.underlay, SwitchedUnderlay) else None
@@ -82,12 +80,13 @@ class Site:
         if settings.remote is not None and switched is not None:
             self.remote = Remote(settings, settings.remote, switched, journal, self._happened)
         self.steward = Steward(settings, self, switched, self._happened, self.remote)
-        self.steward.pipelines.on_routes = self._stale.set
+        self.steward.pipelines.on_routes = self.carrying.stale
         if switched is not None and switched.rings is not None:
-            switched.rings.on_stale = self._stale.set
+            switched.rings.on_stale = self.carrying.stale
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)
+        self.seating = Seating(settings, self, switched, self._happened)
         self.publishers = Publishers(settings, self.lineup.channels, self._spawn, self._happened)
         self.whip = WhipPublishers(settings, self.lineup.channels, self._spawn, self._happened)
         self.publisher_reports = PublisherReports(
@@ -106,7 +105,8 @@ class Site:
         progress("store")
         await self.database.open()
         await self.audience.load()
-        await self.seats.recall()  # whoever had a connection has none now: forgotten
+        # Whoever had a connection has none now; who only gets what is sent, gets it again.
+        seated = [seat for seat in await self.seats.recall() if isinstance(seat, PlainSeat)]
         await self.underlay.start(progress)
         progress("leaf servers")
         await self.nodes.start()
@@ -119,6 +119,7 @@ class Site:
         definitions = await self.lineup.defined()
         self.notes += await self.whip.start(each.source for each in definitions)
         self.notes += await self.lineup.put_back(definitions)
+        await self.seating.restore(seated)
 
     async def run(self) -> None:
         """Keep everything in step with what is wanted, for ever."""
@@ -128,39 +129,16 @@ class Site:
             group.create_task(self.steward.run(), name="steward")
             if self.remote is not None:
                 group.create_task(self.remote.run(), name="remote")
-            group.create_task(self._carry(), name="carriage")
+            group.create_task(self.carrying.run(), name="carriage")
             group.create_task(self.seats.write_behind(), name="seats")
-
-    async def _carry(self) -> None:
-        """Keep carriage in step with wishes, for ever."""
-        failure: str | None = None
-        self._stale.set()  # an operator's wishes are carried without a viewer, too
-        while True:
-            await self._stale.wait()
-            self._stale.clear()
-            self._carrying = True
-            try:
-                await self._reconcile()
-                failure = None
-                if not self._stale.is_set():
-                    self._make_key_frames()
-            except AnabranchError as error:
-                if str(error) != failure:  # told once, tried again and again
-                    failure = str(error)
-                    _log.error("carriage.failed", error=failure)
-                    self._happened(Event("carriage.failed", "site", {"error": failure}))
-                await asyncio.sleep(_RETRY)
-                self._stale.set()
-            finally:
-                self._carrying = False
+            group.create_task(self.seating.run(), name="plain-seats")
 
     async def _reconcile(self) -> None:
-        warm = warm_rungs(self.settings.leaf, self.lineup.channels, self.settings.ladder)
-        for leaf in self.leaves:
-            leaf.keep_warm(warm)
+        keep_warm(self.leaves, self.settings, self.lineup.channels, self.seats)
         wants = frozenset().union(*(wants_of(leaf.name, leaf.inlets()) for leaf in self.leaves))
-        routes = self.steward.pipelines.routes()
-        await self.underlay.carriage.carry(wants, self.lineup.groups(), routes)
+        routes, sorting = self.steward.pipelines.routes(), self.seating.sorting()
+        await self.underlay.carriage.carry(wants, self.lineup.groups(), routes, sorting=sorting)
+        self.lineup.make_transport(transport_streams(sorting))
 
     async def stop(self) -> None:
         """Take everything down that :meth:`start` brought up, in reverse, as far as it came."""
@@ -169,6 +147,7 @@ class Site:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.steward.stop()
         await self.publisher_reports.stop()
+        self.seating.stop()
         await asyncio.gather(self.publishers.stop(), self.whip.stop())
         await asyncio.gather(self.lineup.stop(), self.nodes.stop(), return_exceptions=True)
         if self.remote is not None:
@@ -179,7 +158,7 @@ class Site:
         await self.database.close()
 
     async def _flush_seats(self) -> None:
-        """Leave the store as the viewers are left: without a leaf server, and so without a seat."""
+        """Leave the store as the viewers are left: who had a connection has none now."""
         for seat in self.seats:
             self.seats.free(seat)
         with suppress(StoreError):
@@ -223,11 +202,20 @@ class Site:
 
         async def end(channel: Channel | None) -> None:
             self.audience.forget_channel(name)
-            await asyncio.gather(*(self.end(s) for s in self.seats if s.channel == name))
+            there = [*self.seats, *self.seats.plain]
+            await asyncio.gather(*(self.end(s) for s in there if s.channel == name))
             if channel is not None:
                 await asyncio.gather(self.whip.end_at(channel), channel.stop())
 
         await self.lineup.remove(name, end)
+
+    async def carried(self) -> None:
+        """See :meth:`Carrying.carried`."""
+        await self.carrying.carried()
+
+    def stale(self) -> None:
+        """See :meth:`Carrying.stale`."""
+        self.carrying.stale()
 
     # --- viewers ------------------------------------------------------------------------------
 
@@ -289,23 +277,15 @@ class Site:
         """See :meth:`~anabranch.site.changes.Changes.change_rendition`."""
         await self.changes.change_rendition(seat, rendition)
 
-    def _request_key_frame(self, feed: Feed) -> None:
-        """Have a key frame made as soon as leaves are sent what they want.
+    def request_key_frame(self, feed: Feed) -> None:
+        """See :meth:`Carrying.request_key_frame`."""
+        if self.settings.keyframe_on_join:
+            self.carrying.request_key_frame(feed)
 
-        Without one nothing can be shown, and one that is made sooner is lost on the way.
-        """
-        if not self.settings.keyframe_on_join:
-            return
-        self._key_frames.add(feed)
-        if not self._stale.is_set() and not self._carrying:
-            self._make_key_frames()
-
-    def _make_key_frames(self) -> None:
-        wanted, self._key_frames = self._key_frames, set()
-        for feed in wanted:
-            channel = self.lineup.channels.get(feed.channel)
-            if channel is not None:
-                channel.request_key_frame(feed.rendition)
+    def _make_key_frame(self, feed: Feed) -> None:
+        channel = self.lineup.channels.get(feed.channel)
+        if channel is not None:
+            channel.request_key_frame(feed.rendition)
 
     async def leave(self, seat_id: str) -> None:
         """Free a seat at once.
@@ -313,10 +293,13 @@ class Site:
         Raises:
             NotFoundError: there is none, or no longer.
         """
-        await self.end(self.seats.get(seat_id))
+        await self.end(self.seats.any(seat_id))
 
-    async def end(self, seat: Seat) -> None:
-        """End a seat: its viewer's connection closes."""
+    async def end(self, seat: AnySeat) -> None:
+        """End a seat: its viewer's connection closes, or nothing is sent to its receiver."""
+        if isinstance(seat, PlainSeat):
+            await self.seating.end(seat)
+            return
         leaf = self.nodes.leaf(seat.leaf)
         if leaf is not None:
             await leaf.close(seat.viewing)
@@ -334,11 +317,11 @@ class Site:
 
     def adopt(self, leaf: LeafServer) -> None:
         """Hear what a leaf server has to say from now on."""
-        leaf.on_inlets = self._stale.set
+        leaf.on_inlets = self.carrying.stale
         leaf.on_viewing = self._viewing_handler(leaf.name)
         leaf.on_shown = partial(self.changes.shown, leaf.name)
-        leaf.on_key_frame = self._request_key_frame
-        self._stale.set()
+        leaf.on_key_frame = self.request_key_frame
+        self.carrying.stale()
 
     def happenings(self) -> AsyncGenerator[Event, None]:
         """Yield every event of the site from now on."""
@@ -369,7 +352,8 @@ class Site:
 
     async def seat_reports(self) -> list[dict[str, Any]]:
         """Return every seat with its viewer's figures."""
-        return await reports.seat_reports(self.seats, {leaf.name: leaf for leaf in self.leaves})
+        leaves = {leaf.name: leaf for leaf in self.leaves}
+        return await reports.seat_reports(self.seats, leaves) + reports.plain_seats(self.seats)
 
     async def port_counters(self) -> list[dict[str, Any]]:
         """Return the counters of every switch port."""
@@ -383,6 +367,8 @@ class Site:
     def _happened(self, event: Event) -> None:
         self.events.publish(event)
         self.log.add(event)
+        if event.kind.startswith("seat.") and self.settings.seats.neighbours:
+            self.carrying.stale()
         data = {name: value for name, value in event.data.items() if value is not None}
         _log.info(event.kind, subject=event.subject, **data)
 

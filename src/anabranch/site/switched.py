@@ -328,7 +328,8 @@ class SwitchedUnderlay:
     # --- what is there ------------------------------------------------------------------------
 
     def leaves(self) -> list[LeafServer]:
-        return [self.leaf(leaf.name) for leaf in self.plan.leaves if leaf.name in self.up]
+        there = [leaf for leaf in self.plan.leaves if leaf.name in self.up]
+        return [self.leaf(leaf.name) for leaf in there if not leaf.sorts_only]
 
     def leaf(self, name: str) -> LeafServer:
         """Return the leaf server of a node, to be started."""

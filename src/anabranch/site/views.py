@@ -158,7 +158,8 @@ class Views:
             drained: leaves that policies drain: those they may undrain.
             cpu: returns the load of a node.
         """
-        viewers = self._host.seats.per_leaf() + self.coming
+        everybody, plain = self._host.seats.per_leaf(), self._host.seats.plain_per_leaf()
+        viewers = everybody - plain + self.coming  # a plain seat takes nothing of a leaf server
         links = self._links()
         drained = set(drained)
         for name, role in self.roles.items():
@@ -177,7 +178,7 @@ class Views:
                 pool=name in self._pool,
                 viewers=viewers[name],
                 capacity=self.capacity(name),
-                busy=viewers[name] > 0 or name in self.parents.values(),
+                busy=viewers[name] + plain[name] > 0 or name in self.parents.values(),
                 cpu=cpu(name),
                 streams=frozenset(
                     stream_of(inlet.feed.channel, inlet.feed.rendition)
