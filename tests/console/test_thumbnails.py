@@ -9,7 +9,7 @@ from tests.console.conftest import MemoryLeaf
 from tests.console.test_api import is_problem
 from tests.media.key_frames import jpeg_size, key_frame
 
-from anabranch.console.thumbnails import is_among
+from anabranch.console.entity_tags import is_among
 from anabranch.media.leaf import Feed, KeyFrame
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")

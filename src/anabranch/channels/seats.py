@@ -78,6 +78,7 @@ class PlainSeat:
         ttl_s: seconds after which the seat is free unless it is renewed; None: as long as
             the receiver takes what it is sent.
         renewed: when it was last heard of, time of day.
+        holder: by what its receiver may have the channel, as with :class:`Seat`.
     """
 
     kind: ClassVar = "plain"
@@ -90,6 +91,7 @@ class PlainSeat:
     form: Literal["ts", "rtp"] = "ts"
     client: str = ""
     ttl_s: float | None = None
+    holder: str = ""
     id: str = field(default_factory=new_id)
     since: float = field(default_factory=time.time)
     renewed: float = field(default_factory=time.time)
@@ -109,7 +111,11 @@ _KINDS: dict[str, type[AnySeat]] = {Seat.kind: Seat, PlainSeat.kind: PlainSeat}
 
 
 @lru_cache(1024)
-def _network_of(client: str) -> str:
+def network_of(client: str) -> str:
+    """Return what counts as one client: an IPv4 address, an IPv6 network of 64 bits.
+
+    A host has as many addresses in such a network as it likes (RFC 8981).
+    """
     if ":" not in client:
         return client
     try:
@@ -161,6 +167,8 @@ class Seats:
         self._unwritten: set[str] = set()
         self._dirty = asyncio.Event()
         self.taken_total = 0
+        self._counted: Counter[str] = Counter()
+        self._counted_at = 0
         self.version = 0
         """Another one whenever something is not as it was."""
 
@@ -189,6 +197,12 @@ class Seats:
         self.version += 1
         self._unwritten.add(seat.id)
         self._dirty.set()
+
+    def hold(self, seat: AnySeat, holder: str) -> None:
+        """Note by what a seat's viewer may watch what it watches now."""
+        if seat.holder != holder:
+            seat.holder = holder
+            self.changed(seat)
 
     def get(self, seat_id: str) -> Seat:
         """Return a browser's seat.
@@ -225,14 +239,10 @@ class Seats:
         return True
 
     def connecting(self, client: str) -> int:
-        """Return how many seats of a client have not connected yet.
-
-        All of an IPv6 network of 64 bits counts as one client: a host has as many addresses there
-        as it likes (RFC 8981).
-        """
-        whose = _network_of(client)
+        """Return how many seats of a client, see :func:`network_of`, have not connected yet."""
+        whose = network_of(client)
         return sum(
-            seat.state == "connecting" and _network_of(seat.client) == whose
+            seat.state == "connecting" and network_of(seat.client) == whose
             for seat in self._by_id.values()
         )
 
@@ -243,7 +253,10 @@ class Seats:
         return Counter(seat.leaf for seat in self._plain.values())
 
     def per_channel(self) -> Counter[str]:
-        return Counter(seat.channel for seat in self._all())
+        if self._counted_at != self.version:  # asked for each channel of a list
+            self._counted_at = self.version
+            self._counted = Counter(seat.channel for seat in self._all())
+        return self._counted
 
     def _all(self) -> Iterator[AnySeat]:
         yield from self._by_id.values()

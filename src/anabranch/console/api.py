@@ -17,6 +17,7 @@ from anabranch.console import (
     pages,
     pipelines_api,
     problems,
+    seats_api,
     soleil,
     statistics_api,
     thumbnails,
@@ -89,6 +90,7 @@ def make_app(
     app.include_router(_time())
     app.include_router(thumbnails.make_router(site))
     app.include_router(_operator(people))
+    app.include_router(seats_api.make_router(site))
     app.include_router(
         fabric_api.make_router(operators_of(people), wishes=wishes, elsewhere=elsewhere)
     )
@@ -141,11 +143,6 @@ def _operator(people: People) -> APIRouter:
             **(await site.overview()),
             channels=await channels_out(site, people, caller),
         )
-
-    @router.get("/seats")
-    async def seats(site: TheSite) -> list[models.SeatOut]:
-        """List the viewers with their figures."""
-        return [models.SeatOut(**fields) for fields in await site.seat_reports()]
 
     @router.get("/ports")
     async def ports(site: TheSite) -> list[models.PortOut]:

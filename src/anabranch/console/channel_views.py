@@ -43,6 +43,11 @@ async def channel_out(site: Site, people: People, caller: Caller, name: str) -> 
 async def channels_out(site: Site, people: People, caller: Caller) -> list[models.ChannelOut]:
     """Return the channels in a caller's list."""
     await site.publisher_reports.look(patience=PATIENCE_S)
+    return listing(site, people, caller)
+
+
+def listing(site: Site, people: People, caller: Caller) -> list[models.ChannelOut]:
+    """Return the channels in a caller's list, with what is known of publishers by now."""
     viewers = site.seats.per_channel()
     return [_public(site, channel, people, caller, viewers) for channel in listed(site, caller)]
 

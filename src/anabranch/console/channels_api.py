@@ -4,15 +4,15 @@ from collections.abc import AsyncIterable
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, Header, HTTPException, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from anabranch.channels.channel import Channel
 from anabranch.channels.definitions import SAME, Change
 from anabranch.console import models
+from anabranch.console.channel_list import ChannelList
 from anabranch.console.channel_views import (
     channel_out,
-    channels_out,
     detail_out,
     is_listed,
     names_listed,
@@ -43,10 +43,19 @@ def make_router(site: Site, people: People, doors: Doors) -> APIRouter:
         409: {"description": "Name, key or port are another's, or there are too many."}
     }
 
-    @router.get("/channels")
-    async def channels(caller: TheCaller) -> models.ChannelsOut:
+    lists = ChannelList(site, people)
+
+    @router.get(
+        "/channels",
+        response_model=models.ChannelsOut,
+        responses={304: {"description": "It is the one that `If-None-Match` names."}},
+    )
+    async def channels(
+        caller: TheCaller,
+        if_none_match: Annotated[str | None, Header(max_length=2000)] = None,
+    ) -> Response:
         """List the channels that are public, and those that are for whoever asks."""
-        return models.ChannelsOut(channels=await channels_out(site, people, caller))
+        return await lists.answer(caller, if_none_match)
 
     @router.get("/channels/{name}", responses=absent)
     async def channel(name: str, caller: TheCaller) -> models.ChannelOut:

@@ -157,21 +157,6 @@ class SiteOut(BaseModel):
     notes: list[str]
 
 
-class SeatOut(BaseModel):
-    """A viewer. The seat's identifier is its viewer's secret and is not shown."""
-
-    channel: str
-    rendition: str
-    leaf: str
-    state: str
-    seconds: float
-    bytes_sent: int | None
-    packets_lost: int | None
-    nacks: int | None
-    jitter_ms: float | None
-    rtt_ms: float | None
-
-
 class EventOut(BaseModel):
     kind: str
     subject: str

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
+from anabranch.console.entity_tags import is_among
 from anabranch.media.thumbnail import jpeg_of
 from anabranch.site.site import Site
 from anabranch.site.thumbnails import FRESH_S, Thumbnails
@@ -47,9 +48,3 @@ def make_router(site: Site) -> APIRouter:
         return Response(found.jpeg, headers=headers, media_type="image/jpeg")
 
     return router
-
-
-def is_among(tag: str, field: str) -> bool:
-    """Tell whether ``If-None-Match`` names an entity tag (RFC 9110 section 13.1.2)."""
-    named = [each.strip().removeprefix("W/") for each in field.split(",")]
-    return "*" in named or tag in named

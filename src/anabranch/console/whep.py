@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from anabranch.console import whep_events
 from anabranch.console.hints import bandwidth_of, device_of
 from anabranch.console.offers import check_fragment, read_offer
-from anabranch.console.people.guard import absence, caller_of
+from anabranch.console.people.guard import caller_of, check_sees
 from anabranch.site.site import Site
 
 CHANGE = "urn:anabranch:whep:ext:change"
@@ -117,9 +117,9 @@ async def change(channel: str, seat: str, wanted: ChangeIn, request: Request) ->
     """Change the channel, or the rendition, over the connection that there is."""
     site = _site(request)
     found = site.seats.get(seat)
-    if not caller_of(request).may_see(site.channel(wanted.channel).definition, site.audience):
-        raise absence(wanted.channel)
+    caller = check_sees(request, site, wanted.channel)
     done = await site.changes.change(found, wanted.channel, wanted.rendition)
+    site.seats.hold(found, caller.holder)
     return ChangeOut(channel=done.channel, rendition=done.rendition, waits=done.waits)
 
 

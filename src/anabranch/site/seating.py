@@ -17,7 +17,7 @@ import structlog
 from anabranch.channels.channel import Channel
 from anabranch.channels.destinations import Admission, Destination, Form, parse_destination
 from anabranch.channels.presence import Refusal, Refusals, has_expired
-from anabranch.channels.seats import PlainSeat, Seats
+from anabranch.channels.seats import PlainSeat, Seats, network_of
 from anabranch.core.errors import (
     AnabranchError,
     ConflictError,
@@ -78,6 +78,7 @@ class Wish:
     ttl_s: float | None = None
     client: str = ""
     operator: bool = False
+    holder: str = ""
 
 
 class Seating:
@@ -128,8 +129,10 @@ class Seating:
         self._admission.check(destination.address, wish.client, operator=wish.operator)
         rivals = self._rivals(destination, wish)
         if not wish.operator:
+            whose = network_of(wish.client)
             others = [seat for seat in self._host.seats.plain if seat not in rivals]
-            if sum(seat.client == wish.client for seat in others) >= self._settings.per_client:
+            taken = sum(network_of(seat.client) == whose for seat in others)
+            if taken >= self._settings.per_client:
                 raise TooManyError("you have as many seats as one may have; leave one first")
         leaf = self._place(wish.leaf, {seat.id for seat in rivals})
         for rival in rivals:
@@ -139,6 +142,7 @@ class Seating:
             form=destination.form,
             client="" if wish.operator else wish.client,
             ttl_s=wish.ttl_s,
+            holder=wish.holder,
         )
         self._host.seats.add(seat)
         try:
@@ -153,9 +157,19 @@ class Seating:
         return seat
 
     async def change(
-        self, seat: PlainSeat, channel: str | None = None, rendition: str | None = None
+        self,
+        seat: PlainSeat,
+        channel: str | None = None,
+        rendition: str | None = None,
+        *,
+        holder: str | None = None,
     ) -> None:
         """Show a receiver something else from now on, and renew its lease.
+
+        Args:
+            seat: whose.
+            channel, rendition: by name; None: as it is.
+            holder: by what it may have the channel from now on; None: as before.
 
         Raises:
             NotFoundError: no such channel or rendition, or the seat has been freed.
@@ -171,6 +185,7 @@ class Seating:
             return
         before = f"{seat.rendition}@{seat.channel}"
         seat.channel, seat.rendition = wanted, shown
+        seat.holder = seat.holder if holder is None else holder
         self._host.seats.changed(seat)
         self._host.request_key_frame(Feed(wanted, shown))
         self._happened("seat.changed", seat, **{"from": before, "to": f"{shown}@{wanted}"})

@@ -25,6 +25,8 @@ FOR_ANYBODY = {
     *("* /assets", "POST /api/login", "POST /api/logout", "GET /api/me", "GET /api/channels"),
     *("GET /api/channels/{name}", "GET /api/channels/{name}/thumbnail.jpg", "GET /api/events"),
     *("GET /api/time", "GET /metrics", "POST /soleil", "WS /api/fabric/events"),
+    *("POST /api/seats", "GET /api/seats/{seat}", "GET /api/seats/{seat}.sdp"),
+    *("PATCH /api/seats/{seat}", "DELETE /api/seats/{seat}"),
 }  # fmt: skip
 """What nobody need be signed in for, beside WHEP and WHIP. Look twice before adding to this."""
 CALLERS = [None, "vera", "paul", "ines", "olga", "anna", "operator token"]

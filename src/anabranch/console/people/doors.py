@@ -5,7 +5,7 @@ import time
 
 import structlog
 
-from anabranch.channels.seats import Seat
+from anabranch.channels.seats import AnySeat, Seat
 from anabranch.console.people.people import People
 from anabranch.core.errors import AnabranchError, NotFoundError
 from anabranch.site.site import Site
@@ -23,10 +23,12 @@ class Doors:
         self._people = people
 
     async def look(self) -> None:
-        """End the seats of those who may not see what they watch."""
-        gone = [seat for seat in self._site.seats if not self._may_stay(seat)]
+        """End the seats of those who may not see what they watch, browsers' and plain ones."""
+        there = [*self._site.seats, *self._site.seats.plain]
+        gone = [seat for seat in there if not self._may_stay(seat)]
         for seat in gone:
-            seat.barred = True
+            if isinstance(seat, Seat):
+                seat.barred = True
         for done in await asyncio.gather(
             *(self._site.end(seat) for seat in gone), return_exceptions=True
         ):
@@ -36,15 +38,18 @@ class Doors:
                 raise done
 
     async def keep(self) -> None:
-        """Look whenever a share link expires, and now and then, for ever."""
+        """Look now, whenever a share link expires, and now and then, for ever.
+
+        Plain seats may be of an earlier run, and what they were held by may have ended since.
+        """
         while True:
+            await self.look()
             end = self._site.audience.next_end()
             wait = _LOOK_S if end is None else min(_LOOK_S, end - time.time() + 0.01)
             # New links end no sooner than this: sixty seconds is the shortest that they live.
             await asyncio.sleep(max(wait, 0.01))
-            await self.look()
 
-    def _may_stay(self, seat: Seat) -> bool:
+    def _may_stay(self, seat: AnySeat) -> bool:
         try:
             channel = self._site.channel(seat.channel).definition
         except NotFoundError:

@@ -136,6 +136,18 @@ class Gate:
         await self.people.note_use(caller)
 
 
+def check_sees(connection: HTTPConnection, site: Site, name: str) -> Caller:
+    """Return who sends a request, who sees a channel that is named in its body.
+
+    Raises:
+        NotFoundError: there is none of this name, or none for the caller: the same words.
+    """
+    caller = caller_of(connection)
+    if not caller.may_see(site.channel(name).definition, site.audience):
+        raise absence(name)
+    return caller
+
+
 def absence(name: str) -> NotFoundError:
     """Return what is said of a channel that is not there, or not for the caller."""
     return NotFoundError(f"there is no channel named {name[:60]!r}")

@@ -105,6 +105,11 @@ RULES: dict[str, Rule] = {
     "OPTIONS /whip": ANYBODY,
     "OPTIONS /whip/{channel}": ANYBODY,
     "OPTIONS /whip/{channel}/{publisher}": ANYBODY,
+    "POST /api/seats": ANYBODY,  # who sees the channel in the body; of receivers, their own
+    "GET /api/seats/{seat}.sdp": SECRET,
+    "GET /api/seats/{seat}": SECRET,
+    "PATCH /api/seats/{seat}": SECRET,  # and sees the channel in the body
+    "DELETE /api/seats/{seat}": SECRET,
     # the site
     "GET /metrics": ANYBODY,
     "GET /api/site": OPERATOR,
