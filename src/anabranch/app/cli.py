@@ -28,6 +28,7 @@ from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
 from anabranch.app.public import in_url
+from anabranch.app.seat_commands import seat_app
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
@@ -45,6 +46,7 @@ app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
+app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
@@ -311,6 +313,7 @@ def bench(
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
     from anabranch.app.bench import (
+        channels,
         fabric,
         failover,
         first_frame,
@@ -339,8 +342,13 @@ def bench(
         "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},
+        **{f"channels-{part}": each for part, each in channels.parts().items()},
     }
-    whole = {"fabric": fabric.measure, "tree": tree.measure}
+    whole = {
+        "fabric": fabric.measure,
+        "tree": tree.measure,
+        "channels": channels.measure,
+    }
     if name not in whole and name not in benches:
         known = ", ".join([*benches, *(f"{each} (all of its parts)" for each in whole)])
         raise UsageError(f"there is no benchmark {name!r}; there are {known}")

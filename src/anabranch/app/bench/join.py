@@ -55,12 +55,12 @@ def _joins(site: SiteProcess, samples: int) -> tuple[list[float], list[dict[str,
     times, marks = [], []
     rng = random.Random(0)  # noqa: S311
     with chromium() as browser:
-        model = _model(browser, site)
+        model = model_of(browser, site)
         other = browser.new_page()
         other.goto(f"{site.url}/watch/{CHANNELS[0]}?embed=1")
         wait_for_picture(other)
         for number in range(samples + _WARM_UP):
-            took, steps = _join(browser, site, model)
+            took, steps = join_once(browser, site, model)
             if number >= _WARM_UP:
                 times.append(took)
                 marks.append(steps)
@@ -69,7 +69,7 @@ def _joins(site: SiteProcess, samples: int) -> tuple[list[float], list[dict[str,
     return times, marks
 
 
-def _model(browser: "Browser", site: SiteProcess) -> str:
+def model_of(browser: "Browser", site: SiteProcess) -> str:
     """Return how the channels look, as the probe's JSON."""
     page = browser.new_page()
 
@@ -83,7 +83,12 @@ def _model(browser: "Browser", site: SiteProcess) -> str:
     return model
 
 
-def _join(browser: "Browser", site: SiteProcess, model: str) -> tuple[float, dict[str, float]]:
+def join_once(browser: "Browser", site: SiteProcess, model: str) -> tuple[float, dict[str, float]]:
+    """Open the watch page; return the ms from navigation to the first clean frame, and to STEPS.
+
+    Raises:
+        UnavailableError: there is none within 10 s.
+    """
     # A context of its own each time: nothing is cached, as for a new viewer.
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(f"({PROBE})(); window.probe.load({model});")

@@ -136,9 +136,13 @@ class SiteProcess:
 
     def api(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request with the operator's token."""
+        return httpx.request(method, self.url + path, headers=self.bearer, timeout=20.0, **options)
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The header with the operator's token."""
         token = (Path(self.settings["STATE_DIR"]) / "token").read_text().strip()
-        headers = {"Authorization": f"Bearer {token}"}
-        return httpx.request(method, self.url + path, headers=headers, timeout=20.0, **options)
+        return {"Authorization": f"Bearer {token}"}
 
     def post(self, path: str, **options: Any) -> httpx.Response:
         """Send what anybody may send."""
