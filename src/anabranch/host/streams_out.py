@@ -25,8 +25,8 @@ def let_streams_out(namespace: str, inner: str, outer: str, source: IPv4Address,
     each packet is rewritten by itself. See :func:`set_receivers`.
 
     Args:
-        namespace: the table goes with it; it passes nothing else on.
-        inner, outer: the devices.
+        namespace: the table goes with it.
+        inner, outer: the devices; nothing else that comes by ``inner`` is passed on.
         source: the outer device's own address.
         port: no one of the namespace's own; what is sent back to it is dropped.
     """
@@ -34,9 +34,10 @@ def let_streams_out(namespace: str, inner: str, outer: str, source: IPv4Address,
 table ip {_TABLE} {{
   set places {{ type ipv4_addr . inet_service; size 65535; }}
   chain forward {{
-    type filter hook forward priority 0; policy drop;
+    type filter hook forward priority 0; policy accept;
     iifname "{inner}" oifname "{outer}" ip daddr . udp dport @places ip ttl set {_TTL} \
       ip saddr set {source} udp sport set {port} accept
+    iifname "{inner}" drop
   }}
   chain input {{
     type filter hook input priority 0; policy accept;

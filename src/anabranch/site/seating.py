@@ -7,9 +7,8 @@ are; the site's loop makes that true (:mod:`anabranch.site.sorting`).
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Protocol
 
 import structlog
@@ -107,7 +106,7 @@ class Seating:
         self._hold = Hold(settings.seats.hold_s)
         self._refusals = Refusals()
         self._paces: dict[str, Pace] = {}
-        self._ways = WaysOut(self._places, self._refused)
+        self._ways = WaysOut(self._leaves, self._refused)
 
     # --- what is asked for --------------------------------------------------------------------
 
@@ -212,7 +211,10 @@ class Seating:
         dial = [channel.name for channel in self._host.channels]
         known = set(dial)
         seats = [seat for seat in self._host.seats.plain if seat.channel in known]
-        wanted = sorting_of(seats, dial, self._settings.neighbours, self._reach)
+        leaves = self._leaves()
+        wanted = sorting_of(
+            seats, dial, self._settings.neighbours, lambda seat: _reach(seat, leaves)
+        )
         return self._hold.extended(wanted, asyncio.get_running_loop().time())
 
     async def restore(self, seats: list[PlainSeat]) -> None:
@@ -240,13 +242,13 @@ class Seating:
             due = self._hold.due()
             if due is not None and due <= loop.time():
                 self._host.stale()
-            now = time.time()
+            now, usable = time.time(), self._usable()
             for seat in self._host.seats.plain:
                 try:
                     if has_expired(seat, now):
                         self._happened("seat.expired", seat)
                         await self.end(seat)
-                    elif seat.leaf not in self._usable():
+                    elif seat.leaf not in usable:
                         await self._rehome(seat)
                 except AnabranchError as error:  # the next look tries again
                     _log.warning("seat.trouble", leaf=seat.leaf, reason=str(error))
@@ -281,17 +283,13 @@ class Seating:
             raise ConflictError("that receiver has a seat already")
         return rivals
 
-    def _usable(self) -> dict[str, NodePlan | None]:
+    def _usable(self) -> list[str]:
         """Return the leaves that may have plain seats."""
         if self._underlay is None:
-            return {_DIRECT_LEAF: None}
-        return {
-            name: node
-            for name, node in self._places().items()
-            if self._host.nodes.state(name) == "up"
-        }
+            return [_DIRECT_LEAF]
+        return [name for name in self._leaves() if self._host.nodes.state(name) == "up"]
 
-    def _places(self) -> dict[str, NodePlan]:
+    def _leaves(self) -> dict[str, NodePlan]:
         """Return the leaves of this machine that are there."""
         if self._underlay is None:
             return {}
@@ -324,19 +322,10 @@ class Seating:
             )
         return rather if rather in free else min(free, key=lambda name: (taken[name], name))
 
-    def _reach(self, seat: PlainSeat) -> str:
-        """Return the address by which a seat's leaf reaches its receiver."""
-        node = self._usable().get(seat.leaf)
-        if node is None or not IPv4Address(seat.address).is_loopback:
-            return seat.address
-        # This machine, which the leaf knows as the other end of its access link.
-        assert node.gateway is not None
-        assert node.gateway.address is not None
-        return str(node.gateway.address.ip)
-
     def _targets(self, leaf: str) -> list[Target]:
+        leaves = self._leaves()
         return [
-            (self._reach(seat), port)
+            (_reach(seat, leaves), port)
             for seat in self._host.seats.plain
             if seat.leaf == leaf
             for port in seat.ports
@@ -347,7 +336,7 @@ class Seating:
 
     async def _let_everybody_out(self) -> None:
         """Have every way out be right, whatever went wrong or ended by itself."""
-        for leaf in self._places():
+        for leaf in self._leaves():
             try:
                 await self._let_out(leaf)
             except AnabranchError as error:
@@ -362,11 +351,12 @@ class Seating:
         await self._host.carried()
 
     def _refused(self, leaf: str, refusal: Refusal) -> None:
-        now = asyncio.get_running_loop().time()
+        now, leaves = asyncio.get_running_loop().time(), self._leaves()
         for seat in self._host.seats.plain:
             if seat.leaf != leaf or refusal.port not in seat.ports:
                 continue
-            if self._reach(seat) == refusal.address and self._refusals.refused(seat.id, now):
+            hit = _reach(seat, leaves) == refusal.address
+            if hit and self._refusals.refused(seat.id, now):
                 self._happened("seat.refused", seat)
                 self._free(seat)
 
@@ -379,6 +369,17 @@ class Seating:
 
     def _happened(self, kind: str, seat: PlainSeat, **more: str) -> None:
         self._on_event(Event(kind, seat.channel, {"leaf": seat.leaf, "kind": seat.kind, **more}))
+
+
+def _reach(seat: PlainSeat, leaves: Mapping[str, NodePlan]) -> str:
+    """Return the address by which a seat's leaf reaches its receiver."""
+    node = leaves.get(seat.leaf)
+    if node is None or not seat.address.startswith("127."):
+        return seat.address
+    # This machine, which the leaf knows as the other end of its access link.
+    assert node.gateway is not None
+    assert node.gateway.address is not None
+    return str(node.gateway.address.ip)
 
 
 def transport_streams(sorting: Sorting) -> frozenset[StreamId]:
