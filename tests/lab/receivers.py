@@ -107,6 +107,8 @@ def ffmpeg(source: str) -> list[str]:
         *("ffmpeg", "-v", "error", "-protocol_whitelist", "file,udp,rtp"),
         # Until the first key frame nothing is known of the picture.
         *("-fflags", "nobuffer", "-probesize", "1000000", "-analyzeduration", "3000000"),
+        # Another channel's sequence numbers may be lower: to ffmpeg these are late packets.
+        *(("-reorder_queue_size", "0") if source.endswith(".sdp") else ()),
         *("-i", source, "-an", "-vf", f"scale={_SIDE}:{_SIDE}", "-fps_mode", "passthrough"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-flush_packets", "1", "-"),
     ]

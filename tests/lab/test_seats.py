@@ -349,7 +349,7 @@ def test_a_leaf_may_be_a_sort_switch_and_nothing_else_and_neighbours_are_at_hand
             seat = take(site, "red", f"udp://127.0.0.1:{port}", leaf="sort1")
             for _ in range(50):
                 receiver.recv(2000)
-            paths = site.api("GET", "/api/fabric/paths").json()
+            paths = site.api("GET", "/api/fabric/paths").json()["items"]
             assert {path["name"] for path in paths} >= {
                 f"{colour}/high.ts" for colour in ("red", "green", "blue")
             }

@@ -4,6 +4,7 @@ Who ends a player tells nobody. But its machine then refuses each packet (ICMP, 
 RFC 792), and a machine that is off makes this one say so itself (host unreachable).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from anabranch.channels.seats import PlainSeat
@@ -27,11 +28,12 @@ class Refusal:
     port: int
 
 
-def refusal_of(packet: bytes, gateway: str) -> Refusal | None:
+def refusal_of(packet: bytes, own: Collection[str]) -> Refusal | None:
     """Return what an IPv4 packet with ICMP says of a receiver; None: nothing that counts.
 
-    Only the receiver's own machine says that nobody listens at a port there; and only ``gateway``,
-    this machine, that there is no such machine: others could say anything of a stranger.
+    Only the receiver's own machine says that nobody listens at a port there; and only this
+    machine, by one of its ``own`` addresses, that there is no such machine: others could say
+    anything of a stranger.
     """
     inner = (packet[0] & 15) * 4 + 8 if packet else 0
     if len(packet) < inner + _HEADER or inner < _HEADER + 8 or packet[inner - 8] != _UNREACHABLE:
@@ -42,7 +44,7 @@ def refusal_of(packet: bytes, gateway: str) -> Refusal | None:
     sender, code = _text(packet[12:16]), packet[inner - 7]
     address = _text(packet[inner + 16 : inner + 20])
     port = int.from_bytes(packet[transport + 2 : transport + 4], "big")
-    if (code == _PORT and sender == address) or (code == _HOST and sender == gateway):
+    if (code == _PORT and sender == address) or (code == _HOST and sender in own):
         return Refusal(address, port)
     return None
 

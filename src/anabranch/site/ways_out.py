@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from anabranch.channels.presence import Refusal, refusal_of
 from anabranch.host import streams_out
+from anabranch.host.addresses import local_addresses
 from anabranch.site.carriage import Target
 from anabranch.site.plan import NodePlan
 
@@ -60,16 +61,16 @@ class WaysOut:
         assert node.gateway is not None
         assert node.gateway.address is not None
         made = self._sockets[node.name] = streams_out.unreachable_socket(node.namespace)
-        gateway = str(node.gateway.address.ip)
+        own = {str(node.gateway.address.ip), *map(str, local_addresses())}
         loop = asyncio.get_running_loop()
-        loop.add_reader(made, self._hear, node.name, made, gateway)
+        loop.add_reader(made, self._hear, node.name, made, own)
 
-    def _hear(self, leaf: str, from_kernel: socket.socket, gateway: str) -> None:
+    def _hear(self, leaf: str, from_kernel: socket.socket, own: Collection[str]) -> None:
         while True:
             try:
                 packet = from_kernel.recv(_LARGEST)
             except OSError:  # that was all
                 return
-            refusal = refusal_of(packet, gateway)
+            refusal = refusal_of(packet, own)
             if refusal is not None:
                 self._on_refused(leaf, refusal)
