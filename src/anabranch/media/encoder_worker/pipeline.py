@@ -14,12 +14,12 @@ from gi.repository import GLib, Gst, GstVideo  # noqa: E402
 if TYPE_CHECKING:
     from anabranch.media.encoder_worker.feed import Feed
     from anabranch.media.encoder_worker.relays import Relay, Relays
-    from anabranch.media.encoder_worker.transport import TransportStream
+    from anabranch.media.encoder_worker.transport import Tap, TransportStream
     from anabranch.media.encoder_worker.watch import KeyframeLimit
 else:
     from feed import Feed
     from relays import Relay, Relays
-    from transport import TransportStream
+    from transport import Tap, TransportStream
     from watch import KeyframeLimit
 
 Emit = Callable[..., None]
@@ -66,7 +66,6 @@ def describe_pipeline(config: dict[str, Any]) -> str:
         "input-selector name=audiosel sync-streams=false drop-backwards=true"
         " ! identity single-segment=true silent=true"
         f" ! audiorate skip-to-first=true tolerance={5 * Gst.MSECOND}"
-        " ! tee name=sounds allow-not-linked=true sounds."
         " ! queue max-size-buffers=50 max-size-time=0 max-size-bytes=0 leaky=downstream"
         f" ! valve name=work-{config['audio']['name']}"
         f" ! opusenc bitrate={config['audio']['bitrate_kbps'] * 1000} frame-size=20"
@@ -93,8 +92,6 @@ def describe_pipeline(config: dict[str, Any]) -> str:
             f" vbv-buf-capacity={config['vbv_ms']} key-int-max={stream['gop_frames']} bframes=0"
             " byte-stream=true threads=1 option-string=scenecut=0"
             " ! video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1"
-            " ! video/x-h264,stream-format=byte-stream,alignment=au"
-            f" ! tee name=coded-{stream['name']} allow-not-linked=true coded-{stream['name']}."
             " ! rtph264pay config-interval=-1 aggregate-mode=zero-latency"
             f" {_pay(config, stream, config['video_pt'])} ! {_sink(config, stream)}"
         )
@@ -112,7 +109,7 @@ def _pay(config: dict[str, Any], stream: dict[str, Any], payload_type: int) -> s
 def _sink(config: dict[str, Any], stream: dict[str, Any]) -> str:
     name = stream["name"]
     text = f"{sink(config, stream['targets'])} name=sink-{name}"
-    return f"input-selector name=out-{name} sync-streams=false ! {text}"
+    return f"input-selector name=out-{name} sync-streams=false ! tee name=sent-{name} ! {text}"
 
 
 def sink(config: dict[str, Any], targets: list[list[Any]]) -> str:
@@ -340,8 +337,11 @@ class Encoder:
         elif targets:
             self._transport[name] = TransportStream(
                 self.pipeline,
-                self.pipeline.get_by_name(f"coded-{stream['of']}"),
-                self.pipeline.get_by_name("sounds"),
+                Tap(self.pipeline.get_by_name(f"sent-{stream['of']}"), self._config["video_pt"]),
+                Tap(
+                    self.pipeline.get_by_name(f"sent-{self._config['audio']['name']}"),
+                    self._config["audio_pt"],
+                ),
                 self._config["transport"]["sound_kbps"],
                 sink(self._config, targets),
             )

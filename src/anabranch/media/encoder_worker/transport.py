@@ -17,30 +17,41 @@ _PACKETS = 7
 """Of 188 bytes each in a datagram; as many as receivers expect (ETSI TS 102 034, section 7.1.1)."""
 
 
+class Tap:
+    """Where RTP of the channel's own can be had: a tee, and the payload type there."""
+
+    def __init__(self, tee: Any, payload_type: int) -> None:
+        self.tee = tee
+        self.payload_type = payload_type
+
+
 class TransportStream:
-    """A bin beside the pipeline's own streams, fed by two of its tees.
+    """A bin beside the pipeline's own streams, made of what these send.
+
+    So it has what viewers have, be it encoded here or passed on as a publisher sent it.
 
     Args:
-        picture: tee of H.264, byte stream, whole pictures.
-        sound: tee of raw sound.
+        picture: of a rendition.
+        sound: of the channel.
         sound_kbps: bitrate of the AAC.
         sink: launch text of what sends it.
     """
 
-    def __init__(self, pipeline: Any, picture: Any, sound: Any, sound_kbps: int, sink: str) -> None:
+    def __init__(self, pipeline: Any, picture: Tap, sound: Tap, sound_kbps: int, sink: str) -> None:
         self._pipeline = pipeline
         self._bin = Gst.parse_bin_from_description(
             f"mpegtsmux name=mux alignment={_PACKETS} ! {sink} name=sink"
-            " queue name=picture max-size-buffers=50 max-size-bytes=0 max-size-time=0"
-            f" leaky=downstream ! mux.sink_{_PICTURE_PID}"
-            " queue name=sound max-size-buffers=50 max-size-bytes=0 max-size-time=0"
-            f" leaky=downstream ! audioconvert ! voaacenc bitrate={sound_kbps * 1000}"
-            f" ! aacparse ! mux.sink_{_SOUND_PID}",
+            f" {_take('picture', 'video,clock-rate=90000,encoding-name=H264', picture)}"
+            " ! rtph264depay ! h264parse config-interval=-1"
+            f" ! video/x-h264,stream-format=byte-stream,alignment=au ! mux.sink_{_PICTURE_PID}"
+            f" {_take('sound', 'audio,clock-rate=48000,encoding-name=OPUS', sound)}"
+            " ! rtpopusdepay ! opusdec ! audioconvert ! audio/x-raw,rate=48000,channels=2"
+            f" ! voaacenc bitrate={sound_kbps * 1000} ! aacparse ! mux.sink_{_SOUND_PID}",
             False,
         )
         pipeline.add(self._bin)
         self._ways = [
-            self._make_way(tee, name) for tee, name in ((picture, "picture"), (sound, "sound"))
+            self._make_way(tap.tee, name) for tap, name in ((picture, "picture"), (sound, "sound"))
         ]
         self._bin.sync_state_with_parent()
         for out, inlet in self._ways:
@@ -87,3 +98,12 @@ class TransportStream:
 
         for out, inlet in self._ways:
             out.add_probe(Gst.PadProbeType.IDLE, partial(cut, inlet))
+
+
+def _take(name: str, media: str, tap: Tap) -> str:
+    # What a publisher's packets are is not told where they are passed on.
+    caps = f"application/x-rtp,media={media},payload={tap.payload_type}"
+    return (
+        f"queue name={name} max-size-buffers=200 max-size-bytes=0 max-size-time=0 leaky=downstream"
+        f" ! capssetter replace=true join=false caps={caps}"
+    )
