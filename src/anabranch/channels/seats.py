@@ -21,7 +21,8 @@ import structlog
 from anabranch.core.errors import NotFoundError
 from anabranch.core.names import new_id
 from anabranch.store.database import Database, StoreError
-from anabranch.store.seats import SeatRow, read_seats, write_seats
+from anabranch.store.rows import SeatRow
+from anabranch.store.seats import read_seats, write_seats
 
 _GATHER_S = 0.5
 """Seconds that changes are gathered before they are written."""

@@ -1,4 +1,4 @@
-"""Tables of channels, events, callbacks and wishes. Those of people have a module of their own."""
+"""Tables of channels, seats, events, callbacks and wishes. People have a module of their own."""
 
 from typing import Any
 
@@ -25,6 +25,19 @@ class ChannelRow(Base):
     owner: Mapped[str | None] = mapped_column(String(40))
     """An account's identifier: a new account of an old name owns nothing."""
     now: Mapped[str] = mapped_column(String(160), default="", server_default="")
+
+
+class SeatRow(Base):
+    """A seat. ``data`` is what its ``kind`` needs to be taken up again."""
+
+    __tablename__ = "seats"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    channel: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(10))
+    leaf: Mapped[str] = mapped_column(String(40))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    taken: Mapped[float]
 
 
 class EventRow(Base):

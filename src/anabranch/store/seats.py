@@ -1,28 +1,14 @@
-"""The table of seats: who sat where when the site was last heard of."""
+"""Seats in the store: who sat where when the site was last heard of."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
-from sqlalchemy import JSON, String, delete, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import delete, select
 
-from anabranch.store.database import Base, Database
+from anabranch.store.database import Database
+from anabranch.store.rows import SeatRow
 
 _AT_ONCE = 500
 """Identifiers in one statement: databases limit what one may have."""
-
-
-class SeatRow(Base):
-    """A seat. ``data`` is what its ``kind`` needs to be taken up again."""
-
-    __tablename__ = "seats"
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    channel: Mapped[str] = mapped_column(String(40))
-    kind: Mapped[str] = mapped_column(String(10))
-    leaf: Mapped[str] = mapped_column(String(40))
-    data: Mapped[dict[str, Any]] = mapped_column(JSON)
-    taken: Mapped[float]
 
 
 async def read_seats(database: Database) -> list[SeatRow]:
