@@ -5,7 +5,7 @@ import hashlib
 from fastapi import Response
 
 from anabranch.console import models
-from anabranch.console.channel_views import listed, listing
+from anabranch.console.channel_views import listing, look
 from anabranch.console.entity_tags import is_among
 from anabranch.console.people.caller import NOBODY, Caller
 from anabranch.console.people.people import People
@@ -51,14 +51,7 @@ class ChannelList:
         return Response(body, headers=headers, media_type="application/json")
 
     def _for_everybody(self) -> tuple[bytes, str]:
-        reports = self._site.publisher_reports
-        key = (
-            self._site.seats.version,
-            [
-                (each.definition, each.state, each.detail, reports.of(each.name))
-                for each in listed(self._site, NOBODY)
-            ],
-        )
+        key = look(self._site, NOBODY)
         if key != self._key:
             self._body = self._made_for(NOBODY)
             self._key, self._tag = key, _tag_of(self._body)

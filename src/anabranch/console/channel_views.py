@@ -52,6 +52,23 @@ def listing(site: Site, people: People, caller: Caller) -> list[models.ChannelOu
     return [_public(site, channel, people, caller, viewers) for channel in listed(site, caller)]
 
 
+def look(site: Site, caller: Caller) -> object:
+    """Return what :func:`listing` is made of, unless the caller manages some of it.
+
+    While it is equal to what it was, so is the list: what is added to the one belongs here, too.
+    """
+    return site.seats.version, [
+        (
+            channel.definition,
+            channel.state,
+            channel.public_detail,
+            site.captions.are_made(channel),
+            site.publisher_reports.of(channel.name),
+        )
+        for channel in listed(site, caller)
+    ]
+
+
 async def detail_out(
     site: Site, people: People, caller: Caller, name: str
 ) -> models.ChannelDetailOut:
