@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from anabranch.app.http_protocol import BoundedProtocol
 from anabranch.app.public import in_url
 from anabranch.core.errors import ConflictError, UsageError
 from anabranch.core.files import write_private
@@ -115,6 +116,7 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             app,
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",
