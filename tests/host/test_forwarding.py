@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Interface
 from pathlib import Path
 
@@ -165,6 +166,32 @@ def test_the_last_table_of_a_family_lets_its_forwarding_go(machine: str, tmp_pat
         forwarding.release_forwarding("ip6", kept["ip6"], TABLE_PREFIX)
         assert setting("all/forwarding") == "0"
     assert not any(keeper.exists() for keeper in kept.values())
+
+
+@pytest.mark.lab
+def test_streams_that_nobody_asked_for_go_out_as_this_machines(machine: str) -> None:
+    router = f"{machine}-r"
+    run("ip", "-n", machine, "addr", "add", "192.0.2.1/24", "dev", "eth0")
+    run("ip", "-n", machine, "addr", "add", "10.0.0.1/32", "dev", "lo")
+    run("ip", "-n", router, "addr", "add", "192.0.2.2/24", "dev", "lan0")
+    run("ip", "-n", router, "route", "add", "10.0.0.1", "via", "192.0.2.1")
+
+    def bound(address: str, port: int) -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((address, port))
+        made.settimeout(5)
+        return made
+
+    with inside(machine):
+        for port in (5002, 5004):  # made anew the second time
+            forwarding.forward_ports(
+                f"{TABLE_PREFIX}one", "ip", {IPv4Address("10.0.0.1"): (1, 9)}, streams_from=port
+            )
+    with socket_in(router, lambda: bound("192.0.2.2", 9000)) as receiver:
+        for port, seen in ((5002, "10.0.0.1"), (5004, "192.0.2.1")):
+            with socket_in(machine, partial(bound, "10.0.0.1", port)) as sender:
+                sender.sendto(b"x", ("192.0.2.2", 9000))
+            assert receiver.recvfrom(10)[1] == (seen, port)
 
 
 @pytest.mark.lab
