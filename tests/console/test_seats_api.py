@@ -168,6 +168,15 @@ async def test_seats_of_both_kinds_are_listed_changed_and_left_alike(
     problem(await client.post(f"/whep/news/{plain['id']}/change", json={"channel": "news"}), 404)
 
 
+async def test_metrics_count_both_kinds(client: httpx.AsyncClient) -> None:
+    await offer(client)
+    await take(client)
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert 'anabranch_channel_viewers{channel="news"} 2.0' in answer.text
+    assert 'anabranch_leaf_viewers{leaf="leaf1"} 2.0' in answer.text
+
+
 async def test_too_many_changes_are_429(client: httpx.AsyncClient) -> None:
     seat = (await take(client)).json()
     for _ in range(round(BURST)):

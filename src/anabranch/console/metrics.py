@@ -7,6 +7,7 @@ from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from anabranch.channels.seats import PlainSeat
 from anabranch.console.fabric_metrics import fabric_metrics
 from anabranch.console.publisher_metrics import publisher_metrics
 from anabranch.console.statistics_api import tree_metrics
@@ -143,8 +144,8 @@ async def _seats(site: Site, listed: Collection[str]) -> list[Metric]:
     )
     sums: dict[str, list[int]] = {}
     for report in await site.seat_reports():
-        if report["channel"] not in listed:
-            continue
+        if report["channel"] not in listed or report["kind"] == PlainSeat.kind:
+            continue  # receivers of plain seats tell nothing; of what they are sent ports do
         sum_ = sums.setdefault(str(report["channel"]), [0, 0])
         sum_[0] += int(report["bytes_sent"] or 0)
         sum_[1] += int(report["packets_lost"] or 0)
