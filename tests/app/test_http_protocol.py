@@ -61,7 +61,8 @@ def closing(request: bytes) -> bytes:
     return request.replace(b"Host: site", b"Host: site\r\nConnection: close", 1)
 
 
-PIECE = b"a" * 16 * 1024
+ENDLESS = [b"a" * 16 * 1024] * 28
+"""More than the limit and what asyncio reads at once: what came with a good head is not counted."""
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ PIECE = b"a" * 16 * 1024
     ids=["target", "header", "name", "chunk extension", "trailer"],
 )
 async def test_what_has_no_end_is_ended(port: int, before: bytes) -> None:
-    answer = await ask(port, before, *[PIECE] * (1 + MAX_HEAD // len(PIECE) * 2))
+    answer = await ask(port, before, *ENDLESS)
     assert b"200 OK" not in answer
     assert not answer or answer.startswith(b"HTTP/1.1 400")
 
@@ -92,7 +93,7 @@ async def test_nothing_is_said_within_an_answer_that_is_under_way(port: int) -> 
         port,
         GOOD.replace(b"/ ", b"/endless ", 1),
         b"GET /",
-        *[PIECE] * (MAX_HEAD // len(PIECE) * 2),
+        *ENDLESS,
     )
     assert answer.count(b"HTTP/1.1") <= 1
 
@@ -101,10 +102,11 @@ async def test_a_large_body_and_many_requests_are_no_heads(port: int) -> None:
     body = b"x" * 1_000_000
     request = b"POST / HTTP/1.1\r\nHost: site\r\nContent-Length: %d\r\n\r\n" % len(body)
     assert b'"length":1000000' in await ask(port, closing(request) + body)
-    chunks = b"".join(b"1\r\nx\r\n" for _ in range(30_000))
-    assert b'"length":30000' in await ask(port, closing(CHUNKED) + chunks + b"0\r\n\r\n")
-    answer = await ask(port, GOOD * 3000 + closing(GOOD))
-    assert answer.count(b"HTTP/1.1 200") == 3001
+    chunks = b"".join(b"1\r\nx\r\n" for _ in range(15_000))
+    assert b'"length":15000' in await ask(port, closing(CHUNKED) + chunks + b"0\r\n\r\n")
+    long = GOOD[:-2] + b"X-Long: " + b"a" * 8000 + b"\r\n\r\n"
+    answer = await ask(port, long * 50 + closing(GOOD))
+    assert answer.count(b"HTTP/1.1 200") == 51
 
 
 async def test_a_head_may_be_long(port: int) -> None:
@@ -119,17 +121,18 @@ async def test_a_trailer_is_no_header(port: int) -> None:
     assert b"authorization" not in answer
 
 
-@settings(max_examples=60, deadline=None)
-@given(noise=st.binary(max_size=200), kept=st.integers(0, len(GOOD)))
-def test_noise_ends_no_more_than_its_connection(noise: bytes, kept: int) -> None:
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.binary(max_size=200)), max_size=40))
+def test_noise_ends_no_more_than_its_connection(noises: list[tuple[int, bytes]]) -> None:
     async def run() -> None:
         app = Starlette(routes=[Route("/", told)])
         with listen("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
             serving = asyncio.create_task(serve(app, listener, None))
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(GOOD[:kept] + noise)
-            writer.close()
+            for kept, noise in noises:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(GOOD[:kept] + noise)
+                writer.close()
             assert b"HTTP/1.1 200" in await ask(port, closing(GOOD))
             await end_task(serving)
 
