@@ -143,7 +143,7 @@ def vlc(port: int) -> list[str]:
     """Return VLC's command for a transport stream at a port; it writes whole pictures."""
     return [
         *("cvlc", "-q", "--network-caching=300", "--no-audio", "--vout=yuv"),
-        *("--yuv-file=/dev/stdout", "--yuv-chroma=I420", f"udp://@:{port}"),
+        *("--yuv-file=/proc/self/fd/1", "--yuv-chroma=I420", f"udp://@:{port}"),
     ]
 
 
