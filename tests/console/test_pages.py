@@ -16,7 +16,7 @@ from anabranch.site.site import Site
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Built pages, whether or not this checkout has them."""
-    pages_ = ("index", "watch", "publish", "login", "studio", "channel")
+    pages_ = ("index", "watch", "publish", "login", "studio", "channel", "account", "people")
     for name in (*(f"{page}.html" for page in pages_), "assets/base-1234.js"):
         path = tmp_path / "static" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,8 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/watch/x", "watch.html"),
         ("/publish?channel=news", "publish.html"),
         ("/login?next=/", "login.html"),
+        ("/account", "account.html"),
+        ("/people", "people.html"),
         ("/studio", "studio.html"),
         ("/studio/news", "channel.html"),
         ("/studio/none", "channel.html"),

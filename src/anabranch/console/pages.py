@@ -66,6 +66,14 @@ def install(app: FastAPI) -> None:
     async def login() -> Response:
         return _page("login.html", framed=False)
 
+    @app.api_route("/account", methods=methods, include_in_schema=False)
+    async def account() -> Response:
+        return _page("account.html", framed=False)
+
+    @app.api_route("/people", methods=methods, include_in_schema=False)
+    async def people() -> Response:
+        return _page("people.html", framed=False)
+
     @app.api_route("/favicon.ico", methods=methods, include_in_schema=False)
     async def icon() -> Response:
         # Browsers ask for it here whatever a page says.

@@ -10,10 +10,12 @@ from tests.console.conftest import OPERATOR, TOKEN
 from tests.console.people.conftest import PASSWORD, Scene, quick_hasher
 
 from anabranch.console.people import people as module
+from anabranch.console.people.admins import Admins
 from anabranch.console.people.people import People
 from anabranch.console.people.records import SESSION_IDLE_S, SESSION_LIFE_S
 from anabranch.console.people.roles import Role
 from anabranch.console.people.throttle import BY_ACCOUNT
+from anabranch.core.errors import ConflictError
 
 
 async def sign_in(client: httpx.AsyncClient, name: str, password: str = PASSWORD) -> httpx.Response:
@@ -283,6 +285,59 @@ async def test_ones_own_password_needs_the_old_one_and_ends_other_sessions(scene
         assert (await sign_in(there, "vera", "another long sentence")).status_code == 200
         answer = await here.put(place, json=body, headers=OPERATOR)
         assert answer.status_code == 409
+
+
+async def test_the_last_admin_stays_one(scene: Scene) -> None:
+    async with scene.client() as client:
+        await sign_in(client, "anna")
+        place = "/api/accounts/anna"
+        for answer in (
+            await client.delete(place),
+            await client.patch(place, json={"role": "operator"}),
+            await client.patch(place, json={"role": "viewer", "password": "another long sentence"}),
+            await client.delete(place, headers=scene.bearer("anna")),
+        ):
+            assert answer.status_code == 409
+            assert answer.json()["detail"] == "the last admin stays one: make another first"
+        # Nor was the password changed by what was refused.
+        assert (await sign_in(client, "anna")).status_code == 200
+        # What takes nothing away is done.
+        assert (await client.patch(place, json={"role": "admin"})).status_code == 200
+        made = await client.patch("/api/accounts/olga", json={"role": "admin"})
+        assert made.status_code == 200
+        assert (await client.patch(place, json={"role": "operator"})).status_code == 200
+        assert (await client.get("/api/accounts")).status_code == 403
+
+
+async def test_admins_who_remove_each_other_at_once_leave_one(scene: Scene) -> None:
+    await scene.people.set_role(scene.people.account("olga"), Role.ADMIN)
+    anna, olga = (
+        scene.people.caller(module.Credentials(bearer=scene.tokens[name]))
+        for name in ("anna", "olga")
+    )
+    admins = Admins(scene.people)
+    _, refused = await asyncio.gather(
+        admins.change(anna, "olga", role=Role.VIEWER, password=None),
+        admins.remove(olga, "anna"),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, ConflictError)
+    assert [a.name for a in scene.people.accounts if a.role is Role.ADMIN] == ["anna"]
+
+
+async def test_the_operators_token_may_remove_the_last_admin(scene: Scene) -> None:
+    async with scene.client() as client:
+        answer = await client.delete("/api/accounts/anna", headers=OPERATOR)
+        assert answer.status_code == 204
+        assert (await client.get("/api/accounts", headers=OPERATOR)).status_code == 200
+
+
+async def test_a_change_that_is_refused_in_part_is_refused(scene: Scene) -> None:
+    async with scene.client() as client:
+        body = {"role": "producer", "password": "short"}
+        answer = await client.patch("/api/accounts/vera", json=body, headers=OPERATOR)
+        assert answer.status_code == 422
+    assert scene.people.account("vera").role is Role.VIEWER
 
 
 # --- API tokens ---------------------------------------------------------------------------------

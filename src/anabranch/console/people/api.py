@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from anabranch.console.people import models
+from anabranch.console.people.admins import Admins
 from anabranch.console.people.caller import Caller
 from anabranch.console.people.credentials import cookie_name, is_foreign
 from anabranch.console.people.doors import Doors
@@ -107,7 +108,9 @@ def _sessions(people: People, doors: Doors) -> APIRouter:
 
 def _accounts(site: Site, people: People, doors: Doors) -> APIRouter:
     router = APIRouter(prefix="/accounts")
+    admins = Admins(people)
     absent: Answers = {404: {"description": "No such account."}}
+    kept: Answers = {**absent, 409: {"description": "It is the last admin."}}
 
     def account_out(account: Account) -> models.AccountOut:
         owned = sorted(c.name for c in site.channels if c.definition.owner == account.id)
@@ -134,21 +137,24 @@ def _accounts(site: Site, people: People, doors: Doors) -> APIRouter:
         """Show an account."""
         return account_out(people.account(name))
 
-    @router.patch("/{name}", responses=absent)
-    async def change(name: str, sent: models.AccountPatch) -> models.AccountOut:
-        """Give an account another role or password; a new password ends its sessions."""
-        found = people.account(name)
-        if sent.password is not None:
-            found = await people.set_password(found, sent.password.get_secret_value())
-        if sent.role is not None:
-            found = await people.set_role(found, sent.role)
+    @router.patch("/{name}", responses=kept)
+    async def change(name: str, sent: models.AccountPatch, caller: TheCaller) -> models.AccountOut:
+        """Give an account another role or password; a new password ends its sessions.
+
+        The last admin stays one, unless the operator's token is shown.
+        """
+        password = None if sent.password is None else sent.password.get_secret_value()
+        found = await admins.change(caller, name, role=sent.role, password=password)
         await doors.look()
         return account_out(found)
 
-    @router.delete("/{name}", status_code=204, responses=absent)
-    async def remove(name: str) -> None:
-        """Remove an account; its channels stay, without owner."""
-        await people.remove(people.account(name))
+    @router.delete("/{name}", status_code=204, responses=kept)
+    async def remove(name: str, caller: TheCaller) -> None:
+        """Remove an account; its channels stay, without owner.
+
+        The last admin stays, unless the operator's token is shown.
+        """
+        await admins.remove(caller, name)
         await doors.look()
 
     return router
