@@ -11,7 +11,7 @@ from tests.waiting import wait_until
 from anabranch.app.bench.site_process import SiteProcess, running_site
 
 PASSWORD = "a sentence that nobody guesses"
-PEOPLE = {"paula": "producer", "vic": "viewer"}
+PEOPLE = {"paula": "producer", "vic": "viewer", "anna": "admin"}
 CHANNELS = 11
 """More than a digit can number."""
 _SMALL = {
@@ -22,7 +22,7 @@ _SMALL = {
 
 @contextmanager
 def portal() -> Iterator[SiteProcess]:
-    """Give a site without switches: many small channels, a producer and a viewer."""
+    """Give a site without switches: many small channels, a producer, a viewer and an admin."""
     with running_site(
         carriage="direct",
         test_channels=str(CHANNELS),
@@ -102,3 +102,24 @@ class Browsing:
 
     def close(self) -> None:
         self._thread.do(self._context.close)
+
+
+Open = Callable[..., Browsing]
+
+
+@contextmanager
+def browsers(thread: BrowserThread, url: str) -> Iterator[Open]:
+    """Give what opens browsers; none may have had an error, nor broken the pages' policy."""
+    opened: list[Browsing] = []
+
+    def made(**options: Any) -> Browsing:
+        options = {"viewport": {"width": 1280, "height": 800}} | options
+        opened.append(Browsing(thread, url, **options))
+        return opened[-1]
+
+    try:
+        yield made
+        assert [error for each in opened for error in each.errors] == []
+    finally:
+        for each in opened:
+            each.close()

@@ -1,18 +1,16 @@
 """The portal in Chromium, as its people use it: watching, zapping, producing, sharing."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from tests.lab.page import BrowserThread
-from tests.lab.portal import CHANNELS, PASSWORD, Browsing, portal
+from tests.lab.portal import CHANNELS, PASSWORD, Browsing, Open, browsers, portal
 from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess
 
 pytestmark = pytest.mark.lab
 MARKUP = "<img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
-Open = Callable[..., Browsing]
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +21,8 @@ def edge() -> Iterator[SiteProcess]:
 
 @pytest.fixture
 def browse(edge: SiteProcess, browser: BrowserThread) -> Iterator[Open]:
-    """Opens browsers; none of them may have had an error, nor broken the pages' policy."""
-    opened: list[Browsing] = []
-
-    def made(**options: Any) -> Browsing:
-        options = {"viewport": {"width": 1280, "height": 800}} | options
-        opened.append(Browsing(browser, edge.url, **options))
-        return opened[-1]
-
-    yield made
-    errors = [error for each in opened for error in each.errors]
-    for each in opened:
-        each.close()
-    assert errors == []
+    with browsers(browser, edge.url) as opener:
+        yield opener
 
 
 @pytest.fixture

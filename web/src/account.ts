@@ -31,6 +31,8 @@ function menu(me: Me): HTMLElement {
   const entries: HTMLElement[] = [];
   if (me.may.add_channels || me.may.operate) entries.push(link("Studio", "/studio"));
   entries.push(link("Channels", "/"));
+  if (me.name !== null) entries.push(link("Account", "/account"));
+  if (me.may.accounts) entries.push(link("People", "/people"));
   entries.push(
     button("", me.by === "session" ? "Sign out" : "Forget the token", () => {
       void signOut().finally(() => location.reload());

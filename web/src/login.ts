@@ -3,6 +3,7 @@
 import { showAccount } from "./account";
 import { byId, sayOrHide, whenParsed } from "./dom";
 import { enterToken, placeAfter, signIn, troubleOf } from "./me";
+import { revealable } from "./passwords";
 
 function run(): void {
   const trouble = byId("trouble");
@@ -35,13 +36,7 @@ function run(): void {
     const text = byId<HTMLInputElement>("token").value.trim();
     void attempt(byId("token-form"), async () => (await enterToken(text)) !== null);
   };
-  const show = byId("show-password");
-  show.onclick = () => {
-    const shown = password.type === "text";
-    password.type = shown ? "password" : "text";
-    show.setAttribute("aria-pressed", String(!shown));
-    show.textContent = shown ? "Show" : "Hide";
-  };
+  revealable("password");
   void showAccount().then((me) => {
     // Without accounts the token is all that there is.
     if (me && !me.accounts && !me.signed_in) {

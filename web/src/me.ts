@@ -18,6 +18,8 @@ export interface Me {
     accounts: boolean;
     tokens: boolean;
   };
+  /** When the session ends, seconds since the epoch. */
+  expires: number | null;
   /** Whether anybody can sign in at all. */
   accounts: boolean;
 }
@@ -36,6 +38,11 @@ export async function signOut(): Promise<void> {
   const had = token();
   keepToken(null);
   if (had === null) await ask("POST", "/api/logout");
+}
+
+/** Ends all sessions of the account, this browser's too. */
+export async function signOutEverywhere(): Promise<void> {
+  await ask("POST", "/api/logout", { body: { everywhere: true } });
 }
 
 /** Tries a token and keeps it for this tab if it is good; null: it is not. */

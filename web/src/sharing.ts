@@ -5,6 +5,7 @@ import { channelPath } from "./channels";
 import type { Managed, NewShare, Share, Visibility } from "./channels";
 import { confirmed } from "./confirm";
 import { button, byId, make } from "./dom";
+import { remaining } from "./moments";
 import { copy, toast } from "./toast";
 
 const KINDS: readonly { id: Visibility; label: string; hint: string }[] = [
@@ -12,16 +13,6 @@ const KINDS: readonly { id: Visibility; label: string; hint: string }[] = [
   { id: "unlisted", label: "Unlisted", hint: "Everybody who knows the address" },
   { id: "private", label: "Private", hint: "Whoever was let in, and whoever has a link" },
 ];
-
-/** How long something still holds, in words. Seconds. Pure. */
-export function remaining(expires: number | null, now: number): string {
-  if (expires === null) return "until taken back";
-  const left = expires - now;
-  if (left <= 0) return "expired";
-  const hours = left / 3600;
-  if (hours < 1) return `${Math.max(1, Math.round(left / 60))} min left`;
-  return hours < 48 ? `${Math.round(hours)} h left` : `${Math.round(hours / 24)} days left`;
-}
 
 export class Sharing {
   readonly #choices = byId("visibility");

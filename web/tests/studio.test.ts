@@ -7,7 +7,6 @@ import { isSecret, masked, stepsOf } from "../src/hand-over";
 import { durationLabel, figuresOf, healthOf } from "../src/health";
 import { loginPath, placeAfter, troubleOf } from "../src/me";
 import { WAYS, nameFrom } from "../src/naming";
-import { remaining } from "../src/sharing";
 import { studioChannel, studioPath } from "../src/target";
 
 describe("a name made from a title", () => {
@@ -105,16 +104,6 @@ describe("what is handed over", () => {
     expect(stepsOf("rtmp")).toContain("Custom");
     expect(stepsOf("srt:7000")).toContain("Custom");
     expect(stepsOf("/srv/film.mp4")).toContain("server");
-  });
-});
-
-describe("links", () => {
-  it("say how long they hold", () => {
-    expect(remaining(null, 0)).toBe("until taken back");
-    expect(remaining(100, 100)).toBe("expired");
-    expect(remaining(130, 100)).toBe("1 min left");
-    expect(remaining(100 + 3 * 3600, 100)).toBe("3 h left");
-    expect(remaining(100 + 6.9 * 86400, 100)).toBe("7 days left");
   });
 });
 
