@@ -37,9 +37,9 @@ def pia(edge: SiteProcess) -> Iterator[str]:
     edge.api("DELETE", "/api/accounts/pia")
 
 
-def opened(page: Browsing, name: str, path: str) -> Browsing:
+def opened(page: Browsing, name: str, path: str, password: str = PASSWORD) -> Browsing:
     """Sign in and open one of the two pages."""
-    page.sign_in(name, then=path)
+    page.sign_in(name, password, then=path)
     page.wait(f"location.pathname === '{path}'")
     page.wait("!document.getElementById('page').hidden")
     return page
@@ -157,7 +157,7 @@ def test_an_admin_adds_changes_and_removes_somebody(browse: Open, edge: SiteProc
     page.click("#person-submit")
     page.wait(f"{row('nina')} !== null && document.activeElement === {row('nina')}")
     try:
-        nina = opened(browse(), "nina", "/account")
+        nina = opened(browse(), "nina", "/account", password)
         assert nina.text("#summary") == "nina · Viewer"
         assert nina.evaluate("document.querySelector('#account a[href=\"/people\"]')") is None
 

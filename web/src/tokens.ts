@@ -77,6 +77,7 @@ export class Tokens {
       byId("no-tokens").hidden = tokens.length > 0;
     } catch (error) {
       this.failed(error);
+      toast(wordsOf(error));
     }
   }
 
@@ -150,7 +151,7 @@ function isAboutName(error: unknown): boolean {
   return /token's name|^name:/.test(error instanceof Error ? error.message : "");
 }
 
-/** Shows who it is for, and nothing of a form where none may be made. */
+/** Shows the form that makes one, or says why there is none. */
 export function offerTokens(may: boolean): void {
   byId("token-form").hidden = !may;
   byId("token-none").hidden = may;
