@@ -8,11 +8,12 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from pyroute2 import IPRoute, netns
@@ -21,6 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from anabranch.core.errors import AnabranchError
 from anabranch.host.process import run_command
 
+Made = TypeVar("Made")
 _NETNS = Path("/run/netns")
 _HEARD = "anabranch_heard"
 _GUARD = "anabranch_guard"
@@ -178,14 +180,15 @@ def place_device(
             Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text("1")
 
 
-def socket_inside(namespace: str) -> socket.socket:
-    """Return a TCP socket of a namespace, not yet bound or connected; it does not block.
+def socket_inside(namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Return an IPv4 socket of a namespace, TCP or UDP, not yet bound; it does not block.
 
     Raises:
         NetworkError: there is no such namespace.
     """
+    protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else socket.IPPROTO_UDP
     with entered(namespace):
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        made = socket.socket(socket.AF_INET, kind, protocol)
     made.setblocking(False)
     return made
 
@@ -394,6 +397,16 @@ async def heard_ports(namespace: str) -> frozenset[int]:
         for item in json.loads(text)["nftables"]
         for element in item.get("set", {}).get("elem", ())
     )
+
+
+def made_inside(namespace: str | None, make: Callable[[], Made]) -> Made:
+    """Return what ``make`` makes in a namespace: sockets stay there.
+
+    Raises:
+        NetworkError: there is no such namespace.
+    """
+    with entered(namespace):
+        return make()
 
 
 @contextmanager
