@@ -66,6 +66,7 @@ def test_the_error_is_of_the_package_and_of_usage():
         ("rtp", RtpSource()),
         ("rtp:5004", RtpSource(5004)),
         ("rtp://:5004?codec=vp8&pt=97", RtpSource(5004, "", "vp8", 97)),
+        ("rtp://:5004?from=192.0.2.1", RtpSource(5004, sender="192.0.2.1")),
         ("rtp://127.0.0.1:5004?codec=mp2t", RtpSource(5004, "127.0.0.1", "mp2t", 33)),
         ("rtp://[::1]:5004?audio_port=5006", RtpSource(5004, "::1", audio_port=5006)),
         ("srt", SrtSource()),
@@ -91,6 +92,7 @@ def test_kinds(text, expected):
         *("crypto:/x", "cache:http://x/", "async:file:/x", "tee:/x", "-i", "relative.mp4"),
         *("test:", "test:x", "test:1000", "rtp:0", "rtp:65536", "rtp://host.example:5004"),
         *("rtp://:1?codec=mpeg1", "rtp://:1?pt=128", "rtp://:5004?audio_port=5004", "rtp://:1?x=1"),
+        *("rtp://:1?from=studio", "rtp://:1?from=::1", "rtp://:1?from=192.0.2.0/24"),
         *("srt://:9000?passphrase=short", "srt://:1?pbkeylen=20", "srt://:1?mode=caller"),
         *("udp://host", "http:///x", "http://", "http://[::1", "http://a:b/", "http://a b/"),
         *("rtsp://host/\nx", "x" * 3000, "file:x", "srt://host", "  "),
@@ -155,6 +157,11 @@ def test_session_description_of_rtp():
         "m=audio 5006 RTP/AVP 111",
         "a=rtpmap:111 opus/48000/2",
     ]
+
+
+def test_session_description_of_rtp_from_one_address():
+    (text,) = RtpSource(5004, sender="192.0.2.1").files().values()
+    assert "a=source-filter: incl IN IP4 * 192.0.2.1" in text.split("\r\n")
 
 
 def test_session_description_of_whip():

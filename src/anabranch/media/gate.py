@@ -190,6 +190,16 @@ class Gate(NativeServer):
                     "publisher.key_frame", publisher=publisher, **which
                 )
 
+    async def address(self, publisher: str) -> str:
+        """Return from where a publisher sends just now: address and port, or nothing."""
+        with suppress(LeafError):
+            server = self._process.connected()
+            reply = await server.request("publisher.statistics", publisher=publisher)
+            found = reply.get("publishers")
+            said = found.get(publisher) if isinstance(found, dict) else None
+            return str(said.get("address", "")) if isinstance(said, dict) else ""
+        return ""
+
     async def close(self, publisher: str) -> None:
         """End a publisher's connection; unknown ones are ignored. Nothing is told of it."""
         if publisher in self._publishers:

@@ -120,6 +120,10 @@ class Ingest:
         on_state: called with the state and one line of detail without secrets, on each change.
         stall_timeout: seconds without progress after which ffmpeg is started anew. A source that
             comes back does so with other timestamps, and a fresh start is sure to take them.
+
+    Attributes:
+        source, netns: what the next life reads, and in which named network namespace; None: in the
+            director's own.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class Ingest:
     ) -> None:
         self.name = name
         self.source = source
+        self.netns: str | None = None
         self.state = IngestState.STOPPED
         self.detail = ""
         self._picture = picture
@@ -260,6 +265,7 @@ class Ingest:
                 sound=self._sound,
                 ffmpeg=self._ffmpeg,
             ),
+            netns=self.netns,
             secrets=self.source.secrets,
             stop_timeout=1.0,
             restart=False,

@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs
 import httpx
 import structlog
 
+from anabranch.host import network
 from anabranch.host.process import Child, ChildSpec
 from anabranch.media.errors import RtmpError
 from anabranch.media.publisher_figures import Reception
@@ -48,12 +50,14 @@ class RtmpConfig:
         port: TCP port for publishers and for the ingest, on every address.
         api_port: TCP port of the director on 127.0.0.1.
         idle_s: seconds of silence after which a publisher is dropped.
+        netns: named network namespace to run in, or None for the director's own.
     """
 
     directory: Path
     port: int
     api_port: int
     idle_s: int = 5
+    netns: str | None = None
     nginx: str = "/usr/sbin/nginx"
     module: str = RTMP_MODULE
 
@@ -189,6 +193,7 @@ class RtmpServer:
                     *(config.nginx, "-p", str(config.directory)),
                     *("-e", "stderr", "-c", str(self._conf)),
                 ),
+                netns=config.netns,
             ),
             run_id,
             on_line=self._on_line,
@@ -213,11 +218,10 @@ class RtmpServer:
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline and not self._errors:
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.config.port)
+                await self._connect()
             except OSError:
                 await asyncio.sleep(0.05)
                 continue
-            writer.close()
             # Whoever answered: ours is the one that did not complain of a taken port.
             await asyncio.sleep(0.1)
             if not self._errors:
@@ -225,6 +229,15 @@ class RtmpServer:
         reason = self._errors[0] if self._errors else "it does not listen"
         await self.stop()
         raise RtmpError(f"the RTMP server does not start: {reason}")
+
+    async def _connect(self) -> None:
+        """Raises OSError: nobody listens yet."""
+        netns = self.config.netns
+        tcp = socket.AF_INET, socket.SOCK_STREAM
+        with network.socket_inside(netns) if netns is not None else socket.socket(*tcp) as probe:
+            probe.setblocking(False)
+            at = ("127.0.0.1", self.config.port)
+            await asyncio.get_running_loop().sock_connect(probe, at)
 
     async def stop(self) -> None:
         """End the server and remove its files. Safe to call twice."""

@@ -222,7 +222,10 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class RtpSource:
-    """RTP that somebody sends to a port of this machine; ``port`` None: still to be chosen."""
+    """RTP that somebody sends to a port of this machine; ``port`` None: still to be chosen.
+
+    ``sender`` is the one address that it may come from; empty: any.
+    """
 
     port: int | None = None
     host: str = ""
@@ -230,6 +233,7 @@ class RtpSource:
     payload_type: int = 96
     audio_port: int | None = None
     audio_payload_type: int = 111
+    sender: str = ""
     listens = True
     once = False
     secrets: tuple[str, ...] = ()
@@ -245,6 +249,8 @@ class RtpSource:
     def files(self) -> dict[str, str]:
         """Return the session description (RFC 8866) by which ffmpeg knows what it receives."""
         lines = _session(self.host or "0.0.0.0")
+        if self.sender:  # RFC 4570
+            lines.append(f"a=source-filter: incl IN IP4 * {self.sender}")
         lines += _stream(self.codec, _need_port(self.port), self.payload_type)
         if self.audio_port is not None:
             lines += _stream("opus", self.audio_port, self.audio_payload_type)
@@ -252,7 +258,8 @@ class RtpSource:
 
     def describe(self) -> str:
         audio = f", audio port {self.audio_port}" if self.audio_port is not None else ""
-        return f"rtp:{self.port} ({self.codec}{audio})"
+        sender = f", from {self.sender}" if self.sender else ""
+        return f"rtp:{self.port} ({self.codec}{audio}{sender})"
 
     def input_args(self, picture: Picture, directory: Path) -> list[str]:
         return [

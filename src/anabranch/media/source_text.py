@@ -1,6 +1,7 @@
 """Reads the SOURCE that an operator writes. Any text gives a source or a :class:`SourceError`."""
 
 import re
+from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -31,9 +32,9 @@ def parse_source(text: str, *, loop: bool = True) -> Source:
 
     ``test``, ``test:N``, ``/path`` or ``file:/path``, ``rtmp``, ``whip``, ``srt``,
     ``srt:PORT``, ``srt://:PORT?passphrase=...&latency=MS``, ``rtp``, ``rtp:PORT``,
-    ``rtp://[HOST]:PORT?codec=h264|h265|vp8|mp2t&pt=96&audio_port=N&audio_pt=111``, or a URL of an
-    allowed protocol. Sources that listen and were given no port have ``port`` None. Whether a file
-    is there is not looked at: that is the source's ``check``.
+    ``rtp://[HOST]:PORT?codec=h264|h265|vp8|mp2t&pt=96&audio_port=N&audio_pt=111&from=ADDRESS``,
+    or a URL of an allowed protocol. Sources that listen and were given no port have ``port`` None.
+    Whether a file is there is not looked at: that is the source's ``check``.
 
     Raises:
         SourceError: it is anything else; the message says why, and has no secrets.
@@ -104,7 +105,7 @@ def _file(path: str, loop: bool) -> FileSource:
 
 
 def _rtp(parts: SplitResult, host: str, port: int | None) -> RtpSource:
-    query = _known(parts, {"codec", "pt", "audio_port", "audio_pt"})
+    query = _known(parts, {"codec", "pt", "audio_port", "audio_pt", "from"})
     if not re.fullmatch(r"[0-9A-Fa-f:.]*", host):
         raise SourceError("rtp listens: the host must be empty or an address of this machine")
     codec = query.get("codec", "h264").lower()
@@ -123,7 +124,15 @@ def _rtp(parts: SplitResult, host: str, port: int | None) -> RtpSource:
         _number(query.get("pt", default), "pt", 0, 127),
         audio_port,
         _number(query.get("audio_pt", "111"), "audio_pt", 0, 127),
+        _address(query.get("from", "")),
     )
+
+
+def _address(text: str) -> str:
+    try:
+        return str(IPv4Address(text)) if text else ""
+    except ValueError as error:
+        raise SourceError("from must be the IPv4 address of whoever sends") from error
 
 
 def _srt(parts: SplitResult, host: str, port: int | None) -> SrtSource:
