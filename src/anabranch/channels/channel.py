@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,9 @@ class Channel:
         self.on_key_frame: Callable[[str], None] | None = None
         """Asks the publisher for a key frame of a rendition, where its layers are sent."""
         self._on_event = on_event
+        self.before_reading: Callable[[], Awaitable[None]] | None = None
+        """Has the way in be as another source needs it, before that is read."""
+        self._on_listening: Callable[[], None] | None = None
         self._told: State | None = None
         self._trouble = ""
         self._stopped = False
@@ -197,13 +200,34 @@ class Channel:
                 await self.ingest.stop()
                 self._trouble = ""
                 self.ingest.source = source
+                if self.before_reading is not None:
+                    await self.before_reading()
                 if not self._stopped and not is_published(source):
                     await self.ingest.start()
             self._changed()
         elif isinstance(source, TestSource):
             self.ingest.source = source
 
+    def read_inside(
+        self, netns: str | None, source: Source, on_listening: Callable[[], None] | None
+    ) -> None:
+        """Have the source read in a network namespace, as ``source``, from the next start on.
+
+        ``on_listening`` is told whenever it begins to wait for whoever sends.
+        """
+        self.ingest.netns, self.ingest.source = netns, source
+        self._on_listening = on_listening
+
+    async def read_anew(self) -> None:
+        """Begin anew with the source: who sent is gone, and whoever sends next is taken at once."""
+        async with self._following:
+            if self.ingest.state is not IngestState.STOPPED and not self._stopped:
+                await self.ingest.stop()
+                await self.ingest.start()
+
     def _ingest_changed(self, state: IngestState, detail: str) -> None:
+        if state is IngestState.WAITING and self._on_listening is not None:
+            self._on_listening()
         # Trouble lasts until the source is there: each retry would otherwise look like news.
         if state is IngestState.RETRYING:
             self._trouble = detail or "the source is lost"
