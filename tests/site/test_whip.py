@@ -41,6 +41,7 @@ def test_each_address_is_listened_at_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_links_to_leaves_are_not_listened_at() -> None:
     assert is_access_link("ab28a4-2")
+    assert is_access_link("ab28a4-in")
     assert is_access_link("aba0123abcd")  # of a node of another machine's site
     others = ("eth0", "ab", "ab28a4-", "ab28a4-2x", "aba0123abc", "abv0123abcd", "wlan0")
     assert not any(map(is_access_link, others))

@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError
 from anabranch.app.config_parts import (
     AddressesConfig,
     FabricConfig,
+    IngressConfig,
     LeafConfig,
     LinkConfig,
     LogConfig,
@@ -83,6 +84,7 @@ class Config(BaseSettings):
     addresses: AddressesConfig = AddressesConfig()
     ports: PortsConfig = PortsConfig()
     fabric: FabricConfig = FabricConfig()
+    ingress: IngressConfig = IngressConfig()
     tree: TreeConfig = TreeConfig()
     placement: PlacementConfig = PlacementConfig()
     seats: SeatsConfig = SeatsConfig()

@@ -169,6 +169,13 @@ class FabricConfig(_Part):
     dhcp: bool = False
 
 
+class IngressConfig(_Part):
+    """The gateway between producers and what listens for them, where there are switches."""
+
+    enabled: bool = False
+    rate_mbit: Annotated[float, Field(ge=0.5, le=10_000)] = 20.0
+
+
 class ThresholdConfig(_Part):
     """From where on a figure is bad."""
 

@@ -90,7 +90,9 @@ async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site,
                     {
                         "console": serve(app, console, pair),
                         "doors": Doors(site, people).keep(),
-                        "rtmp-callbacks": serve(make_callbacks(site), callbacks, None),
+                        "rtmp-callbacks": serve(
+                            make_callbacks(site), site.rtmp_callbacks or callbacks, None
+                        ),
                     },
                 )
             finally:

@@ -14,6 +14,7 @@ from anabranch.site.rules import PlacementRules, TreeRules
 from anabranch.site.settings import (
     Addresses,
     FabricSettings,
+    IngressSettings,
     Ports,
     RedundancyLink,
     RemoteSettings,
@@ -134,6 +135,7 @@ def site_settings(config: Config) -> SiteSettings:
         placement=_placement_rules(config),
         leaf=config.leaf.settings,
         seats=config.seats.settings,
+        ingress=IngressSettings(config.ingress.enabled, round(config.ingress.rate_mbit * 1000)),
         remote=_remote(config),
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -233,16 +234,25 @@ class Lineup:
         self._made = frozenset(each for each in self._made if each.channel != channel.name)
         self.channels[definition.name] = channel
         try:
+            if self._underlay.ingress is not None:
+                channel.before_reading = partial(self._underlay.ingress.take, channel)
+                await channel.before_reading()
             await channel.start()
         except BaseException as error:
             del self.channels[definition.name]
-            await channel.stop()
+            await self.take_off_air(channel)
             if isinstance(error, OSError):
                 raise UnavailableError(f"the run directory: {error.strerror}") from error
             raise
         self._on_change()
         self._on_event(Event("channel.added", definition.name))
         return channel
+
+    async def take_off_air(self, channel: Channel) -> None:
+        """Stop a channel; nobody is let in for it any more."""
+        await channel.stop()
+        if self._underlay.ingress is not None:
+            await self._underlay.ingress.remove(channel.name)
 
     # --- where streams go ---------------------------------------------------------------------
 

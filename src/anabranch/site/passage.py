@@ -3,7 +3,9 @@
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
+from anabranch.host import network
 from anabranch.media.encoder import EncoderState
 from anabranch.media.gate import Passing, StreamTarget
 from anabranch.media.relay import bind
@@ -18,6 +20,7 @@ class Passage:
         ports: where the streams arrive, the sound last.
         held: where ffmpeg would read the publisher if its layers did not fit; nobody else may have
             these meanwhile.
+        netns: the network namespace that the ports are of, where the gate is; None: this process's.
 
     Raises:
         OSError: a port is taken.
@@ -30,6 +33,8 @@ class Passage:
         encoded: EncoderState,
         ports: Sequence[int],
         held: Sequence[int],
+        *,
+        netns: str | None = None,
     ) -> None:
         # As the encoder's own: the largest picture is made of the largest layer.
         best_first = sorted(ladder, key=lambda it: it.width * it.height, reverse=True)
@@ -49,9 +54,12 @@ class Passage:
         self._held = ExitStack()
         self._sockets: dict[str, socket.socket] = {}
         with ExitStack() as made:
-            self._sockets = {name: made.enter_context(bind(port)) for name, port in at.items()}
+            self._sockets = {
+                name: made.enter_context(network.made_inside(netns, partial(bind, port)))
+                for name, port in at.items()
+            }
             for port in held:
-                made.enter_context(bind(port))
+                made.enter_context(network.made_inside(netns, partial(bind, port)))
             self._held = made.pop_all()
 
     def take_sockets(self) -> dict[str, socket.socket]:

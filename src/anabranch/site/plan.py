@@ -297,8 +297,11 @@ def access_ends_6(
 
 
 def is_access_link(device: str) -> bool:
-    """Return whether a device of this machine leads to a leaf of any site: it will not last."""
-    return re.fullmatch("ab[0-9a-f]{4}-[0-9]+|aba[0-9a-f]{8}", device) is not None
+    """Return whether a device of this machine leads to a leaf or the ingress of any site.
+
+    It will not last.
+    """
+    return re.fullmatch("ab[0-9a-f]{4}-([0-9]+|in)|aba[0-9a-f]{8}", device) is not None
 
 
 def _mac(tag: int, index: int) -> str:

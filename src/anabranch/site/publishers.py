@@ -9,9 +9,11 @@ import structlog
 from anabranch.channels.channel import Channel
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.core.events import Event
+from anabranch.host.gateway import Protocol, Way, tcp_peers
 from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.rtmp import RtmpCall, RtmpConfig, RtmpServer
 from anabranch.media.source import RtmpSource
+from anabranch.site.ingress import Ingress
 from anabranch.site.settings import SiteSettings
 
 _log = structlog.get_logger("anabranch.site")
@@ -24,6 +26,7 @@ class Publishers:
         channels: the channels on the air, by name.
         spawn: starts work that is ended with the site.
         on_event: gets ``publisher.*`` events.
+        ingress: the gateway behind which the server is; None: it is met directly.
     """
 
     def __init__(
@@ -32,12 +35,20 @@ class Publishers:
         channels: Mapping[str, Channel],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         on_event: Callable[[Event], None],
+        ingress: Ingress | None = None,
     ) -> None:
+        self._ingress = ingress
+        self._way = Way(Protocol.TCP, settings.ports.rtmp)
         self._channels = channels
         self._spawn = spawn
         self._on_event = on_event
         self._directory = settings.run_dir / "rtmp"
-        config = RtmpConfig(self._directory, settings.ports.rtmp, settings.callback_port)
+        config = RtmpConfig(
+            self._directory,
+            settings.ports.rtmp,
+            settings.callback_port,
+            netns=None if ingress is None else ingress.namespace,
+        )
         self.server = RtmpServer(
             "rtmp", config, settings.run_id, on_exit=lambda _code: self._all_left()
         )
@@ -49,6 +60,8 @@ class Publishers:
         """Start the server; return why there is none, if it does not start: the site runs on."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            if self._ingress is not None:
+                await self._ingress.serve(self._way)
             await self.server.start()
         except AnabranchError as error:
             _log.warning("rtmp.unavailable", error=str(error))
@@ -66,18 +79,20 @@ class Publishers:
             UsageError: no channel has this key.
             ConflictError: the channel has a publisher already.
         """
+        address = call.addr if self._ingress is None else self._ingress.told(call.addr)
         for channel in self._channels.values():
             if isinstance(channel.source, RtmpSource) and channel.definition.key == call.name:
-                where = {"address": call.addr}
+                where = {"address": address}
                 if channel.publisher is not None:
                     self._on_event(Event("publisher.refused", channel.name, where))
                     raise ConflictError(f"the channel {channel.name} has a publisher already")
                 channel.publisher = call.client_id
-                self._connections[call.client_id] = Connection(time.time(), call.addr)
+                self._connections[call.client_id] = Connection(time.time(), address)
+                self._let_in(channel, call.addr)
                 self._spawn(channel.follow_publisher())
                 self._on_event(Event("publisher.came", channel.name, where))
                 return channel.name
-        self._on_event(Event("publisher.refused", "rtmp", {"address": call.addr}))
+        self._on_event(Event("publisher.refused", "rtmp", {"address": address}))
         raise UsageError("no channel has this key")
 
     def done(self, call: RtmpCall) -> None:
@@ -111,7 +126,20 @@ class Publishers:
             if (connection := self._connections.get(number)) is not None
         }
 
+    def _let_in(self, channel: Channel, address: str) -> None:
+        """Have the gateway pass what a publisher sends; the server tells its address alone."""
+        if self._ingress is None:
+            return
+        pid, port = self.server.child.pid, None
+        if pid is not None:
+            here = tcp_peers(pid, self._way.port) - self._ingress.known_peers(self._way)
+            ports = [number for where, number in here if where == address]
+            port = ports[0] if len(ports) == 1 else None
+        self._ingress.let_in(channel.name, self._way, address, port)
+
     def _left(self, channel: Channel) -> None:
         channel.publisher = None
+        if self._ingress is not None:
+            self._ingress.gone(channel.name)
         self._spawn(channel.follow_publisher())
         self._on_event(Event("publisher.left", channel.name))

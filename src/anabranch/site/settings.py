@@ -180,6 +180,19 @@ class SeatSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """The gateway between producers and what listens for them; only where there are switches.
+
+    Attributes:
+        enabled: without it producers meet the listeners directly.
+        rate_kbps: what a producer may send at most.
+    """
+
+    enabled: bool = False
+    rate_kbps: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
@@ -212,6 +225,7 @@ class SiteSettings:
     placement: PlacementRules = field(default_factory=PlacementRules)
     leaf: LeafSettings = field(default_factory=LeafSettings)
     seats: SeatSettings = field(default_factory=SeatSettings)
+    ingress: IngressSettings = field(default_factory=IngressSettings)
     remote: RemoteSettings | None = None
 
     def public_besides(self, local: Collection[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ change, it computes what every leaf wants and has the carriage make that true.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
@@ -87,8 +88,11 @@ class Site:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)
         self.seating = Seating(settings, self, switched, self._happened)
-        self.publishers = Publishers(settings, self.lineup.channels, self._spawn, self._happened)
-        self.whip = WhipPublishers(settings, self.lineup.channels, self._spawn, self._happened)
+        self.ingress = self.underlay.ingress
+        if self.ingress is not None:
+            self.ingress.restart = lambda name: self._spawn(self.channel(name).read_anew())
+        common = settings, self.lineup.channels, self._spawn, self._happened, self.ingress
+        self.publishers, self.whip = Publishers(*common), WhipPublishers(*common)
         self.publisher_reports = PublisherReports(
             self.lineup.channels, (self.whip.statistics, self.publishers.statistics)
         )
@@ -205,7 +209,8 @@ class Site:
             there = [*self.seats, *self.seats.plain]
             await asyncio.gather(*(self.end(s) for s in there if s.channel == name))
             if channel is not None:
-                await asyncio.gather(self.whip.end_at(channel), channel.stop())
+                await self.whip.end_at(channel)
+                await self.lineup.take_off_air(channel)
 
         await self.lineup.remove(name, end)
 
@@ -216,6 +221,11 @@ class Site:
     def stale(self) -> None:
         """See :meth:`Carrying.stale`."""
         self.carrying.stale()
+
+    @property
+    def rtmp_callbacks(self) -> socket.socket | None:
+        """Where the RTMP server asks; None: at ``callback_port`` of this machine."""
+        return None if self.ingress is None else self.ingress.callbacks
 
     # --- viewers ------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from anabranch.host.process import Child
 from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, StreamId, SwitchCarriage, Target
 from anabranch.site.control import Control, InsideControl
+from anabranch.site.ingress import Ingress, make_ingress
 from anabranch.site.layout import Cable, Layout
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import Machine
@@ -71,6 +72,10 @@ class SwitchedUnderlay:
         self._switches = Switches(
             settings, self.plan.nodes, self._control, lambda: self._layout, on_event
         )
+        self.ingress: Ingress | None = None
+        if settings.ingress.enabled:
+            self.ingress = make_ingress(settings, self.plan, journal, on_event)
+            self._switches.beside[self.plan.root.name] = self.ingress.bridge()
         self._changing = asyncio.Lock()
         self._dhcp = self._dhcp_server(on_event) if settings.fabric.dhcp else None
 
@@ -85,10 +90,14 @@ class SwitchedUnderlay:
         progress("switches")
         if isinstance(self._control, InsideControl):
             await self._control.start()
+        if self.ingress is not None:
+            await self.ingress.listen()
         await asyncio.gather(*(self._switches.start(node) for node in nodes))
         if isinstance(self._control, SeparateControl):
             await self._control.start()  # they dial the switches, which must be there
         await self._switches.until_connected(layout.up)
+        if self.ingress is not None:
+            await self.ingress.start()
         if self._dhcp is not None:
             await self._dhcp.start()
 
@@ -98,6 +107,8 @@ class SwitchedUnderlay:
         self._machine.make_cables(layout.cables)
         self._machine.open()
         self._machine.forward(layout.up)
+        if self.ingress is not None:
+            self.ingress.make()
 
     def _dhcp_server(self, on_event: Callable[[Event], None]) -> DhcpServer:
         root = self.plan.root
@@ -134,7 +145,10 @@ class SwitchedUnderlay:
         return self._control.active
 
     async def run(self) -> None:
-        await self._control.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._control.run(), name="control")
+            if self.ingress is not None:
+                group.create_task(self.ingress.run(), name="ingress")
 
     async def stop(self) -> None:
         if self._dhcp is not None:
@@ -143,6 +157,8 @@ class SwitchedUnderlay:
             await self.rings.stop()
         await self._switches.stop_all()
         await self._control.stop()
+        if self.ingress is not None:
+            await self.ingress.stop()
 
     # --- nodes --------------------------------------------------------------------------------
 

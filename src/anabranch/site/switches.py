@@ -56,6 +56,7 @@ class Switches:
 
     Attributes:
         abroad: who reaches nodes on other machines, if there are any.
+        beside: by node, a bridge in its switch that is not of the overlay.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Switches:
         on_event: Callable[[Event], None],
     ) -> None:
         self.abroad: Abroad | None = None
+        self.beside: dict[str, Bridge] = {}
         self._settings = settings
         self._nodes = nodes
         self._control = control
@@ -83,7 +85,7 @@ class Switches:
         """Start a node's switch, with the cables of the present layout."""
         switch = self._switches[node.name] = self._switch(node)
         await switch.start()
-        await switch.apply([self._bridge(node)])
+        await switch.apply(self._bridges(node))
 
     async def stop(self, names: Set[str]) -> None:
         """Stop the switches of these nodes."""
@@ -102,7 +104,7 @@ class Switches:
         self._stale |= {name for name in names if not self.running(name)}
         there = [name for name in names if self.running(name)]
         await asyncio.gather(
-            *(self._switches[name].apply([self._bridge(self._nodes[name])]) for name in there)
+            *(self._switches[name].apply(self._bridges(self._nodes[name])) for name in there)
         )
         self._stale -= set(there)
 
@@ -172,6 +174,10 @@ class Switches:
             # A switch that is late with its assurances looks dead to its neighbours.
             realtime=0 < self._settings.fabric.bfd_ms < _PUNCTUAL_MS,
         )
+
+    def _bridges(self, node: NodePlan) -> list[Bridge]:
+        overlay = self._bridge(node)
+        return [overlay, self.beside[node.name]] if node.name in self.beside else [overlay]
 
     def _bridge(self, node: NodePlan) -> Bridge:
         interval = self._settings.fabric.bfd_ms

@@ -14,6 +14,7 @@ from anabranch.host.process import Child
 from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, Target
 from anabranch.site.control import Control
+from anabranch.site.ingress import Ingress
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
@@ -25,6 +26,7 @@ class Underlay(Protocol):
     carriage: Carriage
     encoder_namespace: str | None
     encoder_interface: str | None
+    ingress: Ingress | None
 
     @property
     def controller(self) -> str | None:
@@ -56,6 +58,7 @@ class DirectUnderlay:
 
     encoder_namespace: str | None = None
     encoder_interface: str | None = None
+    ingress: Ingress | None = None
     controller: str | None = None
     control: Control | None = None
 

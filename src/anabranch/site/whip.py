@@ -15,6 +15,7 @@ from anabranch.core.errors import AnabranchError, ConflictError, NotFoundError, 
 from anabranch.core.events import Event
 from anabranch.core.names import new_id
 from anabranch.host import addresses as machine
+from anabranch.host.gateway import Protocol, Way, is_udp_port_free_inside
 from anabranch.host.process import Child
 from anabranch.media import publish_answer
 from anabranch.media.encoder import EncoderState
@@ -24,6 +25,7 @@ from anabranch.media.ingest import IngestState
 from anabranch.media.leaf import LeafPlace
 from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.source import LOOPBACK, RtpStream, WhipSource
+from anabranch.site.ingress import Ingress
 from anabranch.site.passage import Passage
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
@@ -71,6 +73,7 @@ class WhipPublishers:
         channels: the channels on the air, by name.
         spawn: starts work that is ended with the site.
         on_event: gets ``publisher.*`` events.
+        ingress: the gateway behind which the gate may be; None: it is met directly.
     """
 
     def __init__(
@@ -79,7 +82,10 @@ class WhipPublishers:
         channels: Mapping[str, Channel],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         on_event: Callable[[Event], None],
+        ingress: Ingress | None = None,
     ) -> None:
+        self._ingress = ingress if ingress is not None and ingress.takes_whip else None
+        self._way = Way(Protocol.UDP, settings.ports.whip)
         self._settings = settings
         self._channels = channels
         self._spawn = spawn
@@ -121,6 +127,8 @@ class WhipPublishers:
                 return
             gate = Gate(self._place(), self._heard, self._heard_layers)
             try:
+                if self._ingress is not None:
+                    await self._ingress.serve(self._way)
                 await gate.start()
             except BaseException:
                 await gate.stop()
@@ -133,6 +141,25 @@ class WhipPublishers:
             await gate.stop()
 
     def _place(self) -> LeafPlace:
+        if self._ingress is None:
+            return self._place_here()
+        # Publishers are told this machine's addresses, from which it is forwarded to the gate.
+        near = machine.distinct(machine.local_addresses(but=is_access_link))
+        told = (*self._settings.public_besides(near), *near, LOOPBACK)
+        return LeafPlace(
+            name="whip",
+            directory=self._settings.run_dir / "whip",
+            run_id=self._settings.run_id,
+            netns=self._ingress.namespace,
+            media_addresses=(),
+            public_addresses=told,
+            media_ports=(self._way.port, self._way.port),
+            inlet_interface=LOOPBACK,
+            inlet_ports=self._settings.ports.handover,
+            inner_addresses=(self._ingress.address,),
+        )
+
+    def _place_here(self) -> LeafPlace:
         port = self._settings.ports.whip
         # Links to leaves come and go; the gate would not come back without an address of its own.
         near = machine.local_addresses(but=is_access_link)
@@ -192,6 +219,8 @@ class WhipPublishers:
             channel.on_key_frame = lambda name: self._ask_key_frame(publishing, name)
         channel.publisher = publishing.id
         self._publishing[publishing.id] = publishing
+        if self._ingress is not None:
+            self._ingress.expect(self._way, client)
         try:
             # Who reads must be there before the first packet, which brings a key frame.
             if publishing.passage is None:
@@ -216,7 +245,8 @@ class WhipPublishers:
         form, ladder = self._settings.format, self._settings.ladder
         ports = [self._draw_port() for _ in (*ladder, form)]
         try:
-            return Passage(ladder, form, encoded, ports, held)
+            netns = None if self._ingress is None else self._ingress.namespace
+            return Passage(ladder, form, encoded, ports, held, netns=netns)
         except OSError as error:
             raise UnavailableError(f"ports.handover: {error.strerror}") from error
 
@@ -285,11 +315,16 @@ class WhipPublishers:
         for _ in range(len(self._ports) // 2):
             port = self._ports[self._next_port // 2 * 2]
             self._next_port = (self._next_port + 2) % len(self._ports)
-            if all(machine.is_udp_port_free(number) for number in (port, port + 1)):
+            if all(self._is_free(number) for number in (port, port + 1)):
                 return port
         raise UnavailableError(
             f"no port is left (ports.handover, {self._ports[0]} to {self._ports[-1]})"
         )
+
+    def _is_free(self, port: int) -> bool:
+        if self._ingress is None:
+            return machine.is_udp_port_free(port)
+        return is_udp_port_free_inside(self._ingress.namespace, port)
 
     async def _look_after(self, publishing: Publishing) -> None:
         """Ask for key frames until the ingest has its picture, at first and after a restart.
@@ -299,6 +334,8 @@ class WhipPublishers:
         channel = publishing.channel
         life = channel.encoder.state.generation
         while publishing.id in self._publishing and self._gate is not None:
+            if publishing.connection and self._ingress is not None:  # it may have moved
+                self._let_in(publishing, await self._gate.address(publishing.id))
             if publishing.passage is not None:
                 now = channel.encoder.state
                 if now.generation != life and now.relayed:
@@ -337,9 +374,19 @@ class WhipPublishers:
         if news.state == "gone":
             self._left(publishing, news.detail)
             return
-        publishing.connection = Connection(time.time(), news.detail)
-        where = {"address": news.detail}
+        host, colon, port = news.detail.rpartition(":")
+        told = host if self._ingress is None else self._ingress.told(host)
+        address = f"{told}{colon}{port}"
+        publishing.connection = Connection(time.time(), address)
+        self._let_in(publishing, news.detail)
+        where = {"address": address}
         self._on_event(Event("publisher.came", publishing.channel.name, where))
+
+    def _let_in(self, publishing: Publishing, address: str) -> None:
+        """Have the gateway pass what a publisher sends from an address and port."""
+        host, _, port = address.rpartition(":")
+        if self._ingress is not None and port.isdigit():
+            self._ingress.let_in(publishing.channel.name, self._way, host, int(port))
 
     def _left(self, publishing: Publishing, why: str = "") -> None:
         """Forget a publisher; the channel shows its slate."""
@@ -349,6 +396,8 @@ class WhipPublishers:
         self._end_passage(publishing)
         if channel.publisher == publishing.id:
             channel.publisher = None
+            if self._ingress is not None:
+                self._ingress.gone(channel.name)
             self._spawn(channel.follow_publisher())
         if publishing.connection is not None:
             self._on_event(Event("publisher.left", channel.name, {"why": why}))

@@ -1,0 +1,471 @@
+"""The ingress gateway: the switch between producers and all that listens for them.
+
+    this machine's ports -- nft --> cable -- bridge "ingress" of the root's switch -- listeners
+
+The listeners (ffmpeg for SRT and RTP, nginx, the gate) are in a namespace of their own, from which
+nothing leads to the overlay: what they receive goes on by Unix sockets. What the switch does with
+whose packets is decided by :mod:`.doors` and computed by :mod:`anabranch.fabric.ingress`. Rules
+stay in the switch while nobody controls it; whoever does next changes only what differs.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from ipaddress import AddressValueError, IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from anabranch.channels.channel import Channel
+from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
+from anabranch.core.events import Event
+from anabranch.fabric.bridges import Bridge, ControllerTarget, Device
+from anabranch.fabric.controller import Controller
+from anabranch.fabric.errors import FabricError
+from anabranch.fabric.ingress import INSIDE, OUTSIDE, Counts, Ends, Session, count, ingress_tables
+from anabranch.fabric.ingress import read as read_shown
+from anabranch.fabric.openflow.messages import PacketIn
+from anabranch.host import gateway, network
+from anabranch.host.forwarding import FAMILIES
+from anabranch.host.gateway import Protocol, Way
+from anabranch.host.journal import TABLE_PREFIX, Journal
+from anabranch.host.network import Port
+from anabranch.media.source import LOOPBACK, RtmpSource, RtpSource, Source, SrtSource, WhipSource
+from anabranch.site.control import switch_directory
+from anabranch.site.doors import Doors, Entrance, Entry
+from anabranch.site.machine import open_machine
+from anabranch.site.plan import NodePlan, SitePlan, namespace_of, tag_of
+from anabranch.site.settings import SiteSettings
+
+BRIDGE = "ingress"
+CABLE_DEVICE = "in0"
+SWITCH_DEVICE = "sw-ingest"
+LISTENERS_DEVICE = "ingest0"
+_LOOK_S = 0.2
+_CONNECT_S = 10.0
+_RETRY_S = 0.5
+_PREFIX = 30
+_log = structlog.get_logger("anabranch.ingress")
+
+
+@dataclass(frozen=True, slots=True)
+class IngressPlan:
+    """Names, addresses and numbers of a site's ingress.
+
+    Attributes:
+        switch: as which its bridge is known.
+        namespace: of the listeners.
+        table: the nft table that forwards to it.
+        outer, cable: ends of the cable from this machine to the switch.
+        inner, port: ends of the cable from the listeners to the switch.
+    """
+
+    switch: str
+    dpid: int
+    namespace: str
+    table: str
+    outer: Port
+    cable: Port
+    inner: Port
+    port: Port
+
+    @property
+    def ends(self) -> Ends:
+        assert self.outer.address is not None
+        assert self.inner.address is not None
+        return Ends(self.outer.address.ip, self.inner.address.ip)
+
+
+def make_ingress_plan(settings: SiteSettings, root: NodePlan, leaves: int) -> IngressPlan:
+    """Compute the plan; the last addresses of the access network are the ingress's.
+
+    Raises:
+        UsageError: the leaves need them all.
+    """
+    access, tag = settings.addresses.access, tag_of(settings.name)
+    size = 1 << 32 - _PREFIX
+    if access.num_addresses // size < leaves + 1:
+        raise UsageError(f"the access network {access} has no room for the ingress: a /{_PREFIX}")
+    first = access.num_addresses - size
+    outer, inner = (IPv4Interface(f"{access[first + n]}/{_PREFIX}") for n in (1, 2))
+    # No node can be called that: names have no dot.
+    namespace = namespace_of(settings.name, ".in")
+    return IngressPlan(
+        switch=f"{root.name}.{BRIDGE}",
+        dpid=0xAB << 40 | tag << 16 | 0xFFFF,
+        namespace=namespace,
+        table=f"{TABLE_PREFIX}{settings.name.replace('-', '_')}_in",
+        outer=Port(f"ab{tag:04x}-in", None, address=outer),
+        cable=Port(CABLE_DEVICE, root.namespace),
+        inner=Port(LISTENERS_DEVICE, namespace, address=inner),
+        port=Port(SWITCH_DEVICE, root.namespace),
+    )
+
+
+class Ingress:
+    """A site's ingress.
+
+    Args:
+        directory: of the root's switch, where the controller's socket must be.
+        on_event: gets ``producer.*`` events, and what the controller says of the switch.
+
+    Attributes:
+        restart: has a channel's source read anew; whoever has the channels sets it.
+        callbacks: listens where the RTMP server is, at ``callback_port`` of 127.0.0.1.
+    """
+
+    def __init__(
+        self,
+        settings: SiteSettings,
+        plan: IngressPlan,
+        directory: Path,
+        journal: Journal,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.plan = plan
+        self.restart: Callable[[str], None] = lambda _channel: None
+        self.callbacks: socket.socket | None = None
+        self._settings = settings
+        self._socket = directory / f"{BRIDGE}.controller"
+        self._journal = journal
+        self._doors = Doors(on_event, lambda channel: self.restart(channel))
+        self._controller = Controller(on_event, on_packet_in=self._shown)
+        self._held: dict[Way, socket.socket] = {}
+        self._forwarding = asyncio.Lock()
+        self._stale = asyncio.Event()
+        self._applied = -1
+        self._failure = ""
+
+    @property
+    def namespace(self) -> str:
+        """Where all that listens for producers runs."""
+        return self.plan.namespace
+
+    @property
+    def address(self) -> str:
+        """Where the listeners are reached, by this machine alone."""
+        return str(self.plan.ends.inner)
+
+    @property
+    def takes_whip(self) -> bool:
+        """Whether publishers by WHIP come by it: not where some may come by IPv6."""
+        return not any(":" in address for address in self._settings.public_addresses)
+
+    def bridge(self) -> Bridge:
+        """Return its bridge in the root's switch."""
+        return Bridge(
+            BRIDGE,
+            (
+                Device(name=CABLE_DEVICE, ofport=OUTSIDE),
+                Device(name=SWITCH_DEVICE, ofport=INSIDE),
+            ),
+            self.plan.dpid,
+            controllers=(ControllerTarget(f"unix:{self._socket}"),),
+        )
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Make namespace, cables and forwarding; the root's namespace is there. Blocks.
+
+        Raises:
+            NetworkError: the kernel refused something.
+        """
+        plan = self.plan
+        open_machine(plan.table, FAMILIES[:1], self._journal)
+        self._journal.record("netns", plan.namespace)
+        network.make_namespace(plan.namespace)
+        self._journal.record("link", plan.outer.device)
+        network.make_link(plan.outer, plan.cable)
+        network.make_link(plan.inner, plan.port)
+        network.add_route(
+            plan.namespace, "default", device=LISTENERS_DEVICE, via=str(plan.ends.outer)
+        )
+        gateway.make_forwarding(plan.table, plan.outer.device, plan.ends.inner)
+
+    async def listen(self) -> None:
+        """Wait for the switch, which is to be started then."""
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        await self._controller.listen_unix(self._socket, self.plan.switch)
+
+    async def start(self) -> None:
+        """Return when the switch has its rules, and the director is heard by the listeners.
+
+        Raises:
+            UnavailableError: it does not connect.
+            FabricError: it refuses something.
+        """
+        for _ in range(round(_CONNECT_S / 0.02)):
+            if self._controller.switches()[self.plan.switch].connected:
+                break
+            await asyncio.sleep(0.02)
+        else:
+            raise UnavailableError("the ingress switch does not connect")
+        await self._apply()
+        listener = self.callbacks = network.socket_inside(self.plan.namespace)
+        listener.bind(("127.0.0.1", self._settings.callback_port))
+        listener.listen(64)
+
+    async def run(self) -> None:
+        """Keep the switch in step with who comes and goes, for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S if self._doors.watching else None):
+                    await self._stale.wait()
+            self._stale.clear()
+            try:
+                if self._applied != self._doors.edition:
+                    await self._apply()
+                if self._doors.watching:
+                    self._doors.counted((await self.counts()).sessions, _now())
+                    self._look_again()
+                self._failure = ""
+            except FabricError as error:  # the switch restarts: its controller brings it back
+                self._doors.uncounted()
+                if str(error) != self._failure:
+                    self._failure = str(error)
+                    _log.warning("ingress.late", error=self._failure)
+                await asyncio.sleep(_RETRY_S)
+                self._stale.set()
+
+    async def stop(self) -> None:
+        """End what :meth:`listen` and :meth:`start` began; the rest is in the journal."""
+        await self._controller.close()
+        if self.callbacks is not None:
+            self.callbacks.close()
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
+
+    async def _apply(self) -> None:
+        edition = self._doors.edition
+        tables = ingress_tables(
+            self.plan.ends, self._doors.doors(), self._settings.ingress.rate_kbps
+        )
+        self._applied = edition
+        await self._controller.apply({self.plan.switch: tables})
+
+    # --- doors --------------------------------------------------------------------------------
+
+    async def serve(self, way: Way) -> None:
+        """Let producers in to a server of the site that listens at this port.
+
+        Raises:
+            ConflictError: another program has the port.
+        """
+        await self._hold([way])
+        self._doors.serve(way)
+        await self._forward([way])
+
+    async def take(self, channel: Channel) -> None:
+        """Have a channel's source read behind the gateway, if producers send it there.
+
+        Raises:
+            ConflictError: another program has a port of it.
+        """
+        source, name = channel.source, channel.name
+        await self.remove(name)  # it may have come by another way
+        if not self._takes(source):
+            channel.read_inside(None, channel.ingest.source, None)
+            return
+        entrance = self._entrance(source)
+        own = [] if isinstance(source, RtmpSource | WhipSource) else [*entrance.ways]
+        own += entrance.reports
+        await self._hold(own)
+        self._doors.add(name, entrance)
+        await self._forward(own)
+        if isinstance(source, RtpSource):  # the switch sees to it
+            source = replace(source, sender="")
+        channel.read_inside(self.plan.namespace, source, lambda: self.listens(name))
+
+    def _takes(self, source: Source) -> bool:
+        return goes_by_ingress(source) and (self.takes_whip or not isinstance(source, WhipSource))
+
+    async def remove(self, name: str) -> None:
+        """Let nobody in for a channel any more; unknown ones are ignored."""
+        if name not in self._doors.producers:
+            return
+        self._doors.remove(name)
+        for way in self._held.keys() - self._doors.ways:
+            self._held.pop(way).close()
+        try:
+            await self._forward([])
+        except network.NetworkError as error:  # nothing listens there any more
+            _log.warning("ingress.forwards", error=str(error))
+
+    def _entrance(self, source: Source) -> Entrance:
+        match source:
+            case RtmpSource():
+                return Entrance(Entry.SERVER, (Way(Protocol.TCP, self._settings.ports.rtmp),))
+            case WhipSource():
+                return Entrance(Entry.SERVER, (Way(Protocol.UDP, self._settings.ports.whip),))
+            case SrtSource(port=int(port)):
+                return Entrance(Entry.LISTENER, (Way(Protocol.UDP, port),))
+            case RtpSource(port=int(port), audio_port=audio_port, sender=sender):
+                ports = (port,) if audio_port is None else (port, audio_port)
+                return Entrance(
+                    Entry.FIRST_PACKET,
+                    tuple(Way(Protocol.UDP, number) for number in ports),
+                    tuple(Way(Protocol.UDP, number + 1) for number in ports),
+                    frozenset({self._seen(sender)} if sender else ()),
+                )
+        raise UsageError(f"{source.describe()} does not come by the ingress")
+
+    def _seen(self, address: str) -> IPv4Address:
+        """Return as which the switch sees a sender."""
+        found = IPv4Address(address)
+        return self.plan.ends.outer if found.is_loopback else found
+
+    def told(self, address: str) -> str:
+        """Return as what a sender's address is told: programs of this machine are at 127.0.0.1."""
+        return LOOPBACK if address == str(self.plan.ends.outer) else address
+
+    async def _hold(self, ways: Iterable[Way]) -> None:
+        """Have these ports, or none of them."""
+        held = dict[Way, socket.socket]()
+        try:
+            for way in ways:
+                if way not in self._held:  # of an attempt that failed later
+                    held[way] = gateway.hold(way)
+        except AnabranchError:
+            for one in held.values():
+                one.close()
+            raise
+        self._held |= held
+
+    async def _forward(self, new: Iterable[Way]) -> None:
+        self._stale.set()
+        async with self._forwarding:
+            table, ways = self.plan.table, self._doors.ways
+            await asyncio.to_thread(gateway.forward_ways, table, ways)
+            await asyncio.to_thread(gateway.forget_senders, [*new])
+
+    # --- who comes and goes -------------------------------------------------------------------
+
+    def expect(self, way: Way, address: str) -> None:
+        """Know that somebody with this address is about to come."""
+        with suppress(AddressValueError):
+            self._doors.expect(way, self._seen(address), _now())
+            self._look_again()
+
+    def let_in(self, channel: str, way: Way, address: str, port: int | None) -> None:
+        """Let a channel's producer in who a server has found to be one.
+
+        Args:
+            port: that it sends from; None: unknown, so any of this address.
+        """
+        with suppress(AddressValueError):
+            session = Session(way, self._seen(address), port)
+            self._doors.let_in(channel, [session], _now())
+            self._look_again()
+
+    def gone(self, channel: str) -> None:
+        """Note that a channel's producer has left, as its server says."""
+        self._doors.gone(channel, _now())
+        self._look_again()
+
+    def listens(self, channel: str) -> None:
+        """Note that what listens for a channel's producer has begun anew."""
+        self._doors.listens(channel, _now())
+        self._look_again()
+
+    def known_peers(self, way: Way) -> frozenset[tuple[str, int]]:
+        """Return addresses and ports of those who pass by a way."""
+        return frozenset(
+            (str(session.source), session.source_port)
+            for producer in self._doors.producers.values()
+            for session in (*producer.sessions, *producer.known)
+            if session.way == way and session.source_port is not None
+        )
+
+    def _shown(self, _switch: str, packet: PacketIn) -> None:
+        shown = read_shown(packet)
+        if shown is not None:
+            self._doors.shown(shown, _now())
+            self._look_again()
+
+    def _look_again(self) -> None:
+        if self._applied != self._doors.edition:
+            self._stale.set()
+
+    # --- what it looks like -------------------------------------------------------------------
+
+    async def counts(self) -> Counts:
+        """Return what the switch has counted.
+
+        Raises:
+            FabricError: it is away.
+        """
+        flows = await self._controller.readings.flows(self.plan.switch)
+        return count(flows, (), self._doors.doors())
+
+    async def report(self) -> dict[str, Any]:
+        """Return doors, producers and counters as plain data.
+
+        Raises:
+            FabricError: the switch is away.
+        """
+        readings, doors = self._controller.readings, self._doors.doors()
+        flows = await readings.flows(self.plan.switch)
+        counts = count(flows, await readings.meter_stats(self.plan.switch), doors)
+        now = _now()
+        return {
+            "doors": [
+                {
+                    "protocol": door.way.protocol.name.lower(),
+                    "port": door.way.port,
+                    "open": door.open,
+                    "sessions": [str(session.source) for session, _ in door.sessions],
+                    "passed": counts.doors[door.way].passed,
+                    "passed_bytes": counts.doors[door.way].passed_bytes,
+                    "strangers": counts.doors[door.way].strangers,
+                    "dropped": counts.doors[door.way].dropped,
+                    "metered": counts.doors[door.way].metered,
+                }
+                for door in sorted(doors, key=lambda door: door.way)
+            ],
+            "producers": [
+                {
+                    "channel": producer.name,
+                    "state": producer.state.value,
+                    "seconds": now - producer.since if producer.since else None,
+                    "bytes": producer.bytes,
+                }
+                for producer in self._doors.producers.values()
+            ],
+            "no_door": counts.no_door,
+            "kept_inside": counts.inside,
+            "newcomers_dropped": await gateway.dropped_newcomers(self.plan.table),
+        }
+
+
+def make_ingress(
+    settings: SiteSettings, plan: SitePlan, journal: Journal, on_event: Callable[[Event], None]
+) -> Ingress:
+    """Return a site's ingress, to be made.
+
+    Raises:
+        UsageError: there are no addresses for it.
+    """
+    mine = make_ingress_plan(settings, plan.root, len(plan.leaves))
+    return Ingress(settings, mine, switch_directory(settings, plan.root.name), journal, on_event)
+
+
+def goes_by_ingress(source: Source) -> bool:
+    """Say whether a source is one that producers send to, at any address of this machine.
+
+    What names an address listens there itself; multicast is joined at a device of the machine.
+    """
+    match source:
+        case RtmpSource() | WhipSource():
+            return True
+        case SrtSource(host=host) | RtpSource(host=host):
+            return host in ("", "0.0.0.0")
+    return False
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
