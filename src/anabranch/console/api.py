@@ -11,6 +11,7 @@ from anabranch.console import (
     captions_api,
     channels_api,
     fabric_api,
+    ingress_api,
     invitations,
     models,
     nodes_api,
@@ -94,6 +95,7 @@ def make_app(
     app.include_router(
         fabric_api.make_router(operators_of(people), wishes=wishes, elsewhere=elsewhere)
     )
+    app.include_router(ingress_api.make_router())
     app.include_router(nodes_api.make_router())
     app.include_router(pipelines_api.make_router())
     app.include_router(invitations.make_router())

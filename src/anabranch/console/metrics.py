@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from anabranch.channels.seats import PlainSeat
 from anabranch.console.fabric_metrics import fabric_metrics
+from anabranch.console.ingress_api import ingress_metrics
 from anabranch.console.publisher_metrics import publisher_metrics
 from anabranch.console.statistics_api import tree_metrics
 from anabranch.site.reports import repairs
@@ -32,6 +33,7 @@ async def render_metrics(site: Site, listed: Collection[str]) -> Response:
     metrics += await _nodes(site)
     metrics += await _repairs(site)
     metrics += await publisher_metrics(site, listed)
+    metrics += await ingress_metrics(site, listed)
     metrics += tree_metrics(site, listed)
     metrics += _process(site)
     control = site.underlay.control

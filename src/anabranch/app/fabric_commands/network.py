@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from anabranch.app.client import Client
+from anabranch.app.config import load_config
 from anabranch.app.fabric_commands.showing import ask, quoted, show
 from anabranch.app.terminal import JsonFlag, command
 
@@ -93,6 +95,24 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={inner}" for name, inner in value.items())
     return str(value)
+
+
+@app.command("ingress")
+@command
+def ingress(as_json: JsonFlag = False) -> None:
+    """Show the doors for producers: who passes, and what was dropped."""
+    answer = Client(load_config()).request("GET", "/api/ingress")
+    rows = [
+        (
+            f"{door['protocol']}/{door['port']}",
+            "waits" if door["open"] else "shut",
+            " ".join(door["sessions"]),
+            *(str(door[what]) for what in ("passed", "strangers", "dropped", "metered")),
+        )
+        for door in answer["doors"]
+    ]
+    head = ("Door", "Strangers", "Let in", "Passed", "Of strangers", "Dropped", "Over the rate")
+    show(answer, rows, head, as_json)
 
 
 @app.command("groups")

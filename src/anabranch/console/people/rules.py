@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
     "GET /api/site": OPERATOR,
     "GET /api/seats": OPERATOR,
     "GET /api/ports": OPERATOR,
+    "GET /api/ingress": OPERATOR,
     "GET /api/log": OPERATOR,
     "GET /api/tree": OPERATOR,
     "GET /api/tree/statistics": OPERATOR,
