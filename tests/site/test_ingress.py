@@ -12,9 +12,15 @@ from anabranch.host.journal import Journal
 from anabranch.media.source import RtpSource
 from anabranch.media.source_text import parse_source
 from anabranch.site.doors import Entry
-from anabranch.site.ingress import Ingress, goes_by_ingress, make_ingress, make_ingress_plan
+from anabranch.site.ingress import (
+    Ingress,
+    goes_by_ingress,
+    make_ingress,
+    make_ingress_plan,
+    unguarded,
+)
 from anabranch.site.plan import is_access_link, make_plan
-from anabranch.site.settings import Addresses, SiteSettings
+from anabranch.site.settings import Addresses, IngressSettings, SiteSettings
 
 Make = Callable[..., SiteSettings]
 
@@ -71,6 +77,17 @@ def test_what_producers_send_to_any_address_goes_by_the_ingress(source: str, goe
 async def test_a_gate_that_is_met_by_ipv6_stays_outside(settings: Make) -> None:
     assert ingress_of(settings(public_addresses=("192.0.2.1",))).takes_whip
     assert not ingress_of(settings(public_addresses=("192.0.2.1", "2001:db8::1"))).takes_whip
+
+
+def test_who_does_not_come_by_it_is_told(settings: Make) -> None:
+    on = IngressSettings(enabled=True)
+    both = ("192.0.2.1", "2001:db8::1")
+    assert unguarded(settings(ingress=on, switches=True, public_addresses=both[:1])) == []
+    (note,) = unguarded(settings(ingress=on, switches=True, public_addresses=both))
+    assert "by IPv6" in note
+    (note,) = unguarded(settings(ingress=on, switches=False))
+    assert "no switches" in note
+    assert unguarded(settings(switches=False, public_addresses=both)) == []
 
 
 async def test_how_each_kind_comes_in(settings: Make) -> None:

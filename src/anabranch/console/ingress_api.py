@@ -39,6 +39,10 @@ class IngressOut(BaseModel):
 
     doors: list[DoorOut]
     producers: list[ProducerOut]
+    past: list[str] = Field(
+        description="channels whose producers meet a listener directly: the source names an"
+        " address, or they publish by WHIP and may come by IPv6"
+    )
     no_door: int = Field(description="packets for ports that are none of the doors")
     kept_inside: int = Field(description="packets of listeners that were no answers to a producer")
     newcomers_dropped: int = Field(description="by the kernel: too many unknown senders at once")

@@ -134,6 +134,7 @@ class Ingress:
         self._doors = Doors(on_event, lambda channel: self.restart(channel))
         self._controller = Controller(on_event, on_packet_in=self._shown)
         self._held: dict[Way, socket.socket] = {}
+        self._past: set[str] = set()
         self._forwarding = asyncio.Lock()
         self._stale = asyncio.Event()
         self._applied = -1
@@ -152,7 +153,7 @@ class Ingress:
     @property
     def takes_whip(self) -> bool:
         """Whether publishers by WHIP come by it: not where some may come by IPv6."""
-        return not any(":" in address for address in self._settings.public_addresses)
+        return not _by_ipv6(self._settings)
 
     def bridge(self) -> Bridge:
         """Return its bridge in the root's switch."""
@@ -269,6 +270,8 @@ class Ingress:
         source, name = channel.source, channel.name
         await self.remove(name)  # it may have come by another way
         if not self._takes(source):
+            if source.listens:
+                self._past.add(name)
             channel.read_inside(None, channel.ingest.source, None)
             return
         entrance = self._entrance(source)
@@ -286,6 +289,7 @@ class Ingress:
 
     async def remove(self, name: str) -> None:
         """Let nobody in for a channel any more; unknown ones are ignored."""
+        self._past.discard(name)
         if name not in self._doors.producers:
             return
         self._doors.remove(name)
@@ -436,6 +440,7 @@ class Ingress:
                 }
                 for producer in self._doors.producers.values()
             ],
+            "past": sorted(self._past),
             "no_door": counts.no_door,
             "kept_inside": counts.inside,
             "newcomers_dropped": await gateway.dropped_newcomers(self.plan.table),
@@ -465,6 +470,24 @@ def goes_by_ingress(source: Source) -> bool:
         case SrtSource(host=host) | RtpSource(host=host):
             return host in ("", "0.0.0.0")
     return False
+
+
+def unguarded(settings: SiteSettings) -> list[str]:
+    """Return what an operator who wants the ingress should know: who does not come by it."""
+    if not settings.ingress.enabled:
+        return []
+    if not settings.switches:
+        return ["no ingress: there are no switches, so producers meet the listeners directly"]
+    if _by_ipv6(settings):
+        return [
+            "publishers by WHIP do not pass the ingress, since they may come by IPv6: they do with"
+            " IPv4 addresses alone in public_address"
+        ]
+    return []
+
+
+def _by_ipv6(settings: SiteSettings) -> bool:
+    return any(":" in address for address in settings.public_addresses)
 
 
 def _now() -> float:

@@ -28,6 +28,7 @@ from anabranch.site.carriage import StreamId, Target, wants_of
 from anabranch.site.carrying import Carrying
 from anabranch.site.changes import Changes
 from anabranch.site.event_log import EventLog
+from anabranch.site.ingress import unguarded
 from anabranch.site.leaf_servers import keep_warm
 from anabranch.site.lineup import Lineup
 from anabranch.site.nodes import Nodes
@@ -118,7 +119,7 @@ class Site:
         if self.remote is not None:
             progress("nodes on other machines")
             await self.remote.start()
-        self.notes += await self.publishers.start()
+        self.notes += unguarded(self.settings) + await self.publishers.start()
         progress("channels")
         definitions = await self.lineup.defined()
         self.notes += await self.whip.start(each.source for each in definitions)

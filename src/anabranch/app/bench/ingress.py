@@ -151,10 +151,10 @@ def wait_for_event(site: SiteProcess, kind: str, subject: str, since: float) -> 
     raise UnavailableError(f"{kind} of {subject} did not come")
 
 
-def door(site: SiteProcess, port: int) -> dict[str, Any]:
-    """Return the report on a UDP door."""
+def door(site: SiteProcess, port: int, protocol: str = "udp") -> dict[str, Any]:
+    """Return the report on a door."""
     report = site.api("GET", "/api/ingress").json()
-    (found,) = (d for d in report["doors"] if (d["protocol"], d["port"]) == ("udp", port))
+    (found,) = (d for d in report["doors"] if (d["protocol"], d["port"]) == (protocol, port))
     return dict(found)
 
 

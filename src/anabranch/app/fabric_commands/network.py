@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from anabranch.app.client import Client
 from anabranch.app.config import load_config
 from anabranch.app.fabric_commands.showing import ask, quoted, show
-from anabranch.app.terminal import JsonFlag, command
+from anabranch.app.terminal import JsonFlag, command, out
 
 app = typer.Typer()
 Switch = Annotated[str, typer.Argument(help="Name of the switch.")]
@@ -113,6 +114,8 @@ def ingress(as_json: JsonFlag = False) -> None:
     ]
     head = ("Door", "Strangers", "Let in", "Passed", "Of strangers", "Dropped", "Over the rate")
     show(answer, rows, head, as_json)
+    if answer["past"] and not as_json:
+        out.print(escape(f"Not by the ingress: {', '.join(answer['past'])}"))
 
 
 @app.command("groups")
