@@ -219,6 +219,17 @@ def test_everything_is_counted_where_it_belongs() -> None:
     assert 900 < counts.doors[RTMP].metered < 1000
 
 
+def test_what_a_producers_meter_drops_counts_at_its_first_door() -> None:
+    media = passing(5000)
+    reports = passing(None, way=Way(Protocol.UDP, SRT.port + 1), number=1)
+    switch = switch_with(media, reports)
+    for _ in range(5000):
+        switch.process(OUTSIDE, udp(STUDIO, 5000, data=b"x" * 1200), 1.0)
+    counts = count(*stats_of(switch), [media, reports])
+    assert counts.doors[SRT].metered > 1000
+    assert counts.doors[reports.way].metered == 0
+
+
 def test_numbers_do_not_collide() -> None:
     ways = [Way(protocol, port) for protocol in Protocol for port in (1, 1935, 65535)]
     sessions = [(Session(way, IPv4Address(STUDIO), 5000), n) for n, way in enumerate(ways)]

@@ -374,7 +374,11 @@ def count(
                 door.dropped += entry.packet_count
             case _:
                 pass
-    owners = {number: door.way for door in doors for number in _dropping(door)}
+    owners = dict[int, Way]()
+    for door in sorted(doors, key=lambda it: it.way):
+        for number in _dropping(door):
+            # A producer's doors share its meter, which counts at the first: media before RTCP.
+            owners.setdefault(number, door.way)
     for meter in meters:
         if meter.meter_id in owners:
             counts[owners[meter.meter_id]].metered += sum(packets for packets, _ in meter.bands)
