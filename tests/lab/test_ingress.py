@@ -172,7 +172,7 @@ def test_a_flood_harms_no_other_channel(
         found: Flooded = flooded(site, far, port, bears, PPS, FLOOD_S)
         assert state(site, "target") == "live"
         assert door(site, port)["sessions"] == [far.there]
-    assert found.sent >= PPS * FLOOD_S * 0.9
+    assert found.sent >= PPS * FLOOD_S * 0.5  # a flood still where the machine is busy
     # The switch's socket may overflow on a busy machine: what is lost there has got nowhere, too.
     assert found.at_switch + found.at_kernel >= found.sent * 0.8
     assert found.lost == 0

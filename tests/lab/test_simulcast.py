@@ -98,9 +98,9 @@ async def test_layers_are_seen_as_they_are_sent(
         assert await one.publish(stage, KEY) == 201
         assert one.accepted() == ["l", "h"]
         await waiting(lambda: sizes(high, low) == [LARGE, SMALL])
+        await waiting(lambda: detail(site)["layers"] == {"high": "h", "low": "l"})
         shown = detail(site)
         assert (shown["mode"], shown["state"]) == ("passthrough", "live")
-        assert shown["layers"] == {"high": "h", "low": "l"}
         assert child(site, f"ingest:{NAME}") is None, "nobody decodes"
         # It moves, at its whole rate.
         before = [page.evaluate(FRAMES) for page in (high, low)]

@@ -360,18 +360,18 @@ def count(
             if kind is not None:
                 rest[kind] += entry.packet_count
             continue
-        door = counts[way]
+        count = counts[way]
         match kind:
             case Kind.SESSION:
-                door.passed += entry.packet_count
-                door.passed_bytes += entry.byte_count
+                count.passed += entry.packet_count
+                count.passed_bytes += entry.byte_count
                 session = _session(way, entry.match)
                 if session in sessions:
                     found[session] = entry.byte_count
             case Kind.STRANGERS | Kind.EXPECTED:
-                door.strangers += entry.packet_count
+                count.strangers += entry.packet_count
             case Kind.CLOSED:
-                door.dropped += entry.packet_count
+                count.dropped += entry.packet_count
             case _:
                 pass
     owners = dict[int, Way]()
