@@ -160,6 +160,20 @@ def test_a_registered_sender_alone_gets_through(
     assert "IPv4 address" in done.stderr
 
 
+def test_a_channel_that_is_removed_under_its_producer_takes_nothing_along(
+    site: SiteProcess, far: Neighbour
+) -> None:
+    for _ in range(3):  # while it goes its producer may be found lost
+        port = port_of(add(site, "brief", "--from", f"rtp://:?from={far.there}"))
+        with publishing(far, *rtp_to(far, port)):
+            wait_until(lambda: state(site, "brief") == "live")
+            assert site.command("channel", "remove", "brief").returncode == 0
+    time.sleep(2.5)  # by when each would have been lost
+    assert site.process is not None
+    assert site.process.poll() is None
+    assert state(site, "test1") == "live"
+
+
 @pytest.mark.parametrize("source", ["random", "one", "forged"])
 def test_a_flood_harms_no_other_channel(
     site: SiteProcess, far: Neighbour, channel: Callable[..., dict[str, Any]], source: str

@@ -19,4 +19,4 @@ __all__ = [
     "test_srt_with_its_passphrase",
 ]
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.proof]  # the ways in themselves are tested without one

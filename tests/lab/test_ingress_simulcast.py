@@ -19,4 +19,4 @@ __all__ = [
     "test_layers_that_do_not_fit_are_encoded",
 ]
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.proof]  # the ways in themselves are tested without one

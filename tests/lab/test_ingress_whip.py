@@ -17,4 +17,4 @@ __all__ = [
     "test_gstreamer_publishes_until_it_is_killed",
 ]
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.proof]  # the ways in themselves are tested without one

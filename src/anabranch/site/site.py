@@ -91,7 +91,7 @@ class Site:
         self.seating = Seating(settings, self, switched, self._happened)
         self.ingress = self.underlay.ingress
         if self.ingress is not None:
-            self.ingress.restart = lambda name: self._spawn(self.channel(name).read_anew())
+            self.ingress.restart = self._read_anew
         common = settings, self.lineup.channels, self._spawn, self._happened, self.ingress
         self.publishers, self.whip = Publishers(*common), WhipPublishers(*common)
         self.publisher_reports = PublisherReports(
@@ -382,6 +382,11 @@ class Site:
             self.carrying.stale()
         data = {name: value for name, value in event.data.items() if value is not None}
         _log.info(event.kind, subject=event.subject, **data)
+
+    def _read_anew(self, name: str) -> None:
+        channel = self.lineup.channels.get(name)
+        if channel is not None:  # one that is being removed loses its producer, too
+            self._spawn(channel.read_anew())
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
