@@ -1,7 +1,7 @@
 """``seat_change_ms``: one of 500 plain seats changes the channel, through the whole site.
 
 From the request that leaves the client to the first packet of the new channel at the receiver;
-that there is one packet every few milliseconds is in it. Half of the others watch one channel
+that a picture leaves every 40 ms only is in it. Half of the others watch one channel
 and half the other, all at one leaf. While nobody sends, before and after the changes, each
 other's packets are counted: all of one channel must have got as many.
 """
