@@ -99,7 +99,10 @@ class Neighbour:
     def publish(self, *output: str) -> subprocess.Popen[bytes]:
         """Have ffmpeg there send a red picture with a tone."""
         quiet = "ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error"
-        return subprocess.Popen([*self.prefix, *quiet, *_PICTURE, *output])
+        # To RTP it prints a session description, which is not the benchmark's.
+        return subprocess.Popen(
+            [*self.prefix, *quiet, *_PICTURE, *output], stdout=subprocess.DEVNULL
+        )
 
     def flood(self, port: int, source: str, pps: int, seconds: float) -> int:
         """Flood a UDP port of this machine; return how many packets were sent."""
