@@ -106,6 +106,20 @@ async def test_a_store_from_before_migrations_is_brought_forward_with_all_in_it(
     await database.close()
 
 
+async def test_a_store_from_before_migrations_is_opened_again_and_again(url: str) -> None:
+    await make_first(url)
+    for mark in ("", "0001"):  # as it was once left beside that of the newest revision
+        if mark:
+            await run(url, f"INSERT INTO alembic_version VALUES ('{mark}')")
+        for _ in range(2):
+            database = Database(url)
+            await database.open()
+            async with database._engine.connect() as connection:
+                marks = await connection.execute(text("SELECT version_num FROM alembic_version"))
+                assert len(marks.fetchall()) == 1
+            await database.close()
+
+
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(url: str) -> None:
     database = Database(url)
     await database.open()

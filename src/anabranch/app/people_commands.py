@@ -28,7 +28,7 @@ def add_user(name: Name, role: Role = "viewer") -> None:
     check_name(name)
     body = {"name": name, "role": role, "password": _password()}
     made = Client(load_config()).request("POST", "/api/accounts", json=body)
-    out.print(f"{made['name']} is a {made['role']} now.")
+    out.print(f"{made['name']} has the role {made['role']} now.")
 
 
 @user_app.command("list")
@@ -73,7 +73,7 @@ def set_role(
     """Give an account another role."""
     check_name(name)
     changed = _change(name, {"role": role})
-    out.print(f"{name} is a {changed['role']} now.")
+    out.print(f"{name} has the role {changed['role']} now.")
 
 
 @token_app.command("add")

@@ -38,7 +38,16 @@ def bring_forward(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)
 
-    def steps(present: Any, context: Any) -> Any:
+    if inspect(connection).has_table("alembic_version"):
+        # Stores from before revisions once kept the mark 0001 beside that of their newest revision.
+        connection.execute(
+            text(
+                "DELETE FROM alembic_version WHERE version_num <"
+                " (SELECT max(version_num) FROM alembic_version)"
+            )
+        )
+
+    def steps(present: Any, _context: Any) -> Any:
         known = {each.revision for each in script.walk_revisions()}
         (revision,) = present or (None,)
         if revision is not None and revision not in known:
@@ -48,8 +57,9 @@ def bring_forward(connection: Connection) -> None:
                 " of the store from before"
             )
         if revision is None and "channels" in inspect(connection).get_table_names():
-            context.stamp(script, _UNMARKED)
-            present = (_UNMARKED,)
+            # Both in one walk: who keeps the marks has counted them before.
+            marks: list[Any] = script._stamp_revs(_UNMARKED, ())
+            return [*marks, *script._upgrade_revs("head", _UNMARKED)]
         return script._upgrade_revs("head", present)
 
     with EnvironmentContext(config, script, fn=steps) as environment:
