@@ -60,7 +60,7 @@ def goes_on(page: Page) -> None:
     assert page.evaluate("window.anabranch.reconnects") == 0
 
 
-@pytest.mark.parametrize("broken", [link_down, black_hole])
+@pytest.mark.parametrize("broken", [pytest.param(link_down, marks=pytest.mark.proof), black_hole])
 def test_a_broken_link_is_bypassed_and_then_planned_around(
     redundant: SiteProcess,
     page: Page,

@@ -174,7 +174,14 @@ def test_a_channel_that_is_removed_under_its_producer_takes_nothing_along(
     assert state(site, "test1") == "live"
 
 
-@pytest.mark.parametrize("source", ["random", "one", "forged"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("random", marks=pytest.mark.proof),
+        pytest.param("one", marks=pytest.mark.proof),
+        "forged",
+    ],
+)
 def test_a_flood_harms_no_other_channel(
     site: SiteProcess, far: Neighbour, channel: Callable[..., dict[str, Any]], source: str
 ) -> None:

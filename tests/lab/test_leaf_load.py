@@ -28,7 +28,7 @@ async def until(condition: Callable[[Message], bool], ask: Callable[[], object])
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("kind", ["janus", "anabranch"])
+@pytest.mark.parametrize("kind", [pytest.param("janus", marks=pytest.mark.proof), "anabranch"])
 async def test_viewers_watch_without_a_fault_and_leave_nothing(kind: str) -> None:
     before = remains()
     async with (

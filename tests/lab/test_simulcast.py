@@ -220,6 +220,7 @@ async def test_bad_layers_are_declined_or_ignored(site: SiteProcess, stage: str)
     await waiting(lambda: detail(site)["detail"] == "waiting for a publisher")
 
 
+@pytest.mark.proof
 async def test_what_it_costs(site: SiteProcess, stage: str) -> None:
     """Print the processor time of passing and of encoding the same publisher."""
     costs = {}

@@ -22,7 +22,14 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.mark.parametrize(
-    "victim", ["leaf", "encoder:test1", "ingest:test1", "vswitchd-leaf", "relay-vswitchd"]
+    "victim",
+    [
+        "leaf",
+        "encoder:test1",
+        pytest.param("ingest:test1", marks=pytest.mark.proof),
+        "vswitchd-leaf",
+        pytest.param("relay-vswitchd", marks=pytest.mark.proof),
+    ],
 )
 def test_a_killed_part_is_back_within_5_s(site: SiteProcess, watch: Watching, victim: str) -> None:
     page = watch(site.url, "test1")

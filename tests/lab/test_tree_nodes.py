@@ -63,7 +63,11 @@ def elsewhere() -> Iterator[BrowserThread]:
         computer.remove()
 
 
-@pytest.fixture(scope="module", params=["0", "1"], ids=["inside", "separate"])
+@pytest.fixture(
+    scope="module",
+    params=["0", pytest.param("1", marks=pytest.mark.proof)],
+    ids=["inside", "separate"],
+)
 def seven(
     request: pytest.FixtureRequest,
     elsewhere: BrowserThread,  # its address is the site's public one
