@@ -34,13 +34,12 @@ class Tile {
     say(this.#number, String(number));
     say(this.#title, title);
     this.element.classList.toggle("chosen", chosen);
-    const now = performance.now();
-    if (this.thumbnail.isDue(now)) void this.thumbnail.look(now);
   }
 }
 
 export class Strip {
   readonly element = byId("strip");
+  #seen: Tile[] = [];
   readonly #tiles = new Map<string, Tile>();
 
   constructor(tune: (channel: string) => void) {
@@ -58,12 +57,13 @@ export class Strip {
     this.element.hidden = at < 0 || channels.length < 2;
     if (this.element.hidden) return;
     const seen = around(channels, at, REACH);
-    const tiles = seen.map((channel) => {
+    this.#seen = seen.map((channel) => {
       const tile = this.#tiles.get(channel.name) ?? new Tile(channel.name);
       this.#tiles.set(channel.name, tile);
       tile.update(channel, channels.indexOf(channel) + 1, channel.name === name);
-      return tile.element;
+      return tile;
     });
+    const tiles = this.#seen.map((tile) => tile.element);
     this.element.classList.remove("going");
     this.element.replaceChildren(...tiles);
     // On a narrow screen not all of them fit. Not scrollIntoView, which would move the page as well.
@@ -71,5 +71,12 @@ export class Strip {
     if (chosen) {
       this.element.scrollLeft = chosen.offsetLeft - (this.element.clientWidth - chosen.offsetWidth) / 2;
     }
+  }
+
+  /** Renews the pictures of what is seen. */
+  look(): void {
+    if (this.element.hidden) return;
+    const now = performance.now();
+    for (const { thumbnail } of this.#seen) if (thumbnail.isDue(now)) void thumbnail.look(now);
   }
 }

@@ -16,6 +16,8 @@ const BANNER_MS = 1800;
 const NOW_MS = 4500;
 /** A channel that was on for less was passed by, and is no place to come back to. */
 const VISIT_MS = 3000;
+/** Pictures of other channels do not compete with the one that was chosen. */
+const LOOK_MS = 400;
 /** As long as the style takes to fade. */
 const FADE_MS = 300;
 
@@ -28,6 +30,7 @@ export class Tuner {
   #dialled: Dialled | null = null;
   #dialling = 0;
   #hiding = 0;
+  #looking = 0;
   #ending = 0;
   #announced: string;
   #present: Channel | null = null;
@@ -124,17 +127,21 @@ export class Tuner {
     } else this.#hideSoon(BANNER_MS);
   }
 
-  #tune(channel: string, rendition = this.player.wish.rendition): void {
-    if (channel === this.player.wish.channel && rendition === this.player.wish.rendition) return;
+  /** Asks for a channel; false if it is the one that is shown. */
+  #tune(channel: string, rendition = this.player.wish.rendition): boolean {
+    if (channel === this.player.wish.channel && rendition === this.player.wish.rendition) return false;
+    // First of all: what is drawn takes as long as half the way to the server.
+    this.player.choose({ channel, rendition });
     this.#now.hidden = true;
     this.#saysNow = false;
     this.onleave();
     this.#say(this.#numberOf(channel), this.titleOf(channel), true);
     this.#strip.show(this.#channels, channel);
-    this.player.choose({ channel, rendition });
+    this.#lookSoon();
     // Who chooses a channel wants to see it.
     if (this.player.screen.paused) this.player.screen.paused = false;
     this.#mark();
+    return true;
   }
 
   #dial(digit: number): void {
@@ -145,14 +152,21 @@ export class Tuner {
     const { name, title } = this.#channels[dialled.number - 1]!;
     const go = () => {
       this.#dialled = null;
-      this.#tune(name);
+      return this.#tune(name);
     };
     const whole = isWhole(dialled, count);
+    if (whole && go()) return;
     // A stroke for the digit that may follow.
     this.#say(`${dialled.number}${whole ? "" : "–"}`, title || name, false);
     this.#strip.show(this.#channels, name);
-    if (whole) go();
-    else this.#dialling = setTimeout(go, DIGIT_MS);
+    this.#lookSoon();
+    if (!whole) this.#dialling = setTimeout(go, DIGIT_MS);
+  }
+
+  /** Has the dial's pictures renewed, unless another channel is chosen meanwhile. */
+  #lookSoon(): void {
+    clearTimeout(this.#looking);
+    this.#looking = setTimeout(() => this.#strip.look(), LOOK_MS);
   }
 
   #click(event: MouseEvent): void {

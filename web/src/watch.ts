@@ -18,6 +18,7 @@ import { DirectorClock } from "./time";
 import { Tuner } from "./tuner";
 
 const INFO_MS = 5000;
+const AFTER_CHANGE_MS = 300;
 /** The list of channels changes seldom, and may be long. */
 const LIST_MS = 60_000;
 
@@ -87,8 +88,9 @@ function run(): void {
     const first = informedOf === null;
     if (informedOf === player.wish.channel) return;
     informedOf = player.wish.channel;
+    // The other channel's picture is on its way, and nothing is to compete with it.
+    if (!first) return void setTimeout(() => void inform(), AFTER_CHANGE_MS);
     void inform();
-    if (!first) return;
     void tuner.refresh();
     if (!target.embed) void showAccount();
   };
