@@ -4,9 +4,10 @@ Two namespaces with a cable between them. Each end's packets are received on the
 side, as they would be on two machines: a sender does not pay for what its peer receives. As a
 site's way from a leaf to its viewers, the cable takes packets joined (GSO) and without checksums.
 
-At the viewers' end a thread of the kernel takes them from a ring (NAPI), as from a network card's,
-and is woken only when it sleeps. With RPS, as at the leaf's end, each packet is an interrupt to
-the other core: in a virtual machine that is a third of what the leaf server uses.
+At the viewers' end a thread of the kernel takes them from a ring (NAPI), and looks again after a
+while before it sleeps, as network cards do that moderate their interrupts. With RPS, as at the
+leaf's end, each packet is an interrupt to the other core: in a virtual machine that is a third of
+what the leaf server uses (docs/decisions/0040).
 """
 
 import asyncio
@@ -37,6 +38,9 @@ _DROPS = Path("/proc/net/softnet_stat")
 _ENOUGH = 65_536
 """Packets that may wait for a core to receive them: Linux' 1,000 are fewer than a key frame of many
 viewers has, and a cable's ring takes 256."""
+_MODERATION = {"threaded": 1, "gro_flush_timeout": 50_000, "napi_defer_hard_irqs": 2}
+"""How the viewers' device receives: by a thread, which looks again after so many nanoseconds, and
+sleeps when it has found nothing so often."""
 _PRIORITY = 1
 """Of the thread that receives (SCHED_FIFO): like an interrupt it goes before viewers' programs."""
 
@@ -127,11 +131,14 @@ def _cable(server: str, client: str, client_device: str) -> None:
 
 async def _receive_on(namespace: str, core: int) -> None:
     """Have the kernel handle what arrives in a namespace on one core."""
-    path = f"/sys/class/net/{_DEVICE}/queues/rx-0/rps_cpus"
+    await _set(namespace, f"{_DEVICE}/queues/rx-0/rps_cpus", f"{1 << core:x}")
+
+
+async def _set(namespace: str, setting: str, value: str) -> None:
+    """Set what a namespace has for a device."""
     # `ip netns exec`, not nsenter: /sys must be the namespace's own.
-    await run_command(
-        *("ip", "netns", "exec", namespace, "sh", "-c", f"echo {1 << core:x} > {path}")
-    )
+    text = f"echo {value} > /sys/class/net/{setting}"
+    await run_command("ip", "netns", "exec", namespace, "sh", "-c", text)
 
 
 async def _receive_by_thread(namespace: str, device: str, core: int) -> None:
@@ -143,8 +150,8 @@ async def _receive_by_thread(namespace: str, device: str, core: int) -> None:
     # A veth end has a ring of its own only while it may join packets.
     features = ("-K", device, "gro", "on", "rx-udp-gro-forwarding", "on")
     await asyncio.to_thread(run_tool, "ethtool", *features, namespace=namespace)
-    threaded = f"echo 1 > /sys/class/net/{device}/threaded"
-    await run_command("ip", "netns", "exec", namespace, "sh", "-c", threaded)
+    for setting, value in _MODERATION.items():
+        await _set(namespace, f"{device}/{setting}", str(value))
     for process in psutil.process_iter(["name"]):
         if process.info["name"].startswith(f"napi/{device}"):
             os.sched_setaffinity(process.pid, {core})
