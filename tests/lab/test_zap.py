@@ -78,6 +78,18 @@ def test_address_title_and_history_follow(site: SiteProcess, page: Page) -> None
     assert page.evaluate("window.anabranch.reconnects") == 0
 
 
+def test_nothing_competes_with_the_request_for_the_channel(page: Page) -> None:
+    """The pictures of other channels are asked for later, the server makes them with effort."""
+    press(page, "2")
+    requests = """performance.getEntriesByType('resource')
+        .map(({ name, startTime }) => [name.split('/').at(-1), startTime])
+        .filter(([name]) => name === 'change' || name === 'thumbnail.jpg')"""
+    wait_until(lambda: len(page.evaluate(requests)) == 1 + CHANNELS)
+    times = sorted((at, name) for name, at in page.evaluate(requests))
+    assert [name for _, name in times] == ["change", *["thumbnail.jpg"] * CHANNELS]
+    assert times[1][0] - times[0][0] > 300
+
+
 def test_many_keys_in_a_hurry_end_where_the_last_one_led(site: SiteProcess, page: Page) -> None:
     for key in "2121212121212121212122":
         press(page, key)
