@@ -18,6 +18,8 @@ def test_a_url_is_an_address_a_port_and_what_is_sent() -> None:
     assert (str(made.address), made.port, made.form) == ("192.0.2.7", 5000, "ts")
     assert parse_destination("udp://@192.0.2.7:5000/", "ts") == made  # as players write it
     assert parse_destination("rtp://192.0.2.7:5000", "rtp").form == "rtp"
+    made = parse_destination("udp://[2001:DB8:0::7]:5000")
+    assert (str(made.address), made.port, made.form) == ("2001:db8::7", 5000, "ts")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,10 @@ def test_a_url_is_an_address_a_port_and_what_is_sent() -> None:
         "udp://192.0.2.7:5000?pkt_size=9",
         "udp://me@192.0.2.7:5000",
         "udp://receiver.example:5000",
-        "udp://[2001:db8::1]:5000",
+        "udp://2001:db8::1:5000",
+        "udp://[fe80::1%25eth0]:5000",  # which eth0?
+        "udp://[fe80::1%eth0]:5000",
+        "udp://[::ffff:192.0.2.7]:5000",
         "udp://0300.0.2.7:5000",
         "http://192.0.2.7:5000",
         "udp://192.0.2.7:99999",

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.channels.presence import PATIENCE_S, Refusal, Refusals, has_expired, refusal_of
+from anabranch.channels.presence import (
+    PATIENCE_S,
+    Refusal,
+    Refusals,
+    has_expired,
+    refusal_of,
+    refusal_of_6,
+)
 from anabranch.channels.seats import PlainSeat
 
 RECEIVER, LEAF, GATEWAY = "192.0.2.7", "10.97.0.2", "10.97.0.1"
@@ -67,6 +74,37 @@ def test_a_cut_or_changed_message_is_a_refusal_or_none(data: st.DataObject) -> N
     for _ in range(data.draw(st.integers(0, 4))):
         packet[data.draw(st.integers(0, len(packet) - 1))] = data.draw(st.integers(0, 255))
     refusal_of(bytes(packet[: data.draw(st.integers(0, len(packet)))]), OWN)
+
+
+RECEIVER_6, LEAF_6, GATEWAY_6 = "2001:db8::7", "fd00::2", "fd00::1"
+
+
+def unreachable_6(code: int = 4, *, kind: int = 1, protocol: int = 17) -> bytes:
+    head = struct.pack("!IHBB", 6 << 28, 8, protocol, 63)
+    ends = b"".join(socket.inet_pton(socket.AF_INET6, each) for each in (LEAF_6, RECEIVER_6))
+    sent = head + ends + struct.pack("!HHHH", 5004, 6000, 8, 0)
+    return struct.pack("!BBHI", kind, code, 0, 0) + sent
+
+
+def test_of_ipv6_the_same_counts_and_nothing_else() -> None:
+    refused = Refusal(RECEIVER_6, 6000)
+    assert refusal_of_6(unreachable_6(), RECEIVER_6, {GATEWAY_6}) == refused
+    assert refusal_of_6(unreachable_6(3), GATEWAY_6, {GATEWAY_6}) == refused
+    for message, sender in [
+        (unreachable_6(), "2001:db8::9"),  # a stranger about somebody else
+        (unreachable_6(), GATEWAY_6),
+        (unreachable_6(3), "2001:db8::9"),
+        (unreachable_6(1), RECEIVER_6),
+        (unreachable_6(0, kind=2), RECEIVER_6),  # too large for a link: it is there
+        (unreachable_6(protocol=6), RECEIVER_6),
+        *((unreachable_6()[:length], RECEIVER_6) for length in range(0, 52, 4)),
+    ]:
+        assert refusal_of_6(message, sender, {GATEWAY_6}) is None
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda more: unreachable_6()[:8] + more))
+def test_whatever_comes_by_ipv6_is_a_refusal_or_none(message: bytes) -> None:
+    refusal_of_6(message, RECEIVER_6, {GATEWAY_6})
 
 
 def test_a_receiver_that_refuses_for_a_while_has_gone() -> None:

@@ -58,5 +58,25 @@ def test_ids_are_names_and_weights_count_only_where_they_are_used() -> None:
 
 def test_numbers_of_parts_that_are_taken_are_not_used_again() -> None:
     large = GroupSpec(1, GroupType.ALL, tuple(Bucket((Output(n),)) for n in range(1, 601)))
-    stray = {0xF0000000: None, 0xF0000002: None}
-    assert sorted(in_parts({1: large}, stray)) == [1, 0xF0000001, 0xF0000003]
+    stray = {0xF0000000: None, 0xF0000005: None}
+    parts = [0xF0000002, 0xF0000003, 0xF0000006, 0xF0000007]
+    assert sorted(in_parts({1: large}, stray)) == [1, *parts]
+
+
+def test_each_part_of_a_large_group_is_behind_a_door_of_its_own() -> None:
+    large = GroupSpec(1, GroupType.ALL, tuple(Bucket((Output(n),)) for n in range(1, 2002)))
+    found = in_parts({1: large}, {})
+    doors = [found[action.group_id] for b in found[1].buckets for action in b.actions]
+    assert [door.type for door in doors] == [GroupType.SELECT] * 6
+    assert all(len(door.buckets) == 1 and door.buckets[0].weight == 1 for door in doors)
+    parts = [found[action.group_id] for door in doors for action in door.buckets[0].actions]
+    assert [len(part.buckets) for part in parts] == [400] * 5 + [1]
+    assert Counter(bucket for part in parts for bucket in part.buckets) == Counter(large.buckets)
+
+
+def test_one_bucket_less_changes_one_part() -> None:
+    buckets = tuple(Bucket((Output(n),)) for n in range(1, 1001))
+    before = in_parts({1: GroupSpec(1, GroupType.ALL, buckets)}, {})
+    after = in_parts({1: GroupSpec(1, GroupType.ALL, (*buckets[:500], *buckets[501:]))}, before)
+    changed = [n for n in before if before[n] != after[n]]
+    assert (len(changed), before.keys()) == (1, after.keys())

@@ -1,7 +1,7 @@
 """The ingress' tables, with the soft switch as the oracle: who gets through, how much of it."""
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ from anabranch.fabric.openflow.messages import (
     MultipartType,
     PacketIn,
 )
-from anabranch.fabric.openflow.oxm import Match
+from anabranch.fabric.openflow.oxm import ETH_IPV6, IP_UDP, Match
 from anabranch.fabric.softswitch.statistics import answer as answer_to
 from anabranch.fabric.softswitch.switch import SoftSwitch
 from anabranch.fabric.tables import check
@@ -105,6 +105,82 @@ def test_whoever_floods_closes_one_lane_and_no_more_than_the_door_is_let_through
     everybody = [udp(f"203.0.113.{n}", 4000, data=b"x" * 1000) for n in range(LANES)]
     passed = sum(gets_in(switch, each, 11.0 + n / 1000) for n in range(2000) for each in everybody)
     assert passed * len(flood) * 8 <= (2 * DOOR_KBPS + DOOR_BURST_KBIT) * 1000
+
+
+ENDS_6 = Ends(
+    *(ENDS.outer, ENDS.inner),
+    (IPv6Address("fd56::2"), IPv6Address("fe80::2")),
+    (IPv6Address("fd56::3"), IPv6Address("fe80::3")),
+)
+WHIP = Way(Protocol.UDP, 8189)
+STUDIO_6 = IPv6Address("2001:db8:0:1::10")
+
+
+def switch_6(*doors: Door) -> SoftSwitch:
+    tables = ingress_tables(ENDS_6, doors, RATE_KBPS)
+    check(tables)
+    switch = SoftSwitch(1, [OUTSIDE, INSIDE])
+    switch.load(tables, 0.0)
+    return switch
+
+
+def udp_6(source: IPv6Address | str, port: int, to: str = "fd56::3", size: int = 60) -> bytes:
+    datagram = frames.udp(str(source), to, port, WHIP.port, b"x" * size)
+    packet = frames.ipv6(str(source), to, IP_UDP, datagram)
+    return frames.ethernet(INNER_MAC, OUTER_MAC, ETH_IPV6, packet)
+
+
+def test_by_ipv6_a_session_passes_and_only_a_door_that_says_so_has_any() -> None:
+    session = (Session(WHIP, STUDIO_6, 5000), 3)
+    switch = switch_6(Door(WHIP, 0, (session,), by_6=True))
+    assert gets_in(switch, udp_6(STUDIO_6, 5000))
+    assert not gets_in(switch, udp_6(STUDIO_6, 5001))
+    assert not gets_in(switch, udp_6("2001:db8:0:1::11", 5000))
+    assert not gets_in(switch, udp_6(STUDIO_6, 5000, to="fe80::3"))  # past the forwarding
+    out = frames.udp("fd56::3", str(STUDIO_6), WHIP.port, 5000, b"y")
+    answered = frames.ethernet(
+        OUTER_MAC, INNER_MAC, ETH_IPV6, frames.ipv6("fd56::3", str(STUDIO_6), IP_UDP, out)
+    )
+    assert [left.port_no for left in switch.process(INSIDE, answered, 1.0)] == [OUTSIDE]
+    only_4 = switch_6(Door(WHIP, 0, open=True))
+    assert not gets_in(only_4, udp_6(STUDIO_6, 5000))
+    assert not gets_in(switch_with(Door(WHIP, 0, open=True, by_6=True)), udp_6(STUDIO_6, 5000))
+
+
+def test_by_ipv6_whoever_has_a_network_has_one_lane_however_many_addresses() -> None:
+    switch = switch_6(Door(WHIP, 0, open=True, by_6=True))
+    passed = sum(
+        gets_in(switch, udp_6(f"2001:db8:0:1::{n:x}", 4000, size=1000), 1.0) for n in range(500)
+    )
+    assert passed * 1062 * 8 <= LANE_BURST_KBIT * 1000
+    assert gets_in(switch, udp_6("2001:db8:0:2::1", 4000), 1.0)  # another lane
+    shown = read(packet_ins(switch)[0])
+    assert shown is not None
+    assert (shown.session.way, shown.session.source.version) == (WHIP, 6)
+
+
+def test_by_ipv6_who_is_expected_is_known_by_the_network() -> None:
+    expected = frozenset({STUDIO_6, IPv6Address("2001:db8:0:1::99")})
+    switch = switch_6(Door(WHIP, 0, open=True, expected=expected, by_6=True))
+    for n in range(500):
+        switch.process(OUTSIDE, udp_6(f"2001:db8:0:9::{n:x}", 4000, size=1000), 1.0)  # same bits
+    assert gets_in(switch, udp_6("2001:db8:0:1::77", 4000), 1.0)
+
+
+def test_neighbours_at_the_ends_of_the_cable_find_each_other_and_nobody_else() -> None:
+    def solicitation(of: str, source: str) -> bytes:
+        to = "ff02::1:ff00:3"
+        message = struct.pack("!BBHI", 135, 0, 0, 0) + IPv6Address(of).packed
+        return frames.ethernet(
+            "33:33:ff:00:00:03", OUTER_MAC, ETH_IPV6, frames.ipv6(source, to, 58, message, 255)
+        )
+
+    switch = switch_6()
+    for of in ("fd56::3", "fe80::3"):
+        assert gets_in(switch, solicitation(of, "fe80::2"))
+    assert not gets_in(switch, solicitation("fd56::9", "fe80::2"))
+    (left,) = switch.process(INSIDE, solicitation("fd56::2", "fe80::3"), 1.0)
+    assert left.port_no == OUTSIDE
 
 
 def test_a_flood_of_all_lanes_harms_no_session_and_no_other_door() -> None:

@@ -11,8 +11,8 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def by4() -> Iterator[Computer]:
 @pytest.fixture(scope="module")
 def both_site(by6: Computer, by4: Computer) -> Iterator[SiteProcess]:
     before = _FORWARDING.read_text()
-    with running_site(public_address=f"{HERE_4}, {HERE_6}") as site:
+    with running_site(public_address=f"{HERE_4}, {HERE_6}", ingress__enabled="true") as site:
         yield site
         assert site.stop() == 0
         nothing_left(site)
@@ -148,6 +148,84 @@ def test_what_this_machine_itself_sends_is_forwarded_too(both_site: SiteProcess)
         wait_until(lambda: sources(tap) == {HERE_6})
 
 
+def receiver_of(port: int) -> Callable[[], socket.socket]:
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        made.bind(("::", port))
+        made.settimeout(10)
+        return made
+
+    return make
+
+
+def ssrc(packet: bytes) -> int:
+    return int.from_bytes(packet[8:12], "big")
+
+
+def test_a_plain_seat_by_ipv6_changes_its_channel_beside_one_by_ipv4(
+    both_site: SiteProcess, by6: Computer, by4: Computer
+) -> None:
+    def take(to: str) -> str:
+        body = {"channel": "test1", "to": to, "leaf": "leaf1"}
+        answer = both_site.api("POST", "/api/seats", json=body)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["to"] == to
+        url: str = answer.json()["url"]
+        return url
+
+    with (
+        closing(socket_in(by6.name, receiver_of(5600))) as six,
+        closing(socket_in(by4.name, receiver_of(5600))) as four,
+    ):
+        seats = [take(f"rtp://[{THERE_6}]:5600"), take(f"rtp://{THERE_4}:5600")]
+        packet, sender = six.recvfrom(2000)
+        assert ip_address(sender[0]) == ip_address(HERE_6)  # nothing is learned of the leaf
+        assert ssrc(packet) == ssrc(four.recv(2000))
+        described = both_site.api("GET", f"{seats[0]}.sdp").text
+        assert f"c=IN IP6 {THERE_6}" in described
+        both_site.api("PATCH", seats[0], json={"channel": "test2"}).raise_for_status()
+        other = wait_for(six, lambda got: ssrc(got) != ssrc(packet))
+        got = [ssrc(six.recv(2000)) for _ in range(50)]
+        assert set(got) == {ssrc(other)}  # never two
+        assert ssrc(four.recv(2000)) == ssrc(packet)
+        both_site.api("DELETE", seats[1]).raise_for_status()
+    # Nobody listens any more, and its machine says so.
+    wait_until(lambda: both_site.api("GET", seats[0]).status_code == 404, limit_s=15.0)
+
+
+def wait_for(receiver: socket.socket, wanted: Callable[[bytes], bool]) -> bytes:
+    for _ in range(2000):
+        packet = receiver.recv(2000)
+        if wanted(packet):
+            return packet
+    raise AssertionError("it does not come")
+
+
+def test_a_receiver_by_ipv6_names_itself_and_nobody_else(
+    both_site: SiteProcess, by6: Computer
+) -> None:
+    def ask(to: str) -> int:
+        body = json.dumps({"channel": "test1", "to": to})
+        return int(
+            run(
+                *(*by6.command, "curl", "-g", "-s", "-o", "/dev/null", "-w", "%{http_code}"),
+                *("-H", "Content-Type: application/json", "-d", body),
+                f"http://[{HERE_6}]:{both_site.port}/api/seats",
+            )
+        )
+
+    with closing(socket_in(by6.name, receiver_of(5604))) as own:
+        assert ask(f"udp://[{THERE_6}]:5604") == 201
+        assert own.recv(2000)[0] == 0x47
+        assert ask("udp://[2001:db8:96::77]:5604") == 403
+        assert ask("udp://[ff02::1]:5604") == 400
+        assert ask(f"udp://[{ACCESS_6[1]}]:5604") == 400
+    wait_until(
+        lambda: all(each["kind"] != "plain" for each in both_site.api("GET", "/api/seats").json()),
+        limit_s=15.0,
+    )
+
+
 def test_a_publisher_comes_by_ipv6_and_learns_no_inner_address(
     both_site: SiteProcess, by6: Computer
 ) -> None:
@@ -167,6 +245,11 @@ def test_a_publisher_comes_by_ipv6_and_learns_no_inner_address(
             assert address not in ip_network(both_site.settings["ADDRESSES__ACCESS"])
         wait_until(lambda: state(both_site, "stage") == "live")
         assert f"[{THERE_6}]:" in both_site.log.read_text()  # from where it came
+        report = both_site.api("GET", "/api/ingress").json()
+        (door,) = [each for each in report["doors"] if each["protocol"] == "udp"]
+        assert door["sessions"] == [THERE_6]
+        assert door["passed_bytes"] > 0
+        assert report["past"] == []
     finally:
         one.communicate(input="", timeout=20)
     wait_until(lambda: state(both_site, "stage") == "slate")

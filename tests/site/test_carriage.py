@@ -1,7 +1,7 @@
 """Carriage: one copy a link, rewritten for the right leaf, and only for what is wanted."""
 
 from collections.abc import Collection, Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -34,6 +34,7 @@ from anabranch.site.carriage import (
     Want,
     flows_of,
     group_address,
+    group_address_6,
     intents_of,
     repair_flows,
     wants_of,
@@ -77,6 +78,9 @@ class Fabric:
         self.soft.load(self.compiled(wants), 0.0)
 
     def compiled(self, wants: Collection[Want]) -> Mapping[str, Tables]:
+        return self.tables(intents_of(self.plan, wants, GROUPS))
+
+    def tables(self, intents: Intents) -> Mapping[str, Tables]:
         network = Network(
             {node.name: node.dpid for node in self.plan.nodes.values()},
             {
@@ -86,7 +90,7 @@ class Fabric:
             },
             self.plan.layout.links,
         )
-        return Compiler().compile(intents_of(self.plan, wants, GROUPS), network).tables
+        return Compiler().compile(intents, network).tables
 
     def send(self, stream: StreamId) -> list[tuple[str, str, str, int]]:
         """Send a packet of a stream as the encoder does: leaf, MAC, address, port of each copy."""
@@ -298,6 +302,53 @@ def test_what_is_only_brought_ends_at_the_sort_switch(plan: SitePlan) -> None:
     assert (flow.name, flow.egress, flow.sort) == ("sports/high", frozenset(), {"leaf2"})
     gone = Sorting(brought=frozenset({Brought(HIGH, "gone"), Brought(StreamId("x", "y"), "leaf2")}))
     assert intents_of(plan, [], SORTED, gone).flows == ()
+
+
+def test_a_receiver_by_ipv6_is_a_bucket_of_a_flow_of_its_own(plan: SitePlan) -> None:
+    by_6 = bucket(HIGH, ("2001:db8::7", 6000))
+    brought = frozenset({Brought(HIGH, "leaf2"), Brought(HIGH, "leaf2", by_6=True)})
+    wanted = Sorting(frozenset({bucket(HIGH), by_6}), brought)
+    four, six = intents_of(plan, [], SORTED, wanted).flows
+    assert (four.name, six.name) == ("news/high", "news/high/6")
+    (egress,) = six.egress
+    assert (egress.ipv6_dst, egress.udp_dst, egress.ipv4_dst) == ("2001:db8::7", 6000, None)
+    group = group_address_6(SORTED[HIGH])
+    assert six.match.ipv6_dst == group
+    sent = frames.ethernet(
+        "33:33:00:00:00:01",
+        MAC,
+        0x86DD,
+        frames.ipv6("fd00::1", group, 17, frames.udp("fd00::1", group, 1, STREAM_PORT, b"x")),
+    )
+    fabric = Fabric(plan, [])
+    fabric.soft.load(fabric.tables(Intents((four, six))), 0.0)
+    ((at, copy),) = fabric.soft.send(PortRef("root", HOST_PORT), sent, 0.0)
+    assert at == PortRef("leaf2", HOST_PORT)
+    got = frames.parse(copy)
+    assert (got.fields["ipv6_dst"], got.fields["udp_dst"]) == (
+        int(IPv6Address("2001:db8::7")),
+        6000,
+    )
+
+
+async def test_encoders_send_by_ipv6_while_somebody_takes_it(plan: SitePlan) -> None:
+    async def put(_: Intents) -> frozenset[str]:
+        return frozenset()
+
+    async def carry(*streams: StreamId) -> list[StreamId]:
+        told.clear()
+        brought = frozenset(Brought(each, "leaf2", by_6=True) for each in streams)
+        await carriage.carry(frozenset(), SORTED, frozenset(), sorting=Sorting(brought=brought))
+        return told
+
+    told: list[StreamId] = []
+    carriage = SwitchCarriage(plan, put, lambda stream, _: told.append(stream))
+    four, six = SORTED[HIGH], group_address_6(SORTED[HIGH])
+    assert await carry(HIGH) == [HIGH]
+    assert carriage.targets(HIGH, four) == [(four, STREAM_PORT), (six, STREAM_PORT)]
+    assert await carry(HIGH, OTHER) == [OTHER]
+    assert await carry(OTHER) == [HIGH]
+    assert carriage.targets(HIGH, four) == [(four, STREAM_PORT)]
 
 
 async def test_a_bucket_moves_after_all_that_it_moves_to_is_there(plan: SitePlan) -> None:

@@ -20,7 +20,7 @@ from anabranch.site.ingress import (
     unguarded,
 )
 from anabranch.site.plan import is_access_link, make_plan
-from anabranch.site.settings import Addresses, IngressSettings, SiteSettings
+from anabranch.site.settings import ACCESS_6, Addresses, IngressSettings, SiteSettings
 
 Make = Callable[..., SiteSettings]
 
@@ -74,17 +74,21 @@ def test_what_producers_send_to_any_address_goes_by_the_ingress(source: str, goe
     assert goes_by_ingress(parse_source(source)) is goes
 
 
-async def test_a_gate_that_is_met_by_ipv6_stays_outside(settings: Make) -> None:
-    assert ingress_of(settings(public_addresses=("192.0.2.1",))).takes_whip
-    assert not ingress_of(settings(public_addresses=("192.0.2.1", "2001:db8::1"))).takes_whip
+async def test_where_others_come_by_ipv6_the_cable_has_addresses_for_them(settings: Make) -> None:
+    by_4 = ingress_of(settings(public_addresses=("192.0.2.1",)))
+    assert (by_4.by_6, by_4.plan.ends.inner_6, len(by_4.addresses)) == (False, (), 1)
+    both = ingress_of(settings(public_addresses=("192.0.2.1", "2001:db8::1")))
+    ends = both.plan.ends
+    assert both.addresses == (str(ends.inner), str(ends.inner_6[0]))
+    assert all(each in ACCESS_6 for each in (ends.inner_6[0], ends.outer_6[0]))
+    assert all(each.is_link_local for each in (ends.inner_6[1], ends.outer_6[1]))
+    assert len({*ends.inner_6, *ends.outer_6}) == 4
 
 
 def test_who_does_not_come_by_it_is_told(settings: Make) -> None:
     on = IngressSettings(enabled=True)
     both = ("192.0.2.1", "2001:db8::1")
-    assert unguarded(settings(ingress=on, switches=True, public_addresses=both[:1])) == []
-    (note,) = unguarded(settings(ingress=on, switches=True, public_addresses=both))
-    assert "by IPv6" in note
+    assert unguarded(settings(ingress=on, switches=True, public_addresses=both)) == []
     (note,) = unguarded(settings(ingress=on, switches=False))
     assert "no switches" in note
     assert unguarded(settings(switches=False, public_addresses=both)) == []

@@ -29,6 +29,18 @@ def test_a_seat_is_a_bucket_or_one_for_the_picture_and_one_for_the_sound() -> No
     assert found.brought == {Brought(each.stream, each.leaf) for each in found.buckets}
 
 
+def test_who_takes_ipv6_has_the_stream_brought_as_such() -> None:
+    six = PlainSeat("two", "high", "leaf1", "2001:db8::7", 6000)
+    found = sorting(TS, six, beside=1)
+    high = StreamId("two", "high.ts")
+    assert Bucket(high, "leaf1", ("2001:db8::7", 6000)) in found.buckets
+    assert {each for each in found.brought if each.stream == high} == {
+        Brought(high, "leaf1"),
+        Brought(high, "leaf1", by_6=True),
+    }
+    assert Brought(StreamId("one", "high.ts"), "leaf1", by_6=True) in found.brought
+
+
 def test_the_dial_has_no_end() -> None:
     assert neighbours(DIAL, "one", 1) == {"two", "four"}
     assert neighbours(DIAL, "two", 2) == {"one", "three", "four"}

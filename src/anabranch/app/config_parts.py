@@ -16,13 +16,12 @@ from pydantic import (
 )
 
 from anabranch.core.errors import UsageError
-from anabranch.fabric.groups import MAX_BUCKETS
 from anabranch.media.errors import RenditionError
 from anabranch.media.leaf import LeafKind
 from anabranch.media.rendition import DEFAULT_LADDER, Format, Rendition, check_ladder
 from anabranch.site.agent import Reporting
 from anabranch.site.rules import TreeRules
-from anabranch.site.settings import ACCESS_6, LeafSettings, SeatSettings
+from anabranch.site.settings import ACCESS_6, MAX_PER_LEAF, LeafSettings, SeatSettings
 from anabranch.tree import placement, policies
 from anabranch.tree.metrics import THRESHOLDS, Threshold, Weighting
 from anabranch.tree.model import Role
@@ -256,9 +255,9 @@ class LeafConfig(_Part):
 class SeatsConfig(_Part):
     """Seats of receivers without a browser."""
 
-    allow: tuple[IPv4Network, ...] = ()
+    allow: tuple[Prefix, ...] = ()
     per_client: Annotated[int, Field(ge=0, le=500)] = SeatSettings().per_client
-    per_leaf: Annotated[int, Field(ge=1, le=MAX_BUCKETS)] = SeatSettings().per_leaf
+    per_leaf: Annotated[int, Field(ge=1, le=MAX_PER_LEAF)] = SeatSettings().per_leaf
     hold_s: Annotated[float, Field(ge=0, le=60)] = SeatSettings().hold_s
     neighbours: Annotated[int, Field(ge=0, le=4)] = SeatSettings().neighbours
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -15,11 +15,15 @@ FIRST_PORT = 1024
 _LAST_PORT = 65533  # the sound is two ports above the picture
 
 
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A receiver: an IPv4 address, a UDP port, and what it takes."""
+    """A receiver: an address, a UDP port, and what it takes."""
 
-    address: IPv4Address
+    address: Address
     port: int
     form: Form
 
@@ -39,13 +43,16 @@ def parse_destination(text: str, form: Form | None = None) -> Destination:
     try:
         url = urlsplit(text)
         wanted = _FORMS[url.scheme]
-        address = IPv4Address((url.hostname or "").removeprefix("@"))
+        address = ip_address((url.hostname or "").removeprefix("@"))
         port = url.port or 0
         rest = url.path.strip("/") or url.query or url.fragment or url.username or url.password
-    except (KeyError, AddressValueError, ValueError):
+    except (KeyError, ValueError):
         raise UsageError(
-            f"{text[:80]!r} is not udp://ADDRESS:PORT or rtp://ADDRESS:PORT, an IPv4 address"
+            f"{text[:80]!r} is not udp://ADDRESS:PORT or rtp://ADDRESS:PORT, where ADDRESS is a"
+            " number: of IPv4, or of IPv6 in brackets"
         ) from None
+    if isinstance(address, IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise UsageError(f"{address} is not an IPv6 address that is the same everywhere")
     if rest:
         raise UsageError(f"{text[:80]!r} says more than udp://ADDRESS:PORT or rtp://ADDRESS:PORT")
     if not FIRST_PORT <= port <= _LAST_PORT:
@@ -64,10 +71,10 @@ class Admission:
         own: the site's own ranges: no receivers are there.
     """
 
-    allowed: Collection[IPv4Network] = ()
-    own: Collection[IPv4Network] = ()
+    allowed: Collection[Network] = ()
+    own: Collection[Network] = ()
 
-    def check(self, address: IPv4Address, client: str, *, operator: bool) -> None:
+    def check(self, address: Address, client: str, *, operator: bool) -> None:
         """See that ``client`` may have a stream sent to ``address``.
 
         Raises:

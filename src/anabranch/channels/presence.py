@@ -4,6 +4,7 @@ Who ends a player tells nobody. But its machine then refuses each packet (ICMP, 
 RFC 792), and a machine that is off makes this one say so itself (host unreachable).
 """
 
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ and one in three seconds where nobody answers to the address."""
 _HEADER = 20
 _UNREACHABLE, _HOST, _PORT = 3, 1, 3
 _UDP = 17
+_HEADER_6 = 40
+_UNREACHABLE_6, _ADDRESS_6, _PORT_6 = 1, 3, 4
+"""RFC 4443, section 3.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,25 @@ def refusal_of(packet: bytes, own: Collection[str]) -> Refusal | None:
     address = _text(packet[inner + 16 : inner + 20])
     port = int.from_bytes(packet[transport + 2 : transport + 4], "big")
     if (code == _PORT and sender == address) or (code == _HOST and sender in own):
+        return Refusal(address, port)
+    return None
+
+
+def refusal_of_6(message: bytes, sender: str, own: Collection[str]) -> Refusal | None:
+    """Return what an ICMPv6 message says of a receiver, as :func:`refusal_of` does for IPv4.
+
+    Args:
+        message: what follows the IPv6 header.
+        sender: whose it is, in the shortest form.
+    """
+    about = message[8:]
+    if len(about) < _HEADER_6 + 4 or message[0] != _UNREACHABLE_6:
+        return None
+    if about[0] >> 4 != 6 or about[6] != _UDP:  # we send no extension headers
+        return None
+    code, address = message[1], socket.inet_ntop(socket.AF_INET6, about[24:40])
+    port = int.from_bytes(about[_HEADER_6 + 2 : _HEADER_6 + 4], "big")
+    if (code == _PORT_6 and sender == address) or (code == _ADDRESS_6 and sender in own):
         return Refusal(address, port)
     return None
 

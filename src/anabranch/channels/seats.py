@@ -73,7 +73,7 @@ class PlainSeat:
     Attributes:
         id: unguessable: whoever knows it may change or close the seat.
         leaf: whose sort switch sends to it.
-        address, port: where to: IPv4, as the leaf reaches it.
+        address, port: where to; of IPv6 in its shortest form.
         form: ``ts``, an MPEG transport stream; ``rtp``: the picture, and the sound two ports above.
         client: the address that asked; empty: the operator did.
         ttl_s: seconds after which the seat is free unless it is renewed; None: as long as

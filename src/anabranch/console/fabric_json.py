@@ -328,6 +328,7 @@ def egress_out(egress: Egress) -> EgressIO:
         udp_dst=egress.udp_dst,
         eth_src=egress.eth_src,
         ipv4_src=egress.ipv4_src,
+        ipv6_dst=egress.ipv6_dst,
     )
 
 

@@ -210,6 +210,7 @@ class EgressIO(In):
     udp_dst: Annotated[int | None, Field(strict=True, ge=1, le=65535)] = None
     eth_src: Annotated[str | None, Field(max_length=17)] = None
     ipv4_src: Annotated[str | None, Field(max_length=15)] = None
+    ipv6_dst: Annotated[str | None, Field(max_length=39)] = None
 
 
 class ServiceIO(In):

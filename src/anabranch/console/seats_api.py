@@ -29,7 +29,10 @@ class SeatIn(BaseModel):
     channel: Name
     to: Annotated[
         str,
-        Field(max_length=200, description="udp://ADDRESS:PORT, or rtp://ADDRESS:PORT; IPv4"),
+        Field(
+            max_length=200,
+            description="udp://ADDRESS:PORT, or rtp://ADDRESS:PORT; IPv6 in brackets",
+        ),
     ]
     format: Annotated[
         Literal["ts", "rtp"] | None,

@@ -11,12 +11,13 @@ def describe(seat: PlainSeat, form: Format) -> str:
     Opus (RFC 7587). It says nothing of the channel, so that it stays true when that is changed.
     """
     picture, sound = seat.ports
+    where = f"IN {'IP6' if ':' in seat.address else 'IP4'} {seat.address}"
     types = form.video_payload_type, form.audio_payload_type
     lines = [
         "v=0",
-        f"o=- {round(seat.since)} 1 IN IP4 {seat.address}",
+        f"o=- {round(seat.since)} 1 {where}",
         "s=Anabranch",
-        f"c=IN IP4 {seat.address}",
+        f"c={where}",
         "t=0 0",
         "a=recvonly",
         f"m=video {picture} RTP/AVP {types[0]}",

@@ -10,6 +10,7 @@ from anabranch.fabric.flow_rules import cookie_of
 from anabranch.fabric.groups import FIRST_PART, MAX_BUCKETS
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.openflow.actions import Group, Meter
+from anabranch.fabric.openflow.messages import GroupType
 from anabranch.fabric.reconcile import HeldGroup
 from anabranch.fabric.tables import INTENT_COOKIE, NOTHING, GroupSpec, MeterSpec, Rule, Tables
 from anabranch.fabric.trees import FlowTree
@@ -76,10 +77,13 @@ class _Wanted:
         return found
 
     def _numbers(self, switch: str, group: GroupSpec) -> set[int]:
-        """Return the number of a group, or, if it is a part, those of which it may be one."""
+        """Return the number of a group, or, if it is a part, those of which it may be one.
+
+        Of a part's door nothing tells: that may be of any large group.
+        """
         if group.group_id < FIRST_PART:
             return {group.group_id}
-        buckets = frozenset(group.buckets)
+        buckets = frozenset(group.buckets if group.type is GroupType.ALL else ())
         return {
             whole.group_id
             for whole in self._tables(switch).groups

@@ -18,7 +18,6 @@ from anabranch.fabric.apart import Apart
 from anabranch.fabric.assembly import Assembly, base
 from anabranch.fabric.bypass import VLAN_IDS, Bypass, Bypasses, link_port
 from anabranch.fabric.flow_rules import FLOW_NUMBERS, FlowRules, Part
-from anabranch.fabric.groups import SLOW_BUCKETS
 from anabranch.fabric.intents import Egress, Flow, Intents, Policy, Tap
 from anabranch.fabric.model import Link, Network, PortRef
 from anabranch.fabric.numbering import Numbering, assign
@@ -445,20 +444,12 @@ class Compiler:
         )
 
     def _warnings(self) -> tuple[str, ...]:
-        found = [
-            f"tap {name}: {port} is inside the fabric or does not exist; nothing goes there"
-            for name, port in self._shut_taps
-        ]
-        for name, flow in self._flows.items():
-            if len(flow.egress) > SLOW_BUCKETS:
-                copies = Counter(egress.at.switch for egress in flow.egress)
-                found += [
-                    f"flow {name}: {number} copies at {switch} are more than {SLOW_BUCKETS}: "
-                    "every packet takes the switch's slow path"
-                    for switch, number in sorted(copies.items())
-                    if number > SLOW_BUCKETS
-                ]
-        return tuple(sorted(found))
+        return tuple(
+            sorted(
+                f"tap {name}: {port} is inside the fabric or does not exist; nothing goes there"
+                for name, port in self._shut_taps
+            )
+        )
 
 
 _Key = TypeVar("_Key")

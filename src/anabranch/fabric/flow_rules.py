@@ -26,7 +26,7 @@ from anabranch.fabric.openflow.actions import (
     SetField,
 )
 from anabranch.fabric.openflow.messages import Bucket, GroupType, MeterBand
-from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, VLAN_PRESENT, Match
+from anabranch.fabric.openflow.oxm import ETH_IPV4, ETH_IPV6, IP_UDP, VLAN_PRESENT, Match
 from anabranch.fabric.openflow.prerequisites import fault_of
 from anabranch.fabric.pipeline import (
     CLASSIFY,
@@ -42,7 +42,7 @@ from anabranch.fabric.pipeline import (
 from anabranch.fabric.tables import INTENT_COOKIE, GroupSpec, MeterSpec, Rule
 from anabranch.fabric.trees import FlowTree
 
-REWRITTEN = ("eth_dst", "eth_src", "ipv4_dst", "ipv4_src", "udp_dst")
+REWRITTEN = ("eth_dst", "eth_src", "ipv4_dst", "ipv4_src", "ipv6_dst", "udp_dst")
 MAX_LISTED = 8
 """Rewritten copies of one rule; more are made by a group."""
 
@@ -120,11 +120,12 @@ def _check(flow: Flow) -> None:
         if number > MAX_PARTS * MAX_BUCKETS:
             raise MisuseError(f"{number} copies at {switch} are too many for a switch")
     for egress in flow.egress:
-        if egress.ipv4_dst or egress.ipv4_src or egress.udp_dst is not None:
-            if flow.match.eth_type != ETH_IPV4:
-                raise MisuseError("only where eth_type 0x0800 is matched IPv4 can be rewritten")
-            if egress.udp_dst is not None and flow.match.ip_proto != IP_UDP:
-                raise MisuseError("only where ip_proto 17 is matched UDP can be rewritten")
+        if (egress.ipv4_dst or egress.ipv4_src) and flow.match.eth_type != ETH_IPV4:
+            raise MisuseError("only where eth_type 0x0800 is matched IPv4 can be rewritten")
+        if egress.ipv6_dst and flow.match.eth_type != ETH_IPV6:
+            raise MisuseError("only where eth_type 0x86dd is matched IPv6 can be rewritten")
+        if egress.udp_dst is not None and flow.match.ip_proto != IP_UDP:
+            raise MisuseError("only where ip_proto 17 is matched UDP can be rewritten")
         _copy(egress)
 
 

@@ -1,9 +1,10 @@
 """Groups as data: large ones in parts, and the least that turns one list of buckets into another.
 
 Measured on Open vSwitch 3.1: 818 buckets that rewrite three fields fit one group_mod of OpenFlow
-1.3; above 744 the actions of one packet exceed 64 KiB, so that every packet takes the slow path.
-Beyond that point a packet enters no further group, without a word: of three groups of 500 that one
-group refers to, the third gets nothing. Two are safe.
+1.3; above 744 (455 of IPv6) the actions of one packet exceed 64 KiB: every packet takes the slow
+path, and enters no further group, without a word. So a large group is one of *doors*: groups
+of the type SELECT with a single bucket, which leads to a part. By OpenFlow such a door is nothing;
+Open vSwitch hashes the packet there and begins anew with it (recirculation), with 64 KiB more.
 """
 
 from collections import Counter, defaultdict
@@ -16,11 +17,10 @@ from anabranch.fabric.openflow.actions import Group
 from anabranch.fabric.openflow.messages import Bucket, GroupType
 from anabranch.fabric.tables import GroupSpec
 
-MAX_BUCKETS = 500
-MAX_PARTS = 2
-SLOW_BUCKETS = 744
+MAX_BUCKETS = 400
+MAX_PARTS = 8
 FIRST_PART = 0xF0000000
-"""Group numbers from here on are those of parts; nobody else may use them."""
+"""Group numbers from here on are those of parts, even, and of their doors; nobody else's."""
 _LAST_PART = 0xFFFFFF00  # OFPG_MAX
 
 KnownGroups = Mapping[int, GroupSpec | None]
@@ -59,14 +59,14 @@ def check_size(group: GroupSpec) -> None:
 
 
 def split(group: GroupSpec, present: KnownGroups, numbers: Iterator[int]) -> list[GroupSpec]:
-    """Return an ALL group as parts of at most MAX_BUCKETS, the last of which refers to the others.
+    """Return an ALL group as parts of at most MAX_BUCKETS, their doors, and what leads to these.
 
     A bucket stays in the part that holds it at the switch now, so that one more or one less
     changes one part only.
 
     Args:
         present: what the switch holds.
-        numbers: group numbers for new parts.
+        numbers: group numbers for new parts; the next higher ones are their doors'.
     """
     missing = Counter(group.buckets)
     parts: list[tuple[int, list[Bucket]]] = []
@@ -83,16 +83,24 @@ def split(group: GroupSpec, present: KnownGroups, numbers: Iterator[int]) -> lis
         buckets += islice(rest, MAX_BUCKETS - len(buckets))
     while buckets := list(islice(rest, MAX_BUCKETS)):
         parts.append((next(numbers), buckets))
-    made = [GroupSpec(number, GroupType.ALL, tuple(buckets)) for number, buckets in parts]
-    heads = tuple(Bucket((Group(number),)) for number, _ in parts)
+    made = []
+    for number, buckets in parts:
+        made.append(GroupSpec(number, GroupType.ALL, tuple(buckets)))
+        to_part = Bucket((Group(number),), weight=1)
+        made.append(GroupSpec(_door(number), GroupType.SELECT, (to_part,)))
+    heads = tuple(Bucket((Group(_door(number)),)) for number, _ in parts)
     return [*made, GroupSpec(group.group_id, GroupType.ALL, heads)]
+
+
+def _door(part: int) -> int:
+    return part + 1
 
 
 def _parts_of(head: GroupSpec | None, present: KnownGroups) -> Iterator[GroupSpec]:
     for bucket in head.buckets if head is not None else ():
         match bucket.actions:
-            case (Group(number),) if number >= FIRST_PART:
-                part = present.get(number)
+            case (Group(number),) if number > FIRST_PART:
+                part = present.get(number - 1)
                 if part is not None and part.type is GroupType.ALL:
                     yield part
 
@@ -100,7 +108,7 @@ def _parts_of(head: GroupSpec | None, present: KnownGroups) -> Iterator[GroupSpe
 def in_parts(groups: Mapping[int, GroupSpec], present: KnownGroups) -> dict[int, GroupSpec]:
     """Return ``groups`` with every one that is too large for one message in parts."""
     taken = present.keys()
-    numbers = (number for number in count(FIRST_PART) if number not in taken)
+    numbers = (n for n in count(FIRST_PART, 2) if n not in taken and _door(n) not in taken)
     found: dict[int, GroupSpec] = {}
     for group in groups.values():
         small = len(group.buckets) <= MAX_BUCKETS

@@ -13,19 +13,28 @@ in, are shown to the controller, few a second for each door. What is done then i
 (``site/doors.py``).
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
 
 from anabranch.fabric.frames.headers import parse
 from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Output
 from anabranch.fabric.openflow.messages import FlowStats, MeterBand, MeterStats, PacketIn
-from anabranch.fabric.openflow.oxm import ETH_ARP, ETH_IPV4, IP_ICMP, Match
+from anabranch.fabric.openflow.oxm import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    IP_ICMP,
+    IP_ICMPV6,
+    Match,
+)
 from anabranch.fabric.tables import INTENT_COOKIE, MeterSpec, Rule, Tables
 from anabranch.host.gateway import Protocol, Way
 
 OUTSIDE, INSIDE = 1, 2
+Address = IPv4Address | IPv6Address
 
 # The tables
 CLASSIFY, DOORS, STRANGERS, KNOCKS, ANSWERS, SHOWN = range(6)
@@ -42,7 +51,10 @@ _CLOSED_PRIORITY = 50
 _REST_PRIORITY = 0
 
 LANES = 8
-"""A power of two; a stranger's lane is told by the last bits of its address."""
+"""A power of two; a stranger's lane is told by the last bits of its address, or of the first half
+of one of IPv6: the other half whoever has that network draws at will (RFC 8981)."""
+_WHOSE_6 = "ffff:ffff:ffff:ffff::"
+_ANYBODY: Mapping[str, str | int] = MappingProxyType({})
 LANE_KBPS, LANE_BURST_KBIT = 200, 400
 """What a lane lets through; a handshake is 1 to 5 kB."""
 DOOR_KBPS, DOOR_BURST_KBIT = 800, 1600
@@ -53,6 +65,8 @@ ERRORS_PPS = 20
 _SHOWN_BYTES = 192
 """As much of a packet as the controller gets: headers and an SRT handshake's fixed part."""
 _UNREACHABLE = 3  # RFC 792
+_ERRORS_6 = (1, 2)  # unreachable, packet too big: RFC 4443
+_ASKED, _ANSWERED = 135, 136  # for neighbours: RFC 4861
 
 MAX_DOORS = 4096
 MAX_SOURCES = 65536
@@ -82,7 +96,7 @@ class Session:
     """
 
     way: Way
-    source: IPv4Address
+    source: Address
     source_port: int | None = None
 
     def __str__(self) -> str:
@@ -101,23 +115,35 @@ class Door:
         only: if there are any, strangers of these addresses alone.
         expected: addresses that somebody is known to come from: they have a meter apart.
         answers: what its listener answers is shown to the controller.
+        by_6: producers come by IPv6, too.
     """
 
     way: Way
     number: int
     sessions: tuple[tuple[Session, int], ...] = ()
     open: bool = False
-    only: frozenset[IPv4Address] = frozenset()
-    expected: frozenset[IPv4Address] = frozenset()
+    only: frozenset[Address] = frozenset()
+    expected: frozenset[Address] = frozenset()
     answers: bool = False
+    by_6: bool = False
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        """The Ethernet types of what comes to it."""
+        return (ETH_IPV4, ETH_IPV6) if self.by_6 else (ETH_IPV4,)
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """Addresses of the cable: this machine's, and that of what listens."""
+    """Addresses of the cable: this machine's, and that of what listens.
+
+    ``outer_6``, ``inner_6``: of IPv6, first the one that others know; empty: it carries none.
+    """
 
     outer: IPv4Address
     inner: IPv4Address
+    outer_6: tuple[IPv6Address, ...] = ()
+    inner_6: tuple[IPv6Address, ...] = ()
 
 
 def ingress_tables(ends: Ends, doors: Collection[Door], rate_kbps: int) -> Tables:
@@ -157,6 +183,8 @@ def _frame(ends: Ends) -> Iterator[Rule]:
     out = Match(in_port=INSIDE, eth_type=ETH_IPV4, ipv4_src=inner)
     yield Rule(CLASSIFY, _IP_PRIORITY, into, (), other, goto_table=DOORS)
     yield Rule(CLASSIFY, _IP_PRIORITY, out, (), other, goto_table=ANSWERS)
+    if ends.inner_6:
+        yield from _frame_6(ends)
     for table, kind in (
         (CLASSIFY, Kind.OTHER),
         (DOORS, Kind.NO_DOOR),
@@ -168,10 +196,36 @@ def _frame(ends: Ends) -> Iterator[Rule]:
         yield Rule(table, _REST_PRIORITY, Match(), (), _cookie(kind))
 
 
+def _frame_6(ends: Ends) -> Iterator[Rule]:
+    """The same for IPv6: neighbours are asked for by ICMPv6 (RFC 4861)."""
+    other, inner = _cookie(Kind.OTHER), str(ends.inner_6[0])
+    for theirs, asker, owner in (
+        (ends.inner_6, OUTSIDE, INSIDE),
+        (ends.outer_6, INSIDE, OUTSIDE),
+    ):
+        for address in map(str, theirs):
+            for kind, from_, to in ((_ASKED, asker, owner), (_ANSWERED, owner, asker)):
+                neighbours = _icmp_6(kind, in_port=from_, icmpv6_code=0, ipv6_nd_target=address)
+                yield Rule(CLASSIFY, _ARP_PRIORITY, neighbours, (Output(to),), other)
+    for kind in _ERRORS_6:
+        errors = _icmp_6(kind, in_port=OUTSIDE, ipv6_dst=inner)
+        yield Rule(
+            CLASSIFY, _ERRORS_PRIORITY, errors, (Output(INSIDE),), other, meter=_ERRORS_METER
+        )
+    into = Match(in_port=OUTSIDE, eth_type=ETH_IPV6, ipv6_dst=inner)
+    out = Match(in_port=INSIDE, eth_type=ETH_IPV6, ipv6_src=inner)
+    yield Rule(CLASSIFY, _IP_PRIORITY, into, (), other, goto_table=DOORS)
+    yield Rule(CLASSIFY, _IP_PRIORITY, out, (), other, goto_table=ANSWERS)
+
+
+def _icmp_6(kind: int, **more: int | str) -> Match:
+    return Match(eth_type=ETH_IPV6, ip_proto=IP_ICMPV6, icmpv6_type=kind, **more)  # type: ignore[arg-type]
+
+
 def _sessions(door: Door) -> Iterator[Rule]:
     for session, source in door.sessions:
         port = {} if session.source_port is None else _source_port(door.way, session.source_port)
-        match = _to(door.way, ipv4_src=str(session.source), **port)
+        match = _to(door.way, source={**_source(session.source), **port})
         yield Rule(
             DOORS,
             # One that is told more exactly goes first, so that each has its own counters.
@@ -185,11 +239,11 @@ def _sessions(door: Door) -> Iterator[Rule]:
 
 def _strangers(door: Door) -> Iterator[Rule]:
     way = door.way
-    yield Rule(DOORS, _CLOSED_PRIORITY, _to(way), (), _cookie(Kind.CLOSED, way))
+    for family in door.families:
+        yield Rule(DOORS, _CLOSED_PRIORITY, _to(way, family), (), _cookie(Kind.CLOSED, way))
     knocks = _cookie(Kind.STRANGERS, way)
     expected = _cookie(Kind.EXPECTED, way)
-    for address in door.expected:
-        match = _to(way, ipv4_src=str(address))
+    for match in {_to(way, source=_network(address)) for address in door.expected}:
         meter = _meter(door, _EXPECTED_METER)
         yield Rule(
             DOORS, _EXPECTED_PRIORITY, match, (Output(INSIDE),), expected, KNOCKS, meter=meter
@@ -200,47 +254,69 @@ def _strangers(door: Door) -> Iterator[Rule]:
         return
     if door.only:
         for address in door.only - door.expected:
-            match = _to(way, ipv4_src=str(address))
+            match = _to(way, source=_source(address))
             yield Rule(DOORS, _LANE_PRIORITY, match, (), knocks, STRANGERS, meter=_meter(door, 0))
     else:
-        for lane in range(LANES):
-            match = _to(way, ipv4_src=f"0.0.0.{lane}/0.0.0.{LANES - 1}")
+        for lane, match in _lanes(door):
             yield Rule(
                 DOORS, _LANE_PRIORITY, match, (), knocks, STRANGERS, meter=_meter(door, lane)
             )
-    yield Rule(
-        STRANGERS,
-        _LANE_PRIORITY,
-        _to(way),
-        (Output(INSIDE),),
-        _cookie(Kind.OTHER, way),
-        goto_table=KNOCKS,
-        meter=_meter(door, _DOOR_METER),
-    )
+    for family in door.families:
+        yield Rule(
+            STRANGERS,
+            _LANE_PRIORITY,
+            _to(way, family),
+            (Output(INSIDE),),
+            _cookie(Kind.OTHER, way),
+            goto_table=KNOCKS,
+            meter=_meter(door, _DOOR_METER),
+        )
     yield from _shown(door)
+
+
+def _lanes(door: Door) -> Iterator[tuple[int, Match]]:
+    for lane in range(LANES):
+        yield lane, _to(door.way, source={"ipv4_src": f"0.0.0.{lane}/0.0.0.{LANES - 1}"})
+        if door.by_6:
+            which = f"0:0:0:{lane}::/0:0:0:{LANES - 1}::"
+            yield lane, _to(door.way, source={"ipv6_src": which})
+
+
+def _source(address: Address) -> dict[str, str]:
+    return {"ipv4_src" if address.version == 4 else "ipv6_src": str(address)}
+
+
+def _network(address: Address) -> dict[str, str]:
+    """Match whose address this is: of IPv6, by its first half."""
+    if address.version == 4:
+        return _source(address)
+    first = IPv6Address(int(address) >> 64 << 64)
+    return {"ipv6_src": f"{first}/{_WHOSE_6}"}
 
 
 def _shown(door: Door) -> Iterator[Rule]:
     to_controller = (Output(PORT_CONTROLLER, _SHOWN_BYTES),)
-    yield Rule(
-        KNOCKS,
-        _LANE_PRIORITY,
-        _to(door.way),
-        to_controller,
-        _cookie(Kind.OTHER, door.way),
-        meter=_meter(door, _SHOWN_METER),
-    )
+    for family in door.families:
+        yield Rule(
+            KNOCKS,
+            _LANE_PRIORITY,
+            _to(door.way, family),
+            to_controller,
+            _cookie(Kind.OTHER, door.way),
+            meter=_meter(door, _SHOWN_METER),
+        )
 
 
 def _answers(door: Door) -> Iterator[Rule]:
-    match = _from(door.way)
     cookie = _cookie(Kind.OTHER, door.way)
     goto = SHOWN if door.answers else None
-    yield Rule(ANSWERS, _LANE_PRIORITY, match, (Output(OUTSIDE),), cookie, goto_table=goto)
-    if door.answers:
-        to_controller = (Output(PORT_CONTROLLER, _SHOWN_BYTES),)
-        meter = _meter(door, _ANSWERS_METER)
-        yield Rule(SHOWN, _LANE_PRIORITY, match, to_controller, cookie, meter=meter)
+    for family in door.families:
+        match = _from(door.way, family)
+        yield Rule(ANSWERS, _LANE_PRIORITY, match, (Output(OUTSIDE),), cookie, goto_table=goto)
+        if door.answers:
+            to_controller = (Output(PORT_CONTROLLER, _SHOWN_BYTES),)
+            meter = _meter(door, _ANSWERS_METER)
+            yield Rule(SHOWN, _LANE_PRIORITY, match, to_controller, cookie, meter=meter)
 
 
 def _meters(door: Door) -> Iterator[MeterSpec]:
@@ -265,15 +341,16 @@ def _meter(door: Door, which: int) -> int:
     return _METERS_A_DOOR * (door.number + 1) + which
 
 
-def _to(way: Way, **more: int | str) -> Match:
+def _to(way: Way, family: int = ETH_IPV4, source: Mapping[str, str | int] = _ANYBODY) -> Match:
     port = "tcp_dst" if way.protocol is Protocol.TCP else "udp_dst"
-    fields: dict[str, int | str] = {port: way.port, **more}
-    return Match(eth_type=ETH_IPV4, ip_proto=int(way.protocol), **fields)  # type: ignore[arg-type]
+    fields: dict[str, int | str] = {port: way.port, **source}
+    family = ETH_IPV6 if "ipv6_src" in source else family
+    return Match(eth_type=family, ip_proto=int(way.protocol), **fields)  # type: ignore[arg-type]
 
 
-def _from(way: Way) -> Match:
+def _from(way: Way, family: int) -> Match:
     fields = _source_port(way, way.port)
-    return Match(eth_type=ETH_IPV4, ip_proto=int(way.protocol), **fields)  # type: ignore[arg-type]
+    return Match(eth_type=family, ip_proto=int(way.protocol), **fields)  # type: ignore[arg-type]
 
 
 def _source_port(way: Way, port: int) -> dict[str, int]:
@@ -304,8 +381,8 @@ def read(packet: PacketIn) -> Shown | None:
     try:
         protocol = Protocol(fields["ip_proto"])
         name = protocol.name.lower()
-        source, port = IPv4Address(fields["ipv4_src"]), fields[f"{name}_src"]
-        to, to_port = IPv4Address(fields["ipv4_dst"]), fields[f"{name}_dst"]
+        source, to = _ends_of(fields)
+        port, to_port = fields[f"{name}_src"], fields[f"{name}_dst"]
     except (KeyError, ValueError):
         return None
     if packet.table_id == SHOWN:
@@ -313,6 +390,12 @@ def read(packet: PacketIn) -> Shown | None:
     if packet.table_id == KNOCKS:
         return Shown(Session(Way(protocol, to_port), source, port), False, headers.payload)
     return None
+
+
+def _ends_of(fields: Mapping[str, int]) -> tuple[Address, Address]:
+    if "ipv6_src" in fields:
+        return IPv6Address(fields["ipv6_src"]), IPv6Address(fields["ipv6_dst"])
+    return IPv4Address(fields["ipv4_src"]), IPv4Address(fields["ipv4_dst"])
 
 
 @dataclass(slots=True)
@@ -404,4 +487,4 @@ def _meaning(cookie: int) -> tuple[Kind | None, Way | None]:
 
 def _session(way: Way, match: Match) -> Session:
     port = match.tcp_src if way.protocol is Protocol.TCP else match.udp_src
-    return Session(way, IPv4Address(match.ipv4_src or "0.0.0.0"), port)
+    return Session(way, ip_address(match.ipv4_src or match.ipv6_src or "0.0.0.0"), port)

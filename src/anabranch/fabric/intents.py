@@ -34,6 +34,7 @@ class Egress:
     udp_dst: int | None = None
     eth_src: str | None = None
     ipv4_src: str | None = None
+    ipv6_dst: str | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

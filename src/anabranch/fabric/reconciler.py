@@ -8,7 +8,6 @@ import structlog
 
 from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.failures import Failure
-from anabranch.fabric.groups import SLOW_BUCKETS
 from anabranch.fabric.openflow.connection import Connection
 from anabranch.fabric.reports import Reports
 from anabranch.fabric.roles import Roles
@@ -289,9 +288,8 @@ class Reconciler:
     def _tell_split(self, switch: Switch) -> None:
         for group in switch.newly_split():
             size, number = len(group.buckets), group.group_id
-            slow = size > SLOW_BUCKETS  # its packets take the slow path
-            self._reports.emit("group.split", switch.name, group=number, buckets=size, slow=slow)
-            _log.warning("group.split", switch=switch.name, group=number, buckets=size, slow=slow)
+            self._reports.emit("group.split", switch.name, group=number, buckets=size)
+            _log.info("group.split", switch=switch.name, group=number, buckets=size)
 
     async def _guarded(
         self, switch: Switch, outcome: Outcome, act: Callable[[], Awaitable[object]]

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import TypeVar
 
@@ -299,8 +299,12 @@ def _addresses_6(port: Port) -> tuple[IPv6Interface, ...]:
     """
     if port.address_6 is None:
         return ()
-    identifier = int(port.address_6.ip) & (1 << 64) - 1
-    return IPv6Interface((0xFE80 << 112 | identifier, 64)), port.address_6
+    return IPv6Interface((link_local(port.address_6), 64)), port.address_6
+
+
+def link_local(address: IPv6Interface) -> IPv6Address:
+    """Return the link-local address that a device of ours has beside an address."""
+    return IPv6Address(0xFE80 << 112 | int(address.ip) & (1 << 64) - 1)
 
 
 def _have_ipv6_alone(port: Port) -> None:

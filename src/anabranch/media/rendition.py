@@ -12,9 +12,17 @@ AUDIO = "audio"
 """Name of a channel's one sound stream, beside its renditions."""
 
 
+_TRANSPORT = ".ts"
+
+
 def transport_of(rendition: str) -> str:
     """Return the name of the MPEG transport stream of a rendition; no rendition has a dot."""
-    return f"{rendition}.ts"
+    return rendition + _TRANSPORT
+
+
+def is_transport(stream: str) -> bool:
+    """Say whether a stream of this name is a transport stream."""
+    return stream.endswith(_TRANSPORT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ machine without switches: the encoder itself sends to the leaf server, and only 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Protocol
 
 from anabranch.core.errors import UsageError
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.intents import Egress, Flow, Intents
 from anabranch.fabric.model import PortRef
-from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP, Match
+from anabranch.fabric.openflow.oxm import ETH_IPV4, ETH_IPV6, IP_UDP, Match
 from anabranch.media.leaf import Inlet
 from anabranch.site.layout import HOST_PORT
 from anabranch.site.plan import NodePlan, SitePlan
@@ -23,6 +23,8 @@ STREAM_PORT = 5004
 STREAMS = 16
 """Of a channel at most: so many addresses it has."""
 AUDIO = "audio"
+_GROUPS_6 = int(IPv6Address("ff15::"))
+"""Transient multicast groups of site-local scope (RFC 4291, section 2.7)."""
 
 Target = tuple[str, int]
 
@@ -69,13 +71,21 @@ class Bucket:
     leaf: str
     receiver: Target
 
+    @property
+    def by_6(self) -> bool:
+        return ":" in self.receiver[0]
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Brought:
-    """A stream is brought to a leaf's sort switch, whether it goes anywhere from there or not."""
+    """A stream is brought to a leaf's sort switch, whether it goes anywhere from there or not.
+
+    ``by_6``: as IPv6, for receivers that have it; no switch makes the one of the other.
+    """
 
     stream: StreamId
     leaf: str
+    by_6: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,11 @@ def group_address(groups: IPv4Network, slot: int, index: int) -> str:
     return str(groups[offset])
 
 
+def group_address_6(group: str) -> str:
+    """Return the IPv6 group of a stream; ``group`` is that of IPv4, its last 32 bits."""
+    return str(IPv6Address(_GROUPS_6 | int(IPv4Address(group))))
+
+
 class Carriage(Protocol):
     """Brings streams to leaves."""
 
@@ -144,15 +159,28 @@ class Carriage(Protocol):
 
 
 class SwitchCarriage:
-    """Flows through the switches; the encoders always send to the root's."""
+    """Flows through the switches; the encoders always send to the root's.
 
-    def __init__(self, plan: SitePlan, put: Callable[[Intents], Awaitable[frozenset[str]]]) -> None:
+    Args:
+        put: has the fabric carry exactly what it is told.
+        on_targets: told of a stream, and its group, whose :meth:`targets` are others now.
+    """
+
+    def __init__(
+        self,
+        plan: SitePlan,
+        put: Callable[[Intents], Awaitable[frozenset[str]]],
+        on_targets: Callable[[StreamId, str], None] = lambda _stream, _group: None,
+    ) -> None:
         self._plan = plan
         self._put = put
+        self._on_targets = on_targets
         self._sorted = NOTHING_SORTED
+        self._by_6: frozenset[StreamId] = frozenset()
 
     def targets(self, stream: StreamId, group: str) -> list[Target]:
-        return [(group, STREAM_PORT)]
+        by_6 = [(group_address_6(group), STREAM_PORT)] if stream in self._by_6 else []
+        return [(group, STREAM_PORT), *by_6]
 
     async def carry(
         self,
@@ -164,6 +192,7 @@ class SwitchCarriage:
     ) -> None:
         flows = repair_flows(self._plan, repairs) + flows_of(self._plan, routes)
         before = self._sorted
+        self._send_by_6(frozenset(it.stream for it in sorting.brought if it.by_6), groups)
         if before.moved(sorting) and not sorting.brought <= before.brought:
             # First all that somebody moves to is brought to where it is sorted; then the buckets
             # move, which are in groups that are there, all at once.
@@ -171,6 +200,12 @@ class SwitchCarriage:
             await self._carry(intents_of(self._plan, wants, groups, both), flows)
         await self._carry(intents_of(self._plan, wants, groups, sorting), flows)
         self._sorted = sorting
+
+    def _send_by_6(self, wanted: frozenset[StreamId], groups: Mapping[StreamId, str]) -> None:
+        """Have encoders send by IPv6, too, what somebody takes so, and nothing else."""
+        changed, self._by_6 = self._by_6 ^ wanted, wanted
+        for stream in sorted(changed & groups.keys()):
+            self._on_targets(stream, groups[stream])
 
     async def _carry(self, viewers: Intents, flows: tuple[Flow, ...]) -> None:
         try:
@@ -242,25 +277,22 @@ def intents_of(
 ) -> Intents:
     """Return one flow for every wanted stream; what is wanted of streams, or at nodes, that have
     gone is left out."""
-    ports: dict[StreamId, set[Egress]] = defaultdict(set)
-    sort: dict[StreamId, set[str]] = defaultdict(set)
+    ports: dict[_Form, set[Egress]] = defaultdict(set)
+    sort: dict[_Form, set[str]] = defaultdict(set)
     for brought in sorting.brought:
         if brought.stream in groups and brought.leaf in plan.nodes:
-            sort[brought.stream].add(brought.leaf)
+            sort[brought.stream, brought.by_6].add(brought.leaf)
     for bucket in sorting.buckets:
         if bucket.stream not in groups or bucket.leaf not in plan.nodes:
             continue
-        leaf = plan.nodes[bucket.leaf]
-        sort[bucket.stream].add(bucket.leaf)
-        # To the kernel behind the switch, which knows the way to the receiver.
-        ports[bucket.stream].add(
-            Egress(PortRef(bucket.leaf, HOST_PORT), leaf.host.mac, *bucket.receiver)
-        )
+        form = bucket.stream, bucket.by_6
+        sort[form].add(bucket.leaf)
+        ports[form].add(_sent(plan.nodes[bucket.leaf], bucket))
     for want in wants:
         if want.stream not in groups:
             continue
         leaf = plan.nodes[want.leaf]
-        ports[want.stream].add(
+        ports[want.stream, False].add(
             Egress(
                 PortRef(want.leaf, HOST_PORT), leaf.host.mac, str(leaf.overlay_address), want.port
             )
@@ -268,20 +300,34 @@ def intents_of(
     return Intents(
         flows=tuple(
             Flow(
-                f"{stream.channel}/{stream.name}",
-                Match(
-                    eth_type=ETH_IPV4,
-                    ip_proto=IP_UDP,
-                    ipv4_dst=groups[stream],
-                    udp_dst=STREAM_PORT,
-                ),
+                f"{stream.channel}/{stream.name}" + "/6" * by_6,
+                _to_group(groups[stream], by_6=by_6),
                 PortRef(plan.root.name, HOST_PORT),
-                frozenset(ports[stream]),
-                sort=frozenset(sort[stream]),
+                frozenset(ports[stream, by_6]),
+                sort=frozenset(sort[stream, by_6]),
             )
-            for stream in sorted(ports.keys() | sort.keys())
+            for stream, by_6 in sorted(ports.keys() | sort.keys())
         )
     )
+
+
+_Form = tuple[StreamId, bool]
+"""A stream, and whether by IPv6."""
+
+
+def _sent(leaf: NodePlan, bucket: Bucket) -> Egress:
+    """Return what a bucket does: to the kernel behind the switch, which knows the way."""
+    at, (address, port) = PortRef(leaf.name, HOST_PORT), bucket.receiver
+    if bucket.by_6:
+        return Egress(at, leaf.host.mac, ipv6_dst=address, udp_dst=port)
+    return Egress(at, leaf.host.mac, address, port)
+
+
+def _to_group(group: str, *, by_6: bool) -> Match:
+    if by_6:
+        to = group_address_6(group)
+        return Match(eth_type=ETH_IPV6, ip_proto=IP_UDP, ipv6_dst=to, udp_dst=STREAM_PORT)
+    return Match(eth_type=ETH_IPV4, ip_proto=IP_UDP, ipv4_dst=group, udp_dst=STREAM_PORT)
 
 
 class DirectCarriage:

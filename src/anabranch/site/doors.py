@@ -17,11 +17,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import IPv4Address
 
 from anabranch.core.errors import TooManyError
 from anabranch.core.events import Event
-from anabranch.fabric.ingress import MAX_DOORS, MAX_SOURCES, Door, Session, Shown
+from anabranch.fabric.ingress import MAX_DOORS, MAX_SOURCES, Address, Door, Session, Shown
 from anabranch.host.gateway import Way
 from anabranch.media import srt
 
@@ -65,7 +64,7 @@ class Entrance:
     entry: Entry
     ways: tuple[Way, ...]
     reports: tuple[Way, ...] = ()
-    only: frozenset[IPv4Address] = frozenset()
+    only: frozenset[Address] = frozenset()
 
 
 @dataclass(slots=True)
@@ -101,7 +100,7 @@ class Producer:
     _history: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
-    def addresses(self) -> frozenset[IPv4Address]:
+    def addresses(self) -> frozenset[Address]:
         return frozenset(session.source for session in self.sessions)
 
     def enter(self, state: State, now: float) -> None:
@@ -153,8 +152,8 @@ class Doors:
         self._producers: dict[str, Producer] = {}
         self._numbers: dict[Way, int] = {}
         self._owners: dict[Way, str] = {}
-        self._servers: set[Way] = set()
-        self._expected: dict[tuple[Way, IPv4Address], float] = {}
+        self._servers: dict[Way, bool] = {}
+        self._expected: dict[tuple[Way, Address], float] = {}
         self.edition = 0
 
     # --- what there is ------------------------------------------------------------------------
@@ -186,7 +185,8 @@ class Doors:
         number = self._numbers[way]
         expected = frozenset(address for at, address in self._expected if at == way)
         if way in self._servers:  # others may come at any time
-            return Door(way, number, sessions, open=True, expected=expected)
+            by_6 = self._servers[way]
+            return Door(way, number, sessions, open=True, expected=expected, by_6=by_6)
         owner = self._producers[self._owners[way]]
         entrance = owner.entrance
         waits = not sessions and way not in entrance.reports
@@ -201,13 +201,15 @@ class Doors:
 
     # --- channels and servers -----------------------------------------------------------------
 
-    def serve(self, way: Way) -> None:
+    def serve(self, way: Way, *, by_6: bool = False) -> None:
         """Have a door at which a server of the site meets the producers of many channels.
+
+        ``by_6``: by IPv6, too.
 
         Raises:
             TooManyError: there can be no more doors.
         """
-        self._servers.add(way)
+        self._servers[way] = by_6
         self._open(way)
 
     def add(self, name: str, entrance: Entrance) -> None:
@@ -240,7 +242,7 @@ class Doors:
 
     # --- who comes and goes -------------------------------------------------------------------
 
-    def expect(self, way: Way, address: IPv4Address, now: float) -> None:
+    def expect(self, way: Way, address: Address, now: float) -> None:
         """Keep a meter apart for an address for a while: somebody there is about to come."""
         if way in self._numbers:
             self._expected[way, address] = now + EXPECT_S
@@ -385,8 +387,8 @@ class Doors:
         else:
             producer.known = sessions
 
-    def _tell(self, kind: str, producer: Producer, addresses: Collection[IPv4Address]) -> None:
-        named = ", ".join(map(str, sorted(addresses)))
+    def _tell(self, kind: str, producer: Producer, addresses: Collection[Address]) -> None:
+        named = ", ".join(sorted(map(str, addresses)))
         self._on_event(Event(kind, producer.name, {"address": named}))
 
 

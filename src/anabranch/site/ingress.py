@@ -10,10 +10,10 @@ stay in the switch while nobody controls it; whoever does next changes only what
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -25,84 +25,40 @@ from anabranch.core.events import Event
 from anabranch.fabric.bridges import Bridge, ControllerTarget, Device
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.errors import FabricError
-from anabranch.fabric.ingress import INSIDE, OUTSIDE, Counts, Ends, Session, count, ingress_tables
+from anabranch.fabric.ingress import (
+    INSIDE,
+    OUTSIDE,
+    Address,
+    Counts,
+    Session,
+    count,
+    ingress_tables,
+)
 from anabranch.fabric.ingress import read as read_shown
 from anabranch.fabric.openflow.messages import PacketIn
 from anabranch.host import gateway, network
-from anabranch.host.forwarding import FAMILIES
+from anabranch.host.forwarding import FAMILIES, Family
 from anabranch.host.gateway import Protocol, Way
-from anabranch.host.journal import TABLE_PREFIX, Journal
-from anabranch.host.network import Port
+from anabranch.host.journal import Journal
 from anabranch.media.source import LOOPBACK, RtmpSource, RtpSource, Source, SrtSource, WhipSource
 from anabranch.site.control import switch_directory
 from anabranch.site.doors import Doors, Entrance, Entry
+from anabranch.site.ingress_plan import (
+    BRIDGE,
+    CABLE_DEVICE,
+    LISTENERS_DEVICE,
+    SWITCH_DEVICE,
+    IngressPlan,
+    make_ingress_plan,
+)
 from anabranch.site.machine import open_machine
-from anabranch.site.plan import NodePlan, SitePlan, namespace_of, tag_of
+from anabranch.site.plan import SitePlan
 from anabranch.site.settings import SiteSettings
 
-BRIDGE = "ingress"
-CABLE_DEVICE = "in0"
-SWITCH_DEVICE = "sw-ingest"
-LISTENERS_DEVICE = "ingest0"
 _LOOK_S = 0.2
 _CONNECT_S = 10.0
 _RETRY_S = 0.5
-_PREFIX = 30
 _log = structlog.get_logger("anabranch.ingress")
-
-
-@dataclass(frozen=True, slots=True)
-class IngressPlan:
-    """Names, addresses and numbers of a site's ingress.
-
-    Attributes:
-        switch: as which its bridge is known.
-        namespace: of the listeners.
-        table: the nft table that forwards to it.
-        outer, cable: ends of the cable from this machine to the switch.
-        inner, port: ends of the cable from the listeners to the switch.
-    """
-
-    switch: str
-    dpid: int
-    namespace: str
-    table: str
-    outer: Port
-    cable: Port
-    inner: Port
-    port: Port
-
-    @property
-    def ends(self) -> Ends:
-        assert self.outer.address is not None
-        assert self.inner.address is not None
-        return Ends(self.outer.address.ip, self.inner.address.ip)
-
-
-def make_ingress_plan(settings: SiteSettings, root: NodePlan, leaves: int) -> IngressPlan:
-    """Compute the plan; the last addresses of the access network are the ingress's.
-
-    Raises:
-        UsageError: the leaves need them all.
-    """
-    access, tag = settings.addresses.access, tag_of(settings.name)
-    size = 1 << 32 - _PREFIX
-    if access.num_addresses // size < leaves + 1:
-        raise UsageError(f"the access network {access} has no room for the ingress: a /{_PREFIX}")
-    first = access.num_addresses - size
-    outer, inner = (IPv4Interface(f"{access[first + n]}/{_PREFIX}") for n in (1, 2))
-    # No node can be called that: names have no dot.
-    namespace = namespace_of(settings.name, ".in")
-    return IngressPlan(
-        switch=f"{root.name}.{BRIDGE}",
-        dpid=0xAB << 40 | tag << 16 | 0xFFFF,
-        namespace=namespace,
-        table=f"{TABLE_PREFIX}{settings.name.replace('-', '_')}_in",
-        outer=Port(f"ab{tag:04x}-in", None, address=outer),
-        cable=Port(CABLE_DEVICE, root.namespace),
-        inner=Port(LISTENERS_DEVICE, namespace, address=inner),
-        port=Port(SWITCH_DEVICE, root.namespace),
-    )
 
 
 class Ingress:
@@ -133,7 +89,7 @@ class Ingress:
         self._journal = journal
         self._doors = Doors(on_event, lambda channel: self.restart(channel))
         self._controller = Controller(on_event, on_packet_in=self._shown)
-        self._held: dict[Way, socket.socket] = {}
+        self._held: dict[Way, list[socket.socket]] = {}
         self._past: set[str] = set()
         self._forwarding = asyncio.Lock()
         self._stale = asyncio.Event()
@@ -146,14 +102,15 @@ class Ingress:
         return self.plan.namespace
 
     @property
-    def address(self) -> str:
+    def addresses(self) -> tuple[str, ...]:
         """Where the listeners are reached, by this machine alone."""
-        return str(self.plan.ends.inner)
+        ends = self.plan.ends
+        return tuple(map(str, (ends.inner, *ends.inner_6[:1])))
 
     @property
-    def takes_whip(self) -> bool:
-        """Whether publishers by WHIP come by it: not where some may come by IPv6."""
-        return not _by_ipv6(self._settings)
+    def by_6(self) -> bool:
+        """Whether producers may come by IPv6, too."""
+        return "ip6" in self.plan.families
 
     def bridge(self) -> Bridge:
         """Return its bridge in the root's switch."""
@@ -176,16 +133,16 @@ class Ingress:
             NetworkError: the kernel refused something.
         """
         plan = self.plan
-        open_machine(plan.table, FAMILIES[:1], self._journal)
+        open_machine(plan.table, plan.families, self._journal)
         self._journal.record("netns", plan.namespace)
         network.make_namespace(plan.namespace)
         self._journal.record("link", plan.outer.device)
         network.make_link(plan.outer, plan.cable)
         network.make_link(plan.inner, plan.port)
-        network.add_route(
-            plan.namespace, "default", device=LISTENERS_DEVICE, via=str(plan.ends.outer)
-        )
-        gateway.make_forwarding(plan.table, plan.outer.device, plan.ends.inner)
+        ends = plan.ends
+        for outer in (ends.outer, *ends.outer_6[:1]):
+            network.add_route(plan.namespace, "default", device=LISTENERS_DEVICE, via=str(outer))
+        gateway.make_forwarding(plan.table, plan.outer.device, ends.inner, *ends.inner_6[:1])
 
     async def listen(self) -> None:
         """Wait for the switch, which is to be started then."""
@@ -237,9 +194,8 @@ class Ingress:
         await self._controller.close()
         if self.callbacks is not None:
             self.callbacks.close()
-        for held in self._held.values():
-            held.close()
-        self._held.clear()
+        for way in [*self._held]:
+            self._let_go(way)
 
     async def _apply(self) -> None:
         edition = self._doors.edition
@@ -251,14 +207,21 @@ class Ingress:
 
     # --- doors --------------------------------------------------------------------------------
 
-    async def serve(self, way: Way) -> None:
+    async def serve(self, way: Way, *, by_6: bool = False) -> None:
         """Let producers in to a server of the site that listens at this port.
+
+        Args:
+            by_6: at an IPv6 address, too, where there is one.
 
         Raises:
             ConflictError: another program has the port.
         """
-        await self._hold([way])
-        self._doors.serve(way)
+        by_6 = by_6 and self.by_6
+        await self._hold([way], FAMILIES if by_6 else FAMILIES[:1])
+        self._doors.serve(way, by_6=by_6)
+        if by_6:
+            table = self.plan.table
+            await asyncio.to_thread(gateway.forward_ways, table, [way], "ip6", forget=[way])
         await self._forward([way])
 
     async def take(self, channel: Channel) -> None:
@@ -269,7 +232,7 @@ class Ingress:
         """
         source, name = channel.source, channel.name
         await self.remove(name)  # it may have come by another way
-        if not self._takes(source):
+        if not goes_by_ingress(source):
             if source.listens:
                 self._past.add(name)
             channel.read_inside(None, channel.ingest.source, None)
@@ -284,9 +247,6 @@ class Ingress:
             source = replace(source, sender="")
         channel.read_inside(self.plan.namespace, source, lambda: self.listens(name))
 
-    def _takes(self, source: Source) -> bool:
-        return goes_by_ingress(source) and (self.takes_whip or not isinstance(source, WhipSource))
-
     async def remove(self, name: str) -> None:
         """Let nobody in for a channel any more; unknown ones are ignored."""
         self._past.discard(name)
@@ -294,7 +254,7 @@ class Ingress:
             return
         self._doors.remove(name)
         for way in self._held.keys() - self._doors.ways:
-            self._held.pop(way).close()
+            self._let_go(way)
         try:
             await self._forward([])
         except network.NetworkError as error:  # nothing listens there any more
@@ -314,44 +274,48 @@ class Ingress:
                     Entry.FIRST_PACKET,
                     tuple(Way(Protocol.UDP, number) for number in ports),
                     tuple(Way(Protocol.UDP, number + 1) for number in ports),
-                    frozenset({self._seen(sender)} if sender else ()),
+                    frozenset({self._seen(sender)} if sender else ()),  # of IPv4
                 )
         raise UsageError(f"{source.describe()} does not come by the ingress")
 
-    def _seen(self, address: str) -> IPv4Address:
+    def _seen(self, address: str) -> Address:
         """Return as which the switch sees a sender."""
-        found = IPv4Address(address)
+        found = ip_address(address.strip("[]"))
         return self.plan.ends.outer if found.is_loopback else found
 
     def told(self, address: str) -> str:
         """Return as what a sender's address is told: programs of this machine are at 127.0.0.1."""
         return LOOPBACK if address == str(self.plan.ends.outer) else address
 
-    async def _hold(self, ways: Iterable[Way]) -> None:
+    async def _hold(
+        self, ways: Collection[Way], families: Collection[Family] = FAMILIES[:1]
+    ) -> None:
         """Have these ports, or none of them."""
-        held = dict[Way, socket.socket]()
+        new = [way for way in ways if way not in self._held]  # else of an attempt that failed later
         try:
-            for way in ways:
-                if way not in self._held:  # of an attempt that failed later
-                    held[way] = gateway.hold(way)
+            for way in new:
+                held = self._held[way] = []
+                held += (gateway.hold(way, family) for family in families)
         except AnabranchError:
-            for one in held.values():
-                one.close()
+            for way in new:
+                self._let_go(way)
             raise
-        self._held |= held
+
+    def _let_go(self, way: Way) -> None:
+        for held in self._held.pop(way, ()):
+            held.close()
 
     async def _forward(self, new: Iterable[Way]) -> None:
         self._stale.set()
         async with self._forwarding:
             table, ways = self.plan.table, self._doors.ways
-            await asyncio.to_thread(gateway.forward_ways, table, ways)
-            await asyncio.to_thread(gateway.forget_senders, [*new])
+            await asyncio.to_thread(gateway.forward_ways, table, ways, forget=[*new])
 
     # --- who comes and goes -------------------------------------------------------------------
 
     def expect(self, way: Way, address: str) -> None:
         """Know that somebody with this address is about to come."""
-        with suppress(AddressValueError):
+        with suppress(ValueError):
             self._doors.expect(way, self._seen(address), _now())
             self._look_again()
 
@@ -361,7 +325,7 @@ class Ingress:
         Args:
             port: that it sends from; None: unknown, so any of this address.
         """
-        with suppress(AddressValueError):
+        with suppress(ValueError):
             session = Session(way, self._seen(address), port)
             self._doors.let_in(channel, [session], _now())
             self._look_again()
@@ -443,7 +407,9 @@ class Ingress:
             "past": sorted(self._past),
             "no_door": counts.no_door,
             "kept_inside": counts.inside,
-            "newcomers_dropped": await gateway.dropped_newcomers(self.plan.table),
+            "newcomers_dropped": await gateway.dropped_newcomers(
+                self.plan.table, self.plan.families
+            ),
         }
 
 
@@ -478,16 +444,7 @@ def unguarded(settings: SiteSettings) -> list[str]:
         return []
     if not settings.switches:
         return ["no ingress: there are no switches, so producers meet the listeners directly"]
-    if _by_ipv6(settings):
-        return [
-            "publishers by WHIP do not pass the ingress, since they may come by IPv6: they do with"
-            " IPv4 addresses alone in public_address"
-        ]
     return []
-
-
-def _by_ipv6(settings: SiteSettings) -> bool:
-    return any(":" in address for address in settings.public_addresses)
 
 
 def _now() -> float:

@@ -14,6 +14,7 @@ from anabranch.core.errors import AnabranchError, NotFoundError, UnavailableErro
 from anabranch.core.events import Event
 from anabranch.host.addresses import is_udp_port_free
 from anabranch.media.encoder import EncoderConfig
+from anabranch.media.rendition import is_transport
 from anabranch.media.source_text import parse_source
 from anabranch.site import groups
 from anabranch.site.carriage import StreamId, Target
@@ -275,7 +276,9 @@ class Lineup:
             self.retarget(stream, targets)
 
     def retarget(self, stream: StreamId, targets: list[Target]) -> None:
-        """Have a stream sent to these from now on."""
+        """Have a stream sent to these from now on; a transport stream only while it is made."""
+        if is_transport(stream.name) and targets and stream not in self._made:
+            return
         channel = self.channels.get(stream.channel)
         if channel is not None:
             channel.encoder.set_targets(stream.name, targets)

@@ -130,6 +130,7 @@ def make_node(node: NodePlan, journal: Journal) -> None:
             node.access.device,
             node.access.address.ip,
             STREAM_PORT,
+            source_6=None if node.access.address_6 is None else node.access.address_6.ip,
         )
 
 
@@ -156,7 +157,7 @@ def open_machine(table: str, families: Collection[Family], journal: Journal) -> 
 def forward_to(table: str, families: Collection[Family], leaves: Collection[NodePlan]) -> None:
     """Forward the media ports of exactly these leaves, of these families.
 
-    What plain seats are sent, which is IPv4 alone, goes out as this machine's.
+    What plain seats are sent goes out as this machine's.
     """
     links = [(leaf.access, leaf.media_ports) for leaf in leaves if leaf.access is not None]
     if "ip" in families:
@@ -164,4 +165,4 @@ def forward_to(table: str, families: Collection[Family], leaves: Collection[Node
         forwarding.forward_ports(table, "ip", forwards_4, streams_from=STREAM_PORT)
     if "ip6" in families:
         forwards_6 = {end.address_6.ip: ports for end, ports in links if end.address_6 is not None}
-        forwarding.forward_ports(table, "ip6", forwards_6)
+        forwarding.forward_ports(table, "ip6", forwards_6, streams_from=STREAM_PORT)

@@ -198,6 +198,10 @@ def make_plan(settings: SiteSettings) -> SitePlan:
     nodes: dict[str, NodePlan] = {}
     for index, node in enumerate(given):
         made = _node_plan(settings, node.name, node.role, index, node.capacity)
+        if node.role is Role.ROOT and "ip6" in settings.families:
+            # Encoders there send by IPv6 what plain seats take so.
+            address_6 = encoders_address_6(settings.addresses.access_6, tag)
+            made = replace(made, host=replace(made.host, address_6=address_6))
         if node.role is Role.LEAF:
             inner, outer = _access_link(made.namespace, index, tag, next(subnets))
             if "ip6" in settings.families:
@@ -294,6 +298,17 @@ def access_ends_6(
     """
     outer = int(network.network_address) + (subnet << 64) + 2 * (number + 1)
     return IPv6Interface((outer + 1, 127)), IPv6Interface((outer, 127))
+
+
+def encoders_address_6(network: IPv6Network, subnet: int) -> IPv6Interface:
+    """Return an address of a site's /64 that is no access link's, see :func:`access_ends_6`."""
+    return IPv6Interface((int(network.network_address) + (subnet << 64) + (1 << 63), 128))
+
+
+def ingress_ends_6(network: IPv6Network, subnet: int) -> tuple[IPv6Interface, IPv6Interface]:
+    """Return both ends of the cable to the ingress, the inner first; see :func:`access_ends_6`."""
+    inner, outer = access_ends_6(network, subnet, 1 << 62)
+    return inner, outer
 
 
 def is_access_link(device: str) -> bool:

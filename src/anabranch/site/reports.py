@@ -97,6 +97,7 @@ def browser_seat(seat: Seat) -> dict[str, Any]:
 def plain_seat(seat: PlainSeat) -> dict[str, Any]:
     """Return a plain seat as whoever knows its identifier may see it."""
     scheme = "udp" if seat.form == "ts" else "rtp"
+    host = f"[{seat.address}]" if ":" in seat.address else seat.address
     return {
         "id": seat.id,
         "kind": seat.kind,
@@ -105,7 +106,7 @@ def plain_seat(seat: PlainSeat) -> dict[str, Any]:
         "leaf": seat.leaf,
         "state": "watching",
         "seconds": time.time() - seat.since,
-        "to": f"{scheme}://{seat.address}:{seat.port}",
+        "to": f"{scheme}://{host}:{seat.port}",
         "format": seat.form,
         "ttl_s": seat.ttl_s,
     }

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol
 
 import structlog
@@ -26,7 +27,9 @@ from anabranch.core.errors import (
     UsageError,
 )
 from anabranch.core.events import Event
+from anabranch.host.forwarding import family_of
 from anabranch.media.leaf import Feed
+from anabranch.media.rendition import is_transport
 from anabranch.site.carriage import STREAMS, Sorting, StreamId, Target
 from anabranch.site.changes import Pace
 from anabranch.site.nodes import Nodes
@@ -34,7 +37,7 @@ from anabranch.site.plan import NodePlan
 from anabranch.site.settings import SiteSettings
 from anabranch.site.sorting import Hold, sorting_of
 from anabranch.site.switched import SwitchedUnderlay
-from anabranch.site.ways_out import WaysOut
+from anabranch.site.ways_out import WaysOut, families_of, gateway_ends
 
 MAX_TRANSPORT = (STREAMS - 1) // 2
 """Renditions that there are addresses for as transport streams, too."""
@@ -96,7 +99,10 @@ class Seating:
         on_event: Callable[[Event], None],
     ) -> None:
         addresses = settings.addresses
-        own = (addresses.overlay, addresses.access, addresses.groups, addresses.tunnels)
+        own = (
+            *(addresses.overlay, addresses.access, addresses.groups, addresses.tunnels),
+            addresses.access_6,
+        )
         self._settings = settings.seats
         self._admission = Admission(settings.seats.allow, own if underlay is not None else ())
         self._renditions = [each.name for each in settings.ladder]
@@ -126,6 +132,11 @@ class Seating:
         if destination.form == "ts" and self._renditions.index(rendition) >= MAX_TRANSPORT:
             raise UsageError(f"only the first {MAX_TRANSPORT} renditions are sent as MPEG-TS")
         self._admission.check(destination.address, wish.client, operator=wish.operator)
+        if not self._reaches(str(destination.address)):
+            raise UsageError(
+                f"{destination.address}: this site sends by IPv4 alone, since its public_address"
+                " names no IPv6 address"
+            )
         rivals = self._rivals(destination, wish)
         if not wish.operator:
             whose = network_of(wish.client)
@@ -223,6 +234,9 @@ class Seating:
         for seat in seats:
             if seat.channel not in known or seat.rendition not in self._renditions:
                 continue
+            if not self._reaches(seat.address):
+                _log.warning("seat.lost", reason="the site has no IPv6 any more")
+                continue
             try:
                 seat.leaf = self._place(None, set(), rather=seat.leaf)
             except AnabranchError as error:
@@ -296,6 +310,13 @@ class Seating:
         up = self._underlay.up
         leaves = self._underlay.plan.leaves
         return {node.name: node for node in leaves if node.name in up and node.access is not None}
+
+    def _reaches(self, address: str) -> bool:
+        """Say whether leaves send to addresses of this family: all do, or none."""
+        family = family_of(address)
+        return self._underlay is None or all(
+            family in families_of(node) for node in self._leaves().values()
+        )
 
     def _place(self, wanted: str | None, leaving: set[str], rather: str | None = None) -> str:
         """Return the leaf for a seat: the one with the fewest.
@@ -374,14 +395,13 @@ class Seating:
 def _reach(seat: PlainSeat, leaves: Mapping[str, NodePlan]) -> str:
     """Return the address by which a seat's leaf reaches its receiver."""
     node = leaves.get(seat.leaf)
-    if node is None or not seat.address.startswith("127."):
+    if node is None or not ip_address(seat.address).is_loopback:
         return seat.address
     # This machine, which the leaf knows as the other end of its access link.
-    assert node.gateway is not None
-    assert node.gateway.address is not None
-    return str(node.gateway.address.ip)
+    family = family_of(seat.address)
+    return next(str(e.ip) for e in gateway_ends(node) if family_of(str(e.ip)) == family)
 
 
 def transport_streams(sorting: Sorting) -> frozenset[StreamId]:
     """Return the transport streams that are wanted anywhere."""
-    return frozenset(each.stream for each in sorting.brought if each.stream.name.endswith(".ts"))
+    return frozenset(each.stream for each in sorting.brought if is_transport(each.stream.name))

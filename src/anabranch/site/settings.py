@@ -158,6 +158,10 @@ def families_of(public_addresses: Iterable[str], leaf: LeafKind) -> tuple[Family
     return tuple(family for family in able if family in there)
 
 
+MAX_PER_LEAF = 2000
+"""Plain seats that a sort switch was measured with; see ``anabranch bench channels``."""
+
+
 @dataclass(frozen=True, slots=True)
 class SeatSettings:
     """The plain seats.
@@ -166,15 +170,15 @@ class SeatSettings:
         allow: addresses of receivers that anybody may name; without the operator's token only
             one's own otherwise.
         per_client: seats that a client may have who is not the operator.
-        per_leaf: seats at one leaf at most; a sort switch is fast up to 500.
+        per_leaf: seats at one leaf at most.
         hold_s: seconds that a stream is brought to a leaf after its last seat left.
         neighbours: channels on either side of one that is watched which are brought as well, so
             that nobody waits who goes up and down the dial.
     """
 
-    allow: tuple[IPv4Network, ...] = ()
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
     per_client: int = 8
-    per_leaf: int = 500
+    per_leaf: int = MAX_PER_LEAF
     hold_s: float = 3.0
     neighbours: int = 0
 

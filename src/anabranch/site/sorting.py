@@ -41,12 +41,13 @@ def sorting_of(
     buckets, brought = set(), set()
     for seat in seats:
         address = reach(seat)
+        by_6 = ":" in address
         for stream, port in streams_of(seat, seat.channel):
             place: Target = (address, port)
             buckets.add(Bucket(stream, seat.leaf, place))
-            brought.add(Brought(stream, seat.leaf))
+            brought.add(Brought(stream, seat.leaf, by_6))
         for near in neighbours(dial, seat.channel, beside) if beside else ():
-            brought |= {Brought(stream, seat.leaf) for stream, _ in streams_of(seat, near)}
+            brought |= {Brought(stream, seat.leaf, by_6) for stream, _ in streams_of(seat, near)}
     return Sorting(frozenset(buckets), frozenset(brought))
 
 

@@ -59,7 +59,11 @@ class SwitchedUnderlay:
         self.tree = self.plan.tree
         kind = SeparateControl if settings.fabric.controllers else InsideControl
         self._control: Control = kind(settings, self.plan, on_event, database)
-        carriage = SwitchCarriage(self.plan, self._control.put)
+        carriage = SwitchCarriage(
+            self.plan,
+            self._control.put,
+            lambda stream, group: retarget(stream, self.carriage.targets(stream, group)),
+        )
         repairs = settings.leaf.repair
         self.rings = Rings(settings, self, carriage, retarget) if repairs else None
         self.carriage: Carriage = self.rings or carriage

@@ -3,15 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Callable, Collection, Mapping
+from ipaddress import IPv4Interface, IPv6Interface
 
-from anabranch.channels.presence import Refusal, refusal_of
+from anabranch.channels.presence import Refusal, refusal_of, refusal_of_6
 from anabranch.host import streams_out
 from anabranch.host.addresses import local_addresses
+from anabranch.host.forwarding import Family, family_of
 from anabranch.site.carriage import Target
 from anabranch.site.plan import NodePlan
 
-_LARGEST = 576
-"""Bytes of an ICMP message at most (RFC 1812, section 4.3.2.3)."""
+_LARGEST = 1280
+"""Bytes of an ICMP message at most (RFC 4443, section 2.4 (c); RFC 1812 has it less)."""
 
 
 class WaysOut:
@@ -30,7 +32,7 @@ class WaysOut:
         self._nodes = nodes
         self._on_refused = on_refused
         self._places: dict[str, frozenset[Target]] = {}
-        self._sockets: dict[str, socket.socket] = {}
+        self._sockets: dict[str, list[socket.socket]] = {}
         self._turn = asyncio.Lock()
 
     async def allow(self, leaf: str, places: Callable[[], Collection[Target]]) -> None:
@@ -46,31 +48,46 @@ class WaysOut:
                 return
             if leaf not in self._sockets:
                 self._listen(node)
-            await streams_out.set_receivers(node.namespace, wanted)
+            await streams_out.set_receivers(node.namespace, wanted, families_of(node))
             self._places[leaf] = wanted
 
     def forget(self, *, but: Collection[str] = ()) -> None:
         """Forget leaves that are not up any more; without ``but``, all."""
         for leaf in self._sockets.keys() - set(but):
             self._places.pop(leaf, None)
-            closing = self._sockets.pop(leaf)
-            asyncio.get_running_loop().remove_reader(closing)
-            closing.close()
+            for closing in self._sockets.pop(leaf):
+                asyncio.get_running_loop().remove_reader(closing)
+                closing.close()
 
     def _listen(self, node: NodePlan) -> None:
-        assert node.gateway is not None
-        assert node.gateway.address is not None
-        made = self._sockets[node.name] = streams_out.unreachable_socket(node.namespace)
-        own = {str(node.gateway.address.ip), *map(str, local_addresses())}
-        loop = asyncio.get_running_loop()
-        loop.add_reader(made, self._hear, node.name, made, own)
+        own = {str(end.ip) for end in gateway_ends(node)} | set(map(str, local_addresses()))
+        made = self._sockets[node.name] = []
+        for family in families_of(node):
+            each = streams_out.unreachable_socket(node.namespace, family)
+            made.append(each)
+            asyncio.get_running_loop().add_reader(each, self._hear, node.name, each, own)
 
     def _hear(self, leaf: str, from_kernel: socket.socket, own: Collection[str]) -> None:
         while True:
             try:
-                packet = from_kernel.recv(_LARGEST)
+                packet, sender = from_kernel.recvfrom(_LARGEST)
             except OSError:  # that was all
                 return
-            refusal = refusal_of(packet, own)
+            if from_kernel.family == socket.AF_INET6:
+                refusal = refusal_of_6(packet, sender[0].partition("%")[0], own)
+            else:
+                refusal = refusal_of(packet, own)
             if refusal is not None:
                 self._on_refused(leaf, refusal)
+
+
+def gateway_ends(node: NodePlan) -> list[IPv4Interface | IPv6Interface]:
+    """Return this machine's addresses on the link to a leaf: one a family that it is reached by."""
+    assert node.gateway is not None
+    found = (node.gateway.address, node.gateway.address_6)
+    return [address for address in found if address is not None]
+
+
+def families_of(node: NodePlan) -> list[Family]:
+    """Return the families by which a leaf sends to receivers."""
+    return [family_of(str(end.ip)) for end in gateway_ends(node)]

@@ -84,7 +84,7 @@ class WhipPublishers:
         on_event: Callable[[Event], None],
         ingress: Ingress | None = None,
     ) -> None:
-        self._ingress = ingress if ingress is not None and ingress.takes_whip else None
+        self._ingress = ingress
         self._way = Way(Protocol.UDP, settings.ports.whip)
         self._settings = settings
         self._channels = channels
@@ -128,7 +128,7 @@ class WhipPublishers:
             gate = Gate(self._place(), self._heard, self._heard_layers)
             try:
                 if self._ingress is not None:
-                    await self._ingress.serve(self._way)
+                    await self._ingress.serve(self._way, by_6=True)
                 await gate.start()
             except BaseException:
                 await gate.stop()
@@ -144,7 +144,8 @@ class WhipPublishers:
         if self._ingress is None:
             return self._place_here()
         # Publishers are told this machine's addresses, from which it is forwarded to the gate.
-        near = machine.distinct(machine.local_addresses(but=is_access_link))
+        near_6 = machine.global_addresses_6(but=is_access_link) if self._ingress.by_6 else ()
+        near = machine.distinct((*machine.local_addresses(but=is_access_link), *near_6))
         told = (*self._settings.public_besides(near), *near, LOOPBACK)
         return LeafPlace(
             name="whip",
@@ -156,7 +157,7 @@ class WhipPublishers:
             media_ports=(self._way.port, self._way.port),
             inlet_interface=LOOPBACK,
             inlet_ports=self._settings.ports.handover,
-            inner_addresses=(self._ingress.address,),
+            inner_addresses=self._ingress.addresses,
         )
 
     def _place_here(self) -> LeafPlace:

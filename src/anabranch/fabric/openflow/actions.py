@@ -19,7 +19,8 @@ GROUP_ANY = 0xFFFFFFFF
 NO_BUFFER = 0xFFFFFFFF
 
 SETTABLE = (
-    *("eth_dst", "eth_src", "vlan_vid", "vlan_pcp", "ip_dscp", "ipv4_src", "ipv4_dst"),
+    *("eth_dst", "eth_src", "vlan_vid", "vlan_pcp", "ip_dscp"),
+    *("ipv4_src", "ipv4_dst", "ipv6_src", "ipv6_dst"),
     *("tcp_src", "tcp_dst", "udp_src", "udp_dst"),
     *("arp_op", "arp_spa", "arp_tpa", "arp_sha", "arp_tha"),
 )

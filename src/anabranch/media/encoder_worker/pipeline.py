@@ -108,24 +108,33 @@ def _pay(config: dict[str, Any], stream: dict[str, Any], payload_type: int) -> s
 
 def _sink(config: dict[str, Any], stream: dict[str, Any]) -> str:
     name = stream["name"]
-    text = f"{sink(config, stream['targets'])} name=sink-{name}"
+    text = f"{sink(config)} name=sink-{name}"
     return f"input-selector name=out-{name} sync-streams=false ! tee name=sent-{name} ! {text}"
 
 
-def sink(config: dict[str, Any], targets: list[list[Any]]) -> str:
-    """Return what sends packets to ``[host, port]`` as they come."""
+def sink(config: dict[str, Any]) -> str:
+    """Return what sends packets as they come; see :func:`send_to`."""
     text = (
         "multiudpsink sync=false async=false auto-multicast=false"
         f" loop=false ttl={config['ttl']} ttl-mc={config['ttl']}"
-        f" clients={_quote(clients(targets))}"
     )
     if config["interface"]:
         text += f" multicast-iface={config['interface']}"
     return text
 
 
-def clients(targets: list[list[Any]]) -> str:
-    return ",".join(f"{host}:{int(port)}" for host, port in targets)
+def send_to(sink: Any, targets: list[list[Any]]) -> None:
+    """Have a sink send to exactly these ``[host, port]``, IPv4 or IPv6; who stays misses nothing.
+
+    Its property ``clients`` can be read for both, and written for IPv4 alone.
+    """
+    wanted = {(str(host), int(port)) for host, port in targets}
+    listed = [each.rpartition(":") for each in (sink.get_property("clients") or "").split(",")]
+    there = {(host, int(port)) for host, colon, port in listed if colon}
+    for host, port in sorted(there - wanted):
+        sink.emit("remove", host, port)
+    for host, port in sorted(wanted - there):
+        sink.emit("add", host, port)
 
 
 class Encoder:
@@ -137,6 +146,8 @@ class Encoder:
         self._fail = fail
         self._limit = KeyframeLimit()
         self.pipeline = Gst.parse_launch(describe_pipeline(config))
+        for stream in (*config["streams"], config["audio"]):
+            send_to(self.pipeline.get_by_name(f"sink-{stream['name']}"), stream["targets"])
         self._selectors = {
             "video": self.pipeline.get_by_name("videosel"),
             "audio": self.pipeline.get_by_name("audiosel"),
@@ -324,18 +335,18 @@ class Encoder:
         sink = self.pipeline.get_by_name(f"sink-{stream}")
         if sink is None:
             raise ValueError(f"no stream named {stream!r}")
-        sink.set_property("clients", clients(targets))
+        send_to(sink, targets)
 
     def _send_transport(self, stream: dict[str, Any], targets: list[list[Any]]) -> None:
         """Have a transport stream be made while it goes somewhere, and only then."""
         name = stream["name"]
         there = self._transport.get(name)
         if there is not None and targets:
-            there.send_to(clients(targets))
+            send_to(there.sink, targets)
         elif there is not None:
             self._transport.pop(name).close()
         elif targets:
-            self._transport[name] = TransportStream(
+            made = self._transport[name] = TransportStream(
                 self.pipeline,
                 Tap(self.pipeline.get_by_name(f"sent-{stream['of']}"), self._config["video_pt"]),
                 Tap(
@@ -343,8 +354,9 @@ class Encoder:
                     self._config["audio_pt"],
                 ),
                 self._config["transport"]["sound_kbps"],
-                sink(self._config, targets),
+                sink(self._config),
             )
+            send_to(made.sink, targets)
 
     def stats(self) -> dict[str, Any]:
         """Return bytes sent and the payloader's position for every stream."""

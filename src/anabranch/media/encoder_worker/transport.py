@@ -68,11 +68,12 @@ class TransportStream:
 
     @property
     def bytes_sent(self) -> int:
-        return int(self._bin.get_by_name("sink").get_property("bytes-served"))
+        return int(self.sink.get_property("bytes-served"))
 
-    def send_to(self, clients: str) -> None:
-        """Send to exactly these from now on: ``host:port,host:port``."""
-        self._bin.get_by_name("sink").set_property("clients", clients)
+    @property
+    def sink(self) -> Any:
+        """The element that sends."""
+        return self._bin.get_by_name("sink")
 
     def owns(self, element: Any) -> bool:
         return bool(element == self._bin or element.has_as_ancestor(self._bin))
