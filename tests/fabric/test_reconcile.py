@@ -276,8 +276,8 @@ def outputs(groups: dict, number: int) -> list[int]:
 
 
 def test_one_bucket_more_changes_one_part_only() -> None:
-    switch, held = settled(everything(GroupSpec(5, GroupType.ALL, many(800))), 6)
-    plan = plan_changes(held, everything(GroupSpec(5, GroupType.ALL, many(801))), 6)
+    switch, held = settled(everything(GroupSpec(5, GroupType.ALL, many(700))), 6)
+    plan = plan_changes(held, everything(GroupSpec(5, GroupType.ALL, many(701))), 6)
     (message,) = obey(switch, held, (*plan.add, *plan.delete))
     assert isinstance(message, GroupMod)
     assert message.command is GroupCommand.INSERT_BUCKET
@@ -287,9 +287,9 @@ def test_one_bucket_more_changes_one_part_only() -> None:
 @pytest.mark.parametrize(
     ("group", "words"),
     [
-        (GroupSpec(1, GroupType.ALL, many(1001)), "ALL group 1 has 1001 buckets; 1000 is"),
-        (GroupSpec(1, GroupType.SELECT, many(501)), "SELECT group 1 has 501 buckets; 500 is"),
-        (GroupSpec(1, GroupType.FAST_FAILOVER, many(501)), "501 buckets; 500 is the limit"),
+        (GroupSpec(1, GroupType.ALL, many(3201)), "ALL group 1 has 3201 buckets; 3200 is"),
+        (GroupSpec(1, GroupType.SELECT, many(401)), "SELECT group 1 has 401 buckets; 400 is"),
+        (GroupSpec(1, GroupType.FAST_FAILOVER, many(401)), "401 buckets; 400 is the limit"),
         (GroupSpec(1, GroupType.INDIRECT, many(2)), "such a group has 1"),
         (GroupSpec(0xF0000000, GroupType.ALL, ()), "the numbers are 0 to 0xefffffff"),
     ],

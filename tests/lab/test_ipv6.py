@@ -218,8 +218,8 @@ def test_a_receiver_by_ipv6_names_itself_and_nobody_else(
         assert ask(f"udp://[{THERE_6}]:5604") == 201
         assert own.recv(2000)[0] == 0x47
         assert ask("udp://[2001:db8:96::77]:5604") == 403
-        assert ask("udp://[ff02::1]:5604") == 400
-        assert ask(f"udp://[{ACCESS_6[1]}]:5604") == 400
+        assert ask("udp://[ff02::1]:5604") == 422
+        assert ask(f"udp://[{ACCESS_6[1]}]:5604") == 422
     wait_until(
         lambda: all(each["kind"] != "plain" for each in both_site.api("GET", "/api/seats").json()),
         limit_s=15.0,

@@ -108,7 +108,7 @@ def test_a_token_is_shown_once_and_is_good_until_it_is_revoked(
     opened(page, "paula", "/account")
     page.wait("!document.getElementById('no-tokens').hidden")
     offered = "[...document.getElementById('token-role').options].map((each) => each.value)"
-    assert page.evaluate(offered) == ["producer", "viewer"]
+    assert page.evaluate(offered) == ["viewer", "producer"]
     page.fill("#token-name", MARKUP)
     page.do(lambda it: it.select_option("#token-role", "viewer"))
     page.do(lambda it: it.select_option("#token-time", "86400"))

@@ -65,18 +65,24 @@ export function troubleOf(error: unknown): string {
   return wait === null || /\d/.test(words) ? words : `${words} Try again in ${wait} seconds.`;
 }
 
-/** Where to go after signing in: a page of this server, whatever the address asks for. */
-export function placeAfter(url: URL): string {
+/**
+ * Where to go after signing in: a page of this server, whatever the address asks for. Who asks for
+ * none, or only for the first, gets to what the account is for: the channels, or the studio.
+ */
+export function placeAfter(url: URL, role: Role | null): string {
   const wanted = url.searchParams.get("next") ?? "";
+  const watches = role === "viewer";
   try {
     const next = new URL(wanted, url.origin);
-    if (wanted.startsWith("/") && next.origin === url.origin && next.pathname !== "/login") {
+    const ours = wanted.startsWith("/") && next.origin === url.origin;
+    const open = !watches || !/^\/studio(\/|$)/.test(next.pathname);
+    if (ours && open && !["/", "/login"].includes(next.pathname)) {
       return next.pathname + next.search + next.hash;
     }
   } catch {
-    // Not an address: the studio.
+    // Not an address.
   }
-  return "/studio";
+  return watches ? "/" : "/studio";
 }
 
 export function loginPath(from: URL): string {

@@ -15,8 +15,8 @@ export function roleLabel(role: string): string {
   return ROLES.find(({ id }) => id === role)?.label ?? role;
 }
 
-/** The roles that a token of somebody's may have, the highest first. */
+/** The roles that a token of somebody's may have, the least first: the one to begin with. */
 export function rolesUpTo(role: Role): Role[] {
   const last = ROLES.findIndex(({ id }) => id === role);
-  return ROLES.slice(0, last + 1).map(({ id }) => id).reverse();
+  return ROLES.slice(0, last + 1).map(({ id }) => id);
 }

@@ -35,7 +35,7 @@ describe("moments", () => {
 describe("roles", () => {
   it("of a token are none above its owner's", () => {
     expect(rolesUpTo("viewer")).toEqual(["viewer"]);
-    expect(rolesUpTo("operator")).toEqual(["operator", "producer", "viewer"]);
+    expect(rolesUpTo("operator")).toEqual(["viewer", "producer", "operator"]);
     expect(rolesUpTo("admin")).toHaveLength(ROLES.length);
     expect(rolesUpTo("archivist" as never)).toEqual([]);
   });

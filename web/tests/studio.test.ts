@@ -5,7 +5,7 @@ import { Refused, wordsOf } from "../src/api";
 import type { Channel, Feed } from "../src/channels";
 import { isSecret, masked, stepsOf } from "../src/hand-over";
 import { durationLabel, figuresOf, healthOf } from "../src/health";
-import { loginPath, placeAfter, troubleOf } from "../src/me";
+import { type Role, loginPath, placeAfter, troubleOf } from "../src/me";
 import { WAYS, nameFrom } from "../src/naming";
 import { studioChannel, studioPath } from "../src/target";
 
@@ -108,12 +108,22 @@ describe("what is handed over", () => {
 });
 
 describe("signing in", () => {
-  const after = (query: string) => placeAfter(new URL(`https://edge.example/login${query}`));
+  const after = (query: string, role: Role | null = "producer") =>
+    placeAfter(new URL(`https://edge.example/login${query}`), role);
   it("leads back to a page of this server alone", () => {
     expect(after("?next=%2Fwatch%2Fa%23share%3Dabs_x")).toBe("/watch/a#share=abs_x");
     const foreign = ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/login", "\t//evil.example"];
     for (const next of ["", ...foreign]) expect(after(`?next=${encodeURIComponent(next)}`), next).toBe("/studio");
     expect(after("")).toBe("/studio");
+  });
+  it("leads to what an account is for", () => {
+    for (const query of ["", "?next=%2F", "?next=%2Fstudio", "?next=%2Fstudio%2Fstage"]) {
+      expect(after(query, "viewer"), query).toBe("/");
+    }
+    expect(after("?next=%2Faccount", "viewer")).toBe("/account");
+    expect(after("?next=%2F", "producer")).toBe("/studio");
+    expect(after("?next=%2Fstudio%2Fstage", "admin")).toBe("/studio/stage");
+    expect(after("", null)).toBe("/studio");
   });
   it("is asked for with the way back", () => {
     const from = new URL("https://edge.example/watch/a?rendition=low#share=abs_x");

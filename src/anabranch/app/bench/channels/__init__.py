@@ -10,10 +10,11 @@ from anabranch.app.bench.report import Result
 
 def parts() -> dict[str, tuple[Callable[[int], list[Result]], int]]:
     """Return every measurement by name: what to call, and how many samples are usual."""
-    from anabranch.app.bench.channels import cold, listing, losses, moves
+    from anabranch.app.bench.channels import cold, listing, losses, many, moves
 
     return {
         "moves": (moves.measure, 100),
+        "many": (many.measure, 100),
         "losses": (losses.measure, 10),
         "cold": (cold.measure, 30),
         "listing": (listing.measure, 20_000),

@@ -1,6 +1,7 @@
 """``bucket_move_ms``: a receiver changes from one channel to another, of 500 receivers each.
 
-Two ALL groups of 500 buckets at one Open vSwitch; 499 of each lead to a port where nobody listens.
+Two ALL groups of 500 buckets at one Open vSwitch; all but one of each lead to a port where nobody
+listens.
 The time is from the call of ``Controller.apply`` to the first packet of the new channel at the
 receiver; that there is one packet every 2.5 ms is in it. Around each move the new channel carries
 400 packets/s, which are 200,000 copies/s.
@@ -37,29 +38,29 @@ _SHAPE = Shape(
 )
 
 
-def measure(samples: int) -> list[Result]:
-    """Move ``samples`` times.
+def measure(samples: int, buckets: int = BUCKETS, pps: int = _PPS) -> list[Result]:
+    """Move ``samples`` times, in groups of ``buckets`` that get ``pps`` packets/s.
 
     Raises:
         UnavailableError: this is not root, or the receiver gets nothing.
     """
-    moves = asyncio.run(_measure(samples))
+    moves = asyncio.run(_measure(samples, buckets, pps))
     return [sampled("bucket_move_ms", "ms", moves, target="p95 <= 10", digits=2)]
 
 
-async def _measure(samples: int) -> list[float]:
+async def _measure(samples: int, buckets: int, pps: int) -> list[float]:
     async with lab(_SHAPE) as made:
         controller = Controller(lambda _: None)
         try:
             await controller.listen_unix(made.controller_path("s1"), "s1")
             await connected(controller, ("s1",))
-            await controller.apply({"s1": _tables(0)})
+            await controller.apply({"s1": _tables(0, buckets)})
             sender, receiver = made.namespace("source"), made.namespace("mover")
-            with traffic(_CHANNELS, _PPS, sender, receiver) as packets:
+            with traffic(_CHANNELS, pps, sender, receiver) as packets:
                 packets.pause()
                 moved = []
                 for number in range(1, samples + 1):
-                    wanted = {"s1": _tables(number % _CHANNELS)}
+                    wanted = {"s1": _tables(number % _CHANNELS, buckets)}
                     packets.choose(number % _CHANNELS)
                     await asyncio.sleep(_LEAD_S)
                     moved.append(time.time())
@@ -85,8 +86,10 @@ def _delays(record: Record, moved: list[float]) -> list[float]:
     return delays
 
 
-def _tables(channel: int) -> Tables:
-    groups = frozenset(_group(number, with_mover=number == channel) for number in range(_CHANNELS))
+def _tables(channel: int, buckets: int = BUCKETS) -> Tables:
+    groups = frozenset(
+        _group(number, buckets, with_mover=number == channel) for number in range(_CHANNELS)
+    )
     rules = frozenset(
         Rule(
             0,
@@ -100,9 +103,9 @@ def _tables(channel: int) -> Tables:
     return Tables(rules=rules, groups=groups)
 
 
-def _group(channel: int, *, with_mover: bool) -> GroupSpec:
-    others = [_bucket(number, _ELSEWHERE) for number in range(1, BUCKETS)]
-    mover = [_bucket(0, _OUT)] if with_mover else [_bucket(BUCKETS, _ELSEWHERE)]
+def _group(channel: int, buckets: int, *, with_mover: bool) -> GroupSpec:
+    others = [_bucket(number, _ELSEWHERE) for number in range(1, buckets)]
+    mover = [_bucket(0, _OUT)] if with_mover else [_bucket(buckets, _ELSEWHERE)]
     return GroupSpec(channel + 1, GroupType.ALL, (*others, *mover))
 
 
