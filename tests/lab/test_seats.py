@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.lab.computer import Computer
 from tests.lab.inside import socket_in
 from tests.lab.machines import Machines, machines
 from tests.lab.receivers import (
@@ -330,6 +331,48 @@ _WITH_SORT_SWITCH = json.dumps(
         {"name": "sort1", "role": "leaf", "parent": "relay", "server": "none"},
     ]
 )
+
+
+def devices() -> str:
+    return subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_sort_switch_sends_by_a_port_of_its_own_to_who_is_behind_it() -> None:
+    here, there = "10.77.0.1", "10.77.0.2"
+    far = Computer(here, there, 24)
+    try:
+        shown = ["ip", "-n", far.name, "-j", "link", "show", "eth0"]
+        text = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+        nodes = json.loads(_WITH_SORT_SWITCH)
+        nodes[-1]["outlet"] = {
+            "device": far.device,
+            "networks": ["10.77.0.0/24"],
+            "next_hop": json.loads(text)[0]["address"],
+            "source": here,
+        }
+        with running_site(NODES=json.dumps(nodes)) as site:
+            with closing(listening(5600, far.name)) as receiver:
+                seat = take(site, "test1", f"udp://{there}:5600")
+                assert seat["leaf"] == "sort1"  # the one that it is behind
+                data, sender = receiver.recvfrom(2000)
+                assert (data[0], sender[0]) == (0x47, here)
+                for channel in ("test2", "test1"):
+                    changed = site.api(
+                        "PATCH", f"/api/seats/{seat['id']}", json={"channel": channel}
+                    )
+                    assert changed.status_code == 200
+                    for _ in range(50):
+                        receiver.recv(2000)
+                port = a_port()
+                with closing(listening(port)) as near:  # not behind it: as from any leaf
+                    other = take(site, "test1", f"udp://127.0.0.1:{port}", leaf="sort1")
+                    near.recv(2000)
+                    site.api("DELETE", f"/api/seats/{other['id']}")
+                site.api("DELETE", f"/api/seats/{seat['id']}")
+            assert far.device not in devices()
+        assert far.device in devices()  # given back
+    finally:
+        far.remove()
 
 
 def test_a_leaf_may_be_a_sort_switch_and_nothing_else_and_neighbours_are_at_hand(

@@ -1,7 +1,7 @@
 """The parts of the configuration: what each setting may be."""
 
 import json
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,6 +61,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class OutletConfig(_Part):
+    """A port of a leaf's switch behind which receivers are."""
+
+    device: Annotated[str, Field(pattern=r"^[^\s/@]{1,15}$")]
+    networks: Annotated[tuple[IPv4Network, ...], Field(min_length=1)]
+    next_hop: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")]
+    source: IPv4Address
+
+
 class NodeConfig(_Part):
     """A node of the tree; one that is ``idle`` is not started with the site."""
 
@@ -71,11 +80,14 @@ class NodeConfig(_Part):
     idle: bool = False
     capacity: Annotated[int, Field(ge=1)] | None = None
     server: Literal["webrtc", "none"] = "webrtc"
+    outlet: OutletConfig | None = None
 
     @model_validator(mode="after")
     def _only_leaves_serve(self) -> "NodeConfig":
         if self.server == "none" and self.role is not Role.LEAF:
             raise ValueError("server: none is for a leaf that is a sort switch and nothing else")
+        if self.outlet is not None and self.role is not Role.LEAF:
+            raise ValueError("outlet: receivers are behind a leaf's switch")
         return self
 
 

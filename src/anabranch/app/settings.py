@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from anabranch.app.config import Config, own_tmp
-from anabranch.app.config_parts import span
+from anabranch.app.config_parts import NodeConfig, span
 from anabranch.app.public import check_public_address, in_url
 from anabranch.core.errors import UsageError
 from anabranch.core.names import new_id
@@ -15,6 +15,7 @@ from anabranch.site.settings import (
     Addresses,
     FabricSettings,
     IngressSettings,
+    Outlet,
     Ports,
     RedundancyLink,
     RemoteSettings,
@@ -99,7 +100,7 @@ def site_settings(config: Config) -> SiteSettings:
         run_dir=config.run,
         database_url=config.database or f"sqlite+aiosqlite:///{config.state / 'store.db'}",
         switches=config.switches,
-        nodes=tuple(SiteNode(**node.model_dump()) for node in config.nodes),
+        nodes=tuple(_node(node) for node in config.nodes),
         links=tuple(CandidateLink(*link.between, link.rate_mbit) for link in config.links),
         addresses=Addresses(
             config.addresses.overlay,
@@ -181,3 +182,8 @@ def _placement_rules(config: Config) -> PlacementRules:
     rules = PlacementRules(config.placement.policy, config.placement.prefixes)
     rules.make_placement()  # raises if there is none of that name
     return rules
+
+
+def _node(node: NodeConfig) -> SiteNode:
+    outlet = None if node.outlet is None else Outlet(**node.outlet.model_dump())
+    return SiteNode(**node.model_dump(exclude={"outlet"}), outlet=outlet)

@@ -25,7 +25,7 @@ _log = structlog.get_logger("anabranch.host")
 TABLE_PREFIX = "anabranch_"
 """Every site's nft table begins with it: the last one to go restores the machine's forwarding."""
 
-Kind = Literal["run", "netns", "link", "nft", "forwarding", "forwarding6"]
+Kind = Literal["run", "netns", "link", "nft", "forwarding", "forwarding6", "lent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,9 @@ def _undo(entry: Entry) -> None:
             forwarding.release_forwarding("ip", Path(entry.name), TABLE_PREFIX)
         case "forwarding6":
             forwarding.release_forwarding("ip6", Path(entry.name), TABLE_PREFIX)
+        case "lent":
+            device, _, namespace = entry.name.partition("@")
+            network.take_back(device, namespace)
         case "run":
             pass
 

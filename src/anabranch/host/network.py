@@ -180,6 +180,37 @@ def place_device(
             Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding").write_text("1")
 
 
+def lend_device(device: str, namespace: str) -> None:
+    """Move a device of this machine's own namespace into another, and have it up there.
+
+    It is a switch's from then on: what the kernel has to say, it does not say there.
+
+    Raises:
+        NetworkError: there is no such device or namespace, or the kernel refused it.
+    """
+    with _inside(None) as outside, _open_namespace(namespace) as descriptor:
+        found = outside.link_lookup(ifname=device)
+        if not found:
+            raise NetworkError(f"there is no device {device} on this machine")
+        outside.link("set", index=found[0], net_ns_fd=descriptor)
+    with _inside(namespace) as inside:
+        index = inside.link_lookup(ifname=device)[0]
+        inside.link("set", index=index, state="up")
+
+
+def take_back(device: str, namespace: str) -> None:
+    """Undo :func:`lend_device`, but for addresses that the device had; absent is fine."""
+    if not (_NETNS / namespace).exists():
+        return
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        with _inside(namespace) as inside:
+            for index in inside.link_lookup(ifname=device):
+                inside.link("set", index=index, net_ns_fd=own)
+    finally:
+        os.close(own)
+
+
 def socket_inside(namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return an IPv4 socket of a namespace, TCP or UDP, not yet bound; it does not block.
 

@@ -16,7 +16,7 @@ from anabranch.fabric.intents import Egress, Flow, Intents
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, ETH_IPV6, IP_UDP, Match
 from anabranch.media.leaf import Inlet
-from anabranch.site.layout import HOST_PORT
+from anabranch.site.layout import HOST_PORT, OUTLET_PORT
 from anabranch.site.plan import NodePlan, SitePlan
 
 STREAM_PORT = 5004
@@ -316,8 +316,14 @@ _Form = tuple[StreamId, bool]
 
 
 def _sent(leaf: NodePlan, bucket: Bucket) -> Egress:
-    """Return what a bucket does: to the kernel behind the switch, which knows the way."""
+    """Return what a bucket does: to the kernel behind the switch, which knows the way.
+
+    Or by a port of the switch, to a receiver behind it.
+    """
     at, (address, port) = PortRef(leaf.name, HOST_PORT), bucket.receiver
+    if leaf.outlet is not None and leaf.outlet.leads_to(address):
+        at, source = PortRef(leaf.name, OUTLET_PORT), str(leaf.outlet.source)
+        return Egress(at, leaf.outlet.next_hop, address, port, ipv4_src=source)
     if bucket.by_6:
         return Egress(at, leaf.host.mac, ipv6_dst=address, udp_dst=port)
     return Egress(at, leaf.host.mac, address, port)

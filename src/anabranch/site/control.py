@@ -97,9 +97,10 @@ class InsideControl:
             Options(
                 names={plan.nodes[name].dpid: name for name in plan.layout.up},
                 links=plan.layout.links,
-                edge=plan.edge,
+                edge=plan.edge | plan.outside,
                 hosts=Settings(
                     edge=plan.edge,
+                    outside=plan.outside,
                     dhcp_server=plan.dhcp_port if settings.fabric.dhcp else None,
                     packet_in_rate=500,
                 ),

@@ -16,6 +16,7 @@ from anabranch.tree.model import Role, TreeError
 from anabranch.tree.planning import Plan, plan
 
 HOST_PORT = 1
+OUTLET_PORT = 2
 FIRST_NODE_PORT = 100
 FIRST_RESERVE_PORT = 1000
 MAX_NODES = FIRST_RESERVE_PORT - FIRST_NODE_PORT

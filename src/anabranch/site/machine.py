@@ -100,6 +100,9 @@ def make_node(node: NodePlan, journal: Journal) -> None:
     journal.record("netns", node.namespace)
     network.make_namespace(node.namespace)
     network.make_link(node.host, node.switch_end)
+    if node.outlet is not None:
+        journal.record("lent", f"{node.outlet.device}@{node.namespace}")
+        network.lend_device(node.outlet.device, node.namespace)
     if node.access is not None and node.gateway is not None:
         assert node.gateway.address is not None
         journal.record("link", node.gateway.device)
@@ -136,6 +139,9 @@ def make_node(node: NodePlan, journal: Journal) -> None:
 
 def remove_node(node: NodePlan, journal: Journal) -> None:
     """Remove what :func:`make_node` made, as far as it came."""
+    if node.outlet is not None:
+        network.take_back(node.outlet.device, node.namespace)
+        journal.forget("lent", f"{node.outlet.device}@{node.namespace}")
     network.remove_namespace(node.namespace)
     journal.forget("netns", node.namespace)
     if node.gateway is not None:

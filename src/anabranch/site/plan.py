@@ -20,6 +20,7 @@ from anabranch.site.layout import (
     FIRST_NODE_PORT,
     HOST_PORT,
     MAX_NODES,
+    OUTLET_PORT,
     Cable,
     CableEnd,
     Layout,
@@ -27,7 +28,7 @@ from anabranch.site.layout import (
     first_tree,
     lay_out,
 )
-from anabranch.site.settings import Addresses, RedundancyLink, SiteSettings
+from anabranch.site.settings import Addresses, Outlet, RedundancyLink, SiteSettings
 from anabranch.tree.model import Role
 from anabranch.tree.pipelines.overlay import Overlay
 from anabranch.tree.planning import Plan
@@ -54,6 +55,7 @@ class NodePlan:
         capacity: viewers of a leaf at most; None: as many as come.
         tunnel: where a guest's tunnel ends; None: the node is on this machine.
         sorts_only: it is a leaf without a server for browsers.
+        outlet: behind OUTLET_PORT of its switch receivers of plain seats are.
     """
 
     name: str
@@ -69,6 +71,7 @@ class NodePlan:
     capacity: int | None = None
     tunnel: IPv4Address | None = None
     sorts_only: bool = False
+    outlet: Outlet | None = None
 
     @property
     def overlay_address(self) -> IPv4Address:
@@ -127,6 +130,12 @@ class SitePlan:
     def edge(self) -> frozenset[PortRef]:
         """The ports behind which hosts are, or will be."""
         return frozenset(PortRef(name, HOST_PORT) for name in self.nodes)
+
+    @property
+    def outside(self) -> frozenset[PortRef]:
+        """The ports behind which receivers of plain seats are: nobody there is a host of ours."""
+        nodes = self.nodes.values()
+        return frozenset(PortRef(node.name, OUTLET_PORT) for node in nodes if node.outlet)
 
     @property
     def dhcp_port(self) -> PortRef:
@@ -192,6 +201,9 @@ def make_plan(settings: SiteSettings) -> SitePlan:
         raise UsageError(f"the access network {settings.addresses.access_6} is no /{_SITES_6}")
     if len(names) > MAX_NODES:
         raise UsageError(f"a site on one machine has at most {MAX_NODES} nodes")
+    devices = [node.outlet.device for node in given if node.outlet is not None]
+    if twice := {device for device in devices if devices.count(device) > 1}:
+        raise UsageError(f"two nodes have the outlet {min(twice)}")
     shares = share_ports(settings.ports.media, len(leaves))
     subnets = access.subnets(new_prefix=30)
     tag = tag_of(settings.name)
@@ -213,6 +225,7 @@ def make_plan(settings: SiteSettings) -> SitePlan:
                 gateway=outer,
                 media_ports=shares.pop(0),
                 sorts_only=node.server == "none",
+                outlet=node.outlet,
             )
         nodes[node.name] = made
     table = TABLE_PREFIX + settings.name.replace("-", "_")

@@ -144,7 +144,7 @@ class Seating:
             taken = sum(network_of(seat.client) == whose for seat in others)
             if taken >= self._settings.per_client:
                 raise TooManyError("you have as many seats as one may have; leave one first")
-        leaf = self._place(wish.leaf, {seat.id for seat in rivals})
+        leaf = self._place(destination.address, wish.leaf, {seat.id for seat in rivals})
         for rival in rivals:
             self._free(rival)
         seat = PlainSeat(
@@ -238,7 +238,7 @@ class Seating:
                 _log.warning("seat.lost", reason="the site has no IPv6 any more")
                 continue
             try:
-                seat.leaf = self._place(None, set(), rather=seat.leaf)
+                seat.leaf = self._place(seat.address, None, set(), rather=seat.leaf)
             except AnabranchError as error:
                 _log.warning("seat.lost", reason=str(error))
                 continue
@@ -318,10 +318,17 @@ class Seating:
             family in families_of(node) for node in self._leaves().values()
         )
 
-    def _place(self, wanted: str | None, leaving: set[str], rather: str | None = None) -> str:
+    def _place(
+        self,
+        receiver: object,
+        wanted: str | None,
+        leaving: set[str],
+        rather: str | None = None,
+    ) -> str:
         """Return the leaf for a seat: the one with the fewest.
 
         Args:
+            receiver: the address; only leaves behind whose outlet it is, if there are any.
             wanted: this one and no other.
             leaving: seats that will be free then.
             rather: this one, if it may be.
@@ -330,9 +337,17 @@ class Seating:
             NotFoundError: ``wanted`` is no leaf that plain seats can be at.
             UnavailableError: there is no room.
         """
-        usable = self._usable()
+        usable, leaves = self._usable(), self._leaves()
+        outlets = {name: node.outlet for name, node in leaves.items() if node.outlet is not None}
+        near = [
+            name for name in usable if name in outlets and outlets[name].leads_to(str(receiver))
+        ]
+        usable = near or usable
         if wanted is not None and wanted not in usable:
-            raise NotFoundError(f"{wanted[:40]!r} is no leaf of this machine that takes viewers")
+            which = f" that {receiver} is behind" if near else ""
+            raise NotFoundError(
+                f"{wanted[:40]!r} is no leaf of this machine that takes viewers{which}"
+            )
         taken = Counter(seat.leaf for seat in self._host.seats.plain if seat.id not in leaving)
         limit = self._settings.per_leaf
         free = [name for name in usable if taken[name] < limit and wanted in (None, name)]
@@ -364,7 +379,7 @@ class Seating:
                 _log.warning("seat.trouble", leaf=leaf, reason=str(error))
 
     async def _rehome(self, seat: PlainSeat) -> None:
-        before, seat.leaf = seat.leaf, self._place(None, {seat.id})
+        before, seat.leaf = seat.leaf, self._place(seat.address, None, {seat.id})
         self._host.seats.changed(seat)
         await self._let_out(seat.leaf)
         self._host.request_key_frame(Feed(seat.channel, seat.rendition))

@@ -152,6 +152,7 @@ class SeparateControl:
             "discover": False,
             "unicast": "icmp",
             "edge": sorted(map(str, self._plan.edge)),
+            "outside": sorted(map(str, self._plan.outside)),
             "dhcp_server": str(self._plan.dhcp_port) if self._settings.fabric.dhcp else None,
             "switches": network["switches"],
             "links": [

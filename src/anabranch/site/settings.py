@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,27 @@ from anabranch.tree.model import Role
 
 
 @dataclass(frozen=True, slots=True)
+class Outlet:
+    """A port of a leaf's switch behind which receivers of plain seats are.
+
+    Attributes:
+        device: of this machine; the switch's while the leaf is up.
+        networks: where the receivers are; those of others are reached as they were without it.
+        next_hop: MAC address of the router, or of the one receiver, at the other end.
+        source: the IPv4 address from which they are sent to.
+    """
+
+    device: str
+    networks: tuple[IPv4Network, ...]
+    next_hop: str
+    source: IPv4Address
+
+    def leads_to(self, address: str) -> bool:
+        """Say whether a receiver is behind it."""
+        return any(ip_address(address) in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
 class SiteNode:
     """A node that the site has, or may start.
 
@@ -24,6 +45,7 @@ class SiteNode:
         idle: belongs to the pool: not started with the site.
         capacity: viewers that a leaf takes at most; None: as many as come.
         server: whether a leaf has a server for browsers, or is a sort switch and nothing else.
+        outlet: where its switch sends to receivers by itself; None: all by the kernel behind it.
     """
 
     name: str
@@ -33,6 +55,7 @@ class SiteNode:
     idle: bool = False
     capacity: int | None = None
     server: Literal["webrtc", "none"] = "webrtc"
+    outlet: Outlet | None = None
 
 
 DEFAULT_NODES = (

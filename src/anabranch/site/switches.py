@@ -12,7 +12,7 @@ from anabranch.fabric.openvswitch import OpenVSwitch
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafServer
 from anabranch.site.control import Control, switch_directory
-from anabranch.site.layout import HOST_PORT, Layout
+from anabranch.site.layout import HOST_PORT, OUTLET_PORT, Layout
 from anabranch.site.plan import BRIDGE, SWITCH_DEVICE, NodePlan
 from anabranch.site.settings import SiteSettings
 
@@ -183,10 +183,14 @@ class Switches:
         interval = self._settings.fabric.bfd_ms
         bfd = Bfd(interval, interval) if interval else None
         target = self._control.target(node.name)
+        outlet = []
+        if node.outlet is not None:
+            outlet.append(Device(name=node.outlet.device, ofport=OUTLET_PORT))
         return Bridge(
             BRIDGE,
             (
                 Device(name=SWITCH_DEVICE, ofport=HOST_PORT),
+                *outlet,
                 *(
                     Device(name=end.device, ofport=end.port_no, bfd=bfd)
                     for _, end in self._layout().at(node.name)
