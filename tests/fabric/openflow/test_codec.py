@@ -178,6 +178,7 @@ def test_every_settable_field_is_written() -> None:
     values = {
         **dict.fromkeys(("eth_dst", "eth_src", "arp_sha", "arp_tha"), "02:00:00:00:00:01"),
         **dict.fromkeys(("ipv4_src", "ipv4_dst", "arp_spa", "arp_tpa"), "1.2.3.4"),
+        **dict.fromkeys(("ipv6_src", "ipv6_dst"), "2001:db8::1"),
     }
     actions = tuple(SetField(name, values.get(name, 5)) for name in SETTABLE)
     mod = FlowMod(Command.ADD, instructions=(ApplyActions(actions),))
