@@ -48,6 +48,12 @@ def test_the_nearer_word_counts(monkeypatch: pytest.MonkeyPatch, here: Path) -> 
     assert load_config().site == "other"
 
 
+_OUTLET = (
+    "{{name: sort1, role: {}, outlet:"
+    " {{device: eth2, networks: [10.1.0.0/16], next_hop: '{}', source: 10.1.0.1}}}}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -78,6 +84,10 @@ def test_the_nearer_word_counts(monkeypatch: pytest.MonkeyPatch, here: Path) -> 
         ("ports: {rtmp: 65536}", "ports.rtmp"),
         ("addresses: {overlay: 10.98.0.1/24}", "addresses.overlay"),
         ("test_channels: 17", "test_channels"),
+        ("seats: {per_leaf: 2001}", "seats.per_leaf"),
+        ("seats: {allow: [2001:db8::1/64]}", "seats.allow"),
+        (f"nodes: [{_OUTLET.format('relay', '02:00:00:00:00:01')}]", "behind a leaf's switch"),
+        (f"nodes: [{_OUTLET.format('leaf', 'router')}]", "outlet.next_hop"),
         ("leaf: other", "leaf.kind"),
         ("leaf: {kind: anabranch, threads: 0}", "leaf.threads"),
         ("leaf: {kind: anabranch, warm: some}", "leaf.warm"),

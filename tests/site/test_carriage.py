@@ -1,7 +1,8 @@
 """Carriage: one copy a link, rewritten for the right leaf, and only for what is wanted."""
 
 from collections.abc import Collection, Mapping
-from ipaddress import IPv4Network, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from anabranch.core.errors import UsageError
 from anabranch.fabric import frames
 from anabranch.fabric.compiler import Compiler
 from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.intents import Intents
+from anabranch.fabric.intents import Egress, Intents
 from anabranch.fabric.model import Network, PortInfo, PortRef
 from anabranch.fabric.openflow.oxm import ETH_IPV4, IP_UDP
 from anabranch.fabric.softswitch.network import SoftNetwork
@@ -39,8 +40,9 @@ from anabranch.site.carriage import (
     repair_flows,
     wants_of,
 )
-from anabranch.site.layout import HOST_PORT
+from anabranch.site.layout import HOST_PORT, OUTLET_PORT
 from anabranch.site.plan import SitePlan, make_plan
+from anabranch.site.settings import DEFAULT_NODES, Outlet
 
 HIGH, SOUND = StreamId("news", "high"), StreamId("news", "audio")
 GROUPS = {HIGH: "239.192.0.17", SOUND: "239.192.0.16"}
@@ -329,6 +331,25 @@ def test_a_receiver_by_ipv6_is_a_bucket_of_a_flow_of_its_own(plan: SitePlan) -> 
         int(IPv6Address("2001:db8::7")),
         6000,
     )
+
+
+def test_who_is_behind_an_outlet_is_sent_to_by_that_port(settings: Make) -> None:
+    behind = [IPv4Network("192.0.2.0/24")]
+    outlet = Outlet("eth9", tuple(behind), "02:00:00:00:00:09", IPv4Address("192.0.2.1"))
+    nodes = [
+        replace(node, outlet=outlet if node.name == "leaf2" else None) for node in DEFAULT_NODES
+    ]
+    plan = make_plan(settings(nodes=nodes))
+    assert plan.outside == {PortRef("leaf2", OUTLET_PORT)}
+    away = bucket(HIGH, ("198.51.100.7", 6000))
+    (flow,) = intents_of(plan, [], SORTED, sorting(bucket(HIGH), away)).flows
+    by_port, by_kernel = sorted(flow.egress, key=lambda each: -each.at.port_no)
+    assert by_port == Egress(
+        PortRef("leaf2", OUTLET_PORT), "02:00:00:00:00:09", *RECEIVER, ipv4_src="192.0.2.1"
+    )
+    assert (by_kernel.at.port_no, by_kernel.ipv4_src) == (HOST_PORT, None)
+    with pytest.raises(UsageError, match="two nodes have the outlet eth9"):
+        make_plan(settings(nodes=[replace(node, outlet=outlet) for node in nodes]))
 
 
 async def test_encoders_send_by_ipv6_while_somebody_takes_it(plan: SitePlan) -> None:
