@@ -40,12 +40,13 @@ export function renditionLabel(rendition: Rendition): string {
   return `${capitalised(rendition.name)} ${rendition.width}×${rendition.height}`;
 }
 
-/** One or two letters that stand for a channel where there is no picture of it. */
+/** One or two letters that stand for a channel where there is no picture of it; "T10" for Test channel 10. */
 export function monogram(title: string): string {
   const words = title.match(/[\p{L}\p{N}]+/gu) ?? [];
   const last = words.at(-1) ?? "";
   const letters = words.length > 1 ? [words[0]!, last] : [last];
-  return letters.map((word) => [...word][0] ?? "").join("").toUpperCase();
+  const short = (word: string) => (/^\p{N}{1,3}$/u.test(word) ? word : ([...word][0] ?? ""));
+  return letters.map(short).join("").toUpperCase();
 }
 
 /** A hue that stays the same for a name (FNV-1a; spread so that test1 and test2 differ visibly). */

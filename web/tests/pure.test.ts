@@ -65,7 +65,7 @@ describe("words", () => {
     expect([percentLabel(0), percentLabel(0.01), percentLabel(2.34)]).toEqual(["0.0 %", "< 0.1 %", "2.3 %"]);
     expect([viewersLabel(0), viewersLabel(1)]).toEqual(["0 viewers", "1 viewer"]);
     expect([stateLabel("slate"), stateLabel("novel")]).toEqual(["Waiting for source", "novel"]);
-    expect([monogram("Test channel 1"), monogram("studio"), monogram("🎥 Éclair <b>"), monogram(" ")]).toEqual(["T1", "S", "ÉB", ""]);
+    expect([monogram("Test channel 1"), monogram("Test channel 10"), monogram("Late show 2026"), monogram("studio"), monogram("🎥 Éclair <b>"), monogram(" ")]).toEqual(["T1", "T10", "L2", "S", "ÉB", ""]);
     expect(hueOf("test1")).not.toBe(hueOf("test2"));
     expect([median([3, 1, 2]), median([4, 1]), median([])]).toEqual([2, 2.5, null]);
   });
