@@ -182,7 +182,7 @@ def families_of(public_addresses: Iterable[str], leaf: LeafKind) -> tuple[Family
 
 
 MAX_PER_LEAF = 2000
-"""Plain seats that a sort switch was measured with; see ``anabranch bench channels``."""
+"""Plain seats that a sort switch has groups for; see :mod:`anabranch.fabric.groups`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class SeatSettings:
 
     allow: tuple[IPv4Network | IPv6Network, ...] = ()
     per_client: int = 8
-    per_leaf: int = MAX_PER_LEAF
+    per_leaf: int = 500
     hold_s: float = 3.0
     neighbours: int = 0
 
