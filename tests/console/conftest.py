@@ -1,7 +1,7 @@
 """The console over a real site that was never started, and one leaf in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 import httpx
@@ -89,6 +89,9 @@ class MemoryLeaf:
 
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        raise NotImplementedError
 
     def keep_warm(self, ladder: Collection[Rung]) -> None:
         self.warm = list(ladder)

@@ -144,7 +144,7 @@ def test_down_cleans_up_after_kill_9(own_site: SiteProcess) -> None:
     assert "Nothing was up" in own_site.command("down").stdout
 
 
-def test_a_new_start_cleans_up_after_kill_9_itself(own_site: SiteProcess) -> None:
+def test_a_new_start_goes_on_after_kill_9(own_site: SiteProcess) -> None:
     own_site.start()
     own_site.kill()
     own_site.start()

@@ -1,5 +1,6 @@
 """What ffmpeg prints, in plain words; and the RTMP server's calls."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_a_life():
     assert (reader.media_s, reader.frames) == (1.5, 38)
     assert reader.reason(0) == "the source ended"
     assert reader.reason(1) == "the source broke off"
+
+
+def test_another_reader_goes_on_with_a_life():
+    first = LogReader("/run/f.sock")
+    for line in (
+        "Input #0, lavfi, from 'x':",
+        "    Stream #0:0: Video: h264 (High), yuv420p, 640x360, 900 kb/s, 25 fps, 25 tbr",
+        "Output #0, matroska, to 'unix:/run/f.sock':",
+    ):
+        first.read("stderr", f"[info] {line}")
+    second = LogReader("/run/f.sock")
+    second.restore(json.loads(json.dumps(first.summary())))
+    assert second.running
+    assert (second.streams, second.picture) == (["h264 640x360"], first.picture)
+    assert second.announced_kbps == 900
+    second.read("stderr", "[info]     Stream #0:0: Video: rawvideo (I420), 1280x720")
+    second.read("stdout", "out_time_us=1500000")
+    assert second.streams == first.streams
+    assert second.media_s == 1.5
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.media.inlets import HOLD_S, TRIAL_S, UNKNOWN_KBPS, Inlets
+from anabranch.media.inlets import HOLD_S, RESTORED_S, TRIAL_S, UNKNOWN_KBPS, Inlets, Stream
 from anabranch.media.leaf import Feed, LeafUnavailableError, Rung
 from anabranch.media.rendition import AUDIO
 
@@ -184,3 +184,30 @@ def test_whatever_happens_what_is_used_is_open_and_ports_are_apart(
     inlets.keep_warm(())
     inlets.leave_all()
     assert inlets.streams() == {}
+
+
+def test_what_a_server_has_already_is_gone_on_with() -> None:
+    before = Inlets(range(5000, 5010))
+    before.learn([Rung(HIGH, 1000)])
+    for feed in (OTHER, HIGH):
+        before.use(feed, "a")
+    streams = before.streams()
+    after = Inlets(range(5000, 5010))
+    after.restore(streams.values(), 0)
+    assert after.streams() == streams
+    assert after.inlets() == before.inlets()
+    after.use(HIGH, "a")
+    after.use(LOW, "b")
+    fresh = after.streams()[after.number(LOW)]
+    assert fresh.number not in streams
+    assert fresh.port not in {stream.port for stream in streams.values()}
+    after.expire(RESTORED_S)  # nobody uses the other
+    assert feeds(after) == {HIGH, LOW}
+
+
+def test_a_picture_whose_sound_is_missing_gets_one() -> None:
+    inlets = Inlets(range(5000, 5010))
+    inlets.restore([Stream(7, "video", 5000, "high@test1", "test1")], 0)
+    (inlet,) = inlets.inlets()
+    assert inlet.video_port == 5000 != inlet.audio_port
+    assert inlets.number(SOUND) == 8

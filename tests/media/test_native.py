@@ -20,6 +20,8 @@ from tests.media.offers import CHROMIUM_WHOLE, GSTREAMER
 from tests.waiting import until
 
 from anabranch.core.names import new_id
+from anabranch.host.holdings import Holdings, keeping
+from anabranch.host.process import RUN_MARK
 from anabranch.media import inlets, leaf_binary, native_process, native_streams
 from anabranch.media.leaf import (
     Feed,
@@ -69,11 +71,11 @@ class Both:
         return int(number)
 
 
-def place(directory: Path) -> LeafPlace:
+def place(directory: Path, run_id: str = "") -> LeafPlace:
     return LeafPlace(
         name="leaf1",
         directory=directory,
-        run_id=new_id(),
+        run_id=run_id or new_id(),
         netns=None,
         media_addresses=("10.97.0.2", "fd00::2"),
         public_addresses=("192.0.2.1",),
@@ -411,6 +413,69 @@ async def test_a_connection_that_breaks_costs_nobody_anything(both: Both) -> Non
     assert set(both.server.viewers) == {stays.id}
     await until(lambda: 999 not in both.server.streams)
     assert LOW in both.feeds()
+
+
+FIRST = """
+import asyncio, os, sys
+from pathlib import Path
+from anabranch.host.holdings import Holdings, keeping
+from anabranch.host.process import RUN_MARK
+from anabranch.media.native import NativeLeaf
+from tests.media.offers import CHROMIUM_WHOLE
+from tests.media.test_native import HIGH, LADDER, OTHER, place
+
+async def main(directory, run_id):
+    kept = Holdings(directory / "holder.sock", {**os.environ, RUN_MARK: run_id})
+    with keeping(run_id, kept):
+        leaf = NativeLeaf(place(directory, run_id))
+        await leaf.start()
+        viewings = [await leaf.watch(HIGH, CHROMIUM_WHOLE, ladder=LADDER)]
+        viewings.append(await leaf.watch(OTHER, CHROMIUM_WHOLE))
+        print(leaf.child.pid, *(viewing.id for viewing in viewings), flush=True)
+        os.kill(os.getpid(), 9)
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+async def test_another_director_goes_on_with_the_server_and_its_viewers(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(directory, monkeypatch, "sleep", "1000")
+    both, run_id = Both(directory), new_id()
+    await both.server.start()
+    first = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FIRST, str(directory), run_id), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await first.communicate()
+    pid, stays, went = said.decode().split()
+    streams = dict(both.server.streams)
+    del both.server.viewers[went]
+    both.server.viewers["stranger"] = {**both.server.viewers[stays]}
+    both.server.requests.clear()
+
+    kept = Holdings(directory / "holder.sock", {**os.environ, RUN_MARK: run_id})
+    assert await kept.find()
+    with keeping(run_id, kept):
+        leaf = NativeLeaf(place(directory, run_id))
+        leaf.on_viewing = lambda viewing, state: both.states.append((viewing, state))
+        leaf.recall({stays: HIGH, went: OTHER})
+        await leaf.start()
+        assert leaf.child is not None
+        assert leaf.child.pid == int(pid)
+        assert both.states == [(went, "gone"), (stays, "up")]
+        assert set(both.server.viewers) == {stays}
+        assert both.server.asked("stream.add") == []
+        assert {inlet.feed for inlet in leaf.inlets()} == {HIGH, OTHER}  # the other a moment yet
+        assert {inlet.video_port for inlet in leaf.inlets()} <= {
+            each["port"] for each in streams.values()
+        }
+        await leaf.change(stays, LOW, ladder=LADDER)
+        (added,) = both.server.asked("stream.add")
+        assert added["stream"] not in streams
+        await leaf.stop()
+        await kept.close()
+    await both.server.stop()
 
 
 async def test_a_killed_server_comes_back_without_its_viewers(both: Both) -> None:

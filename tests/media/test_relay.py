@@ -37,13 +37,14 @@ async def test_what_comes_from_then_on_is_read_there(worker: socket.socket) -> N
         relay.connect(Path(worker.getsockname()))
         connection, _ = worker.accept()
         taken = take_sockets(connection, ("high", "low"))
+        assert taken is not None
         assert list(taken) == ["high", "low"]
         there = socket.socket(fileno=taken["low"])
         there.settimeout(5)
         gate.sendto(b"new", ("127.0.0.1", port))
         assert there.recv(100) == b"new"
     closing = asyncio.create_task(relay.close())
-    assert await asyncio.to_thread(connection.recv, 10) == b"", "it is told"
+    assert await asyncio.to_thread(connection.recv, 100) == b'{"end": true}', "it is told"
     assert not closing.done(), "and waited for"
     there.close()
     os.close(taken["high"])
@@ -58,10 +59,33 @@ async def test_the_next_life_of_a_worker_gets_them_too(worker: socket.socket) ->
     for _ in range(2):
         relay.connect(Path(worker.getsockname()))
         connection, _ = worker.accept()
-        for fd in take_sockets(connection, ("high", "low")).values():
+        for fd in (take_sockets(connection, ("high", "low")) or {}).values():
             os.close(fd)
         connection.close()
     await relay.close()
+
+
+async def test_after_another_director_a_worker_keeps_them_and_its_next_life_gets_others(
+    worker: socket.socket,
+) -> None:
+    with bind(0) as free:
+        port = free.getsockname()[1]
+    relay = Relay.kept()
+    relay.ports = {"high": port}
+    relay.connect(Path(worker.getsockname()))
+    connection, _ = worker.accept()
+    assert take_sockets(connection, ("high",)) is None
+    connection.close()
+    relay.connect(Path(worker.getsockname()))
+    connection, _ = worker.accept()
+    taken = take_sockets(connection, ("high",))
+    assert taken is not None
+    there = socket.socket(fileno=taken["high"])
+    assert there.getsockname()[1] == port
+    there.close()
+    connection.close()
+    await relay.close()
+    bind(port).close()
 
 
 async def test_without_a_worker_there_is_an_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ ENCODED = EncoderState(running=True, ssrcs={"high": 1, "low": 2, AUDIO: 3}, epoc
 def test_the_largest_rendition_is_the_first() -> None:
     first = free_pair()
     ladder = tuple(reversed(DEFAULT_LADDER))
-    passage = Passage(ladder, FORM, ENCODED, [first, first + 1, 0], [])
+    passage = Passage.open(ladder, FORM, ENCODED, [first, first + 1, 0], [])
     plan = passage.plan
     told = [(it.name, it.payload_type, it.kbps, it.port) for it in (*plan.renditions, plan.sound)]
     assert told == [
@@ -37,7 +37,7 @@ def test_the_largest_rendition_is_the_first() -> None:
 def test_ports_are_held_until_it_is_closed() -> None:
     before = len(os.listdir("/proc/self/fd"))
     held = free_pair()
-    passage = Passage(DEFAULT_LADDER, FORM, ENCODED, [0, 0, 0], [held, held + 1])
+    passage = Passage.open(DEFAULT_LADDER, FORM, ENCODED, [0, 0, 0], [held, held + 1])
     assert not is_udp_port_free(held + 1)
     taken = passage.take_sockets()
     assert sorted(taken) == [AUDIO, "high", "low"]
@@ -53,5 +53,5 @@ def test_ports_are_held_until_it_is_closed() -> None:
 def test_a_taken_port_leaves_nothing_bound() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with closing(bind(0)) as other, pytest.raises(OSError, match="in use"):
-        Passage(DEFAULT_LADDER, FORM, ENCODED, [0, 0, 0], [other.getsockname()[1]])
+        Passage.open(DEFAULT_LADDER, FORM, ENCODED, [0, 0, 0], [other.getsockname()[1]])
     assert len(os.listdir("/proc/self/fd")) == before

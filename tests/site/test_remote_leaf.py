@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,9 @@ class Server:
     async def close(self, viewing_id: str) -> None:
         self.viewings.pop(viewing_id, None)
         self.on_viewing(viewing_id, "gone")
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        raise NotImplementedError
 
     def keep_warm(self, ladder: Collection[Rung]) -> None:
         self.warm = ladder

@@ -2,23 +2,26 @@
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from anabranch.app.config import Config
-from anabranch.app.serving import listen, listen_by_both, operator_token, raise_file_limit, serve
+from anabranch.app.serving import listen_by_both, operator_token, raise_file_limit, serve
 from anabranch.app.settings import check_run_dir, site_settings
+from anabranch.app.succession import listen_for_callbacks, succeeded, succeeding
 from anabranch.app.tls import certificate_for
 from anabranch.console.api import make_app
 from anabranch.console.callbacks import make_callbacks
 from anabranch.console.people.doors import Doors
 from anabranch.console.people.people import People
-from anabranch.core.errors import UsageError
+from anabranch.core.errors import AnabranchError, UsageError
 from anabranch.host.journal import Journal, hold
 from anabranch.site.settings import RemoteSettings, SiteSettings
 from anabranch.site.site import Site
@@ -59,48 +62,85 @@ async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site],
             task.cancel()
 
 
+Up = tuple[Site, dict[str, Any]]
+"""A site that is up, and by name what is to be served beside it."""
+
+
 @asynccontextmanager
-async def _site(config: Config, progress: Progress) -> AsyncIterator[tuple[Site, dict[str, Any]]]:
-    """Bring a site up; whatever happens, take it down again and undo its journal."""
+async def _site(config: Config, progress: Progress) -> AsyncIterator[Up]:
+    """Bring a site up; whatever happens, take it down again and undo its journal.
+
+    Where it cannot go on with what an earlier run left, it begins anew.
+    """
     settings = site_settings(config)
     check_run_dir(config, make=True)
     with hold(settings.run_dir, f"the site {config.site}"):
         pair = certificate_for(config) if config.tls.enabled else None
         journal = Journal(settings.run_dir)
-        if any(journal.entries()):
-            progress("removing what an earlier run left")
-            await asyncio.to_thread(journal.undo)
-        with (
-            listen_by_both(config.host, config.port) as console,
-            listen("127.0.0.1", 0) as callbacks,
-        ):
-            settings = replace(settings, callback_port=callbacks.getsockname()[1])
-            _make_directories(config, settings)
-            journal.record("run", settings.run_id)
-            site = Site(settings, journal)
-            tunnels = None if settings.remote is None else Tunnels(_door(settings.remote))
-            try:
-                await site.start(progress)
-                token = operator_token(config.token_file)
-                people = People(site.database, site.audience, token)
-                await people.load()
-                app = make_app(site, token=token, people=people, tunnels=tunnels)
-                yield (
-                    site,
-                    {
-                        "console": serve(app, console, pair),
-                        "doors": Doors(site, people).keep(),
-                        "rtmp-callbacks": serve(
-                            make_callbacks(site), site.rtmp_callbacks or callbacks, None
-                        ),
-                    },
-                )
-            finally:
-                progress("removing processes, namespaces and links")
-                if tunnels is not None:
-                    await tunnels.close()
-                await site.stop()
-                await asyncio.to_thread(journal.undo)
+        with listen_by_both(config.host, config.port) as console:
+            async with AsyncExitStack() as stack:
+                succeeds = any(journal.entries())
+                run = partial(_run, config, settings, journal, progress, console, pair)
+                if succeeds:
+                    progress("what an earlier run left")
+                try:
+                    up = await stack.enter_async_context(run())
+                except AnabranchError as error:
+                    if not succeeds:
+                        raise
+                    _log.error("succession.failed", error=str(error))
+                    up = await stack.enter_async_context(run())
+                yield up
+
+
+@asynccontextmanager
+async def _run(
+    config: Config,
+    settings: SiteSettings,
+    journal: Journal,
+    progress: Progress,
+    console: list[socket.socket],
+    pair: tuple[Path, Path] | None,
+) -> AsyncIterator[Up]:
+    try:
+        async with succeeding(settings, journal) as settings:
+            with listen_for_callbacks(settings) as (settings, callbacks):
+                async with _up(config, settings, journal, progress) as (site, people, app):
+                    asked = site.rtmp_callbacks or callbacks
+                    yield (
+                        site,
+                        {
+                            "console": serve(app, console, pair),
+                            "doors": Doors(site, people).keep(),
+                            "rtmp-callbacks": serve(make_callbacks(site), asked, None),
+                        },
+                    )
+    finally:
+        await asyncio.to_thread(journal.undo)
+
+
+@asynccontextmanager
+async def _up(
+    config: Config, settings: SiteSettings, journal: Journal, progress: Progress
+) -> AsyncIterator[tuple[Site, People, Any]]:
+    """Have a site up; beside it, its people and the application that is served."""
+    _make_directories(config, settings)
+    journal.record("run", settings.run_id)
+    site = Site(settings, journal)
+    tunnels = None if settings.remote is None else Tunnels(_door(settings.remote))
+    try:
+        await site.start(progress)
+        token = operator_token(config.token_file)
+        people = People(site.database, site.audience, token)
+        await people.load()
+        app = make_app(site, token=token, people=people, tunnels=tunnels)
+        await succeeded(settings)
+        yield site, people, app
+    finally:
+        progress("removing processes, namespaces and links")
+        if tunnels is not None:
+            await tunnels.close()
+        await site.stop()
 
 
 def _door(remote: RemoteSettings) -> Endpoint:

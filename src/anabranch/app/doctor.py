@@ -267,7 +267,9 @@ def _ports(config: Config) -> Iterator[Finding]:
         yield Finding("ok", f"the site is up (process {pid})")
         return
     if any(Journal(config.run).entries()):
-        yield Finding("lacks", "an earlier run was killed and left things", "anabranch down")
+        what = "an earlier run was killed and left things: `anabranch up` goes on with them"
+        yield Finding("lacks", what, "anabranch up, or anabranch down")
+        return
     for what, port in (("console", config.port), ("RTMP", config.ports.rtmp)):
         families = [socket.AF_INET]
         if what == "console" and config.host == "::" and ipv6() != "absent":

@@ -110,7 +110,10 @@ class OpenVSwitch:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             await self._create_database()
-            self._remove_sockets()
+            if not all(child.survives for child in self.children):
+                for child in self.children:
+                    await child.abandon()
+                self._remove_sockets()
             await self.ovsdb.start()
             await self._until_connectable(self._database_socket, self.ovsdb)
             await self.database.open()
@@ -257,6 +260,7 @@ class OpenVSwitch:
             # The database first: a vswitchd that finds none waits a second, then two, four, eight.
             first_delay=0.02 if role == "ovsdb" else 0.15,
             max_delay=2.0,
+            lasting=True,
         )
         self._ended[role] = asyncio.Event()
         self._lives[role] = 0

@@ -48,7 +48,9 @@ class Journal:
         self._path = directory / "journal.jsonl"
 
     def record(self, kind: Kind, name: str) -> None:
-        """Write an entry and force it to disk; call this before making the thing."""
+        """Write an entry and force it to disk, unless it is there: before making the thing."""
+        if Entry(kind, name) in self.entries():
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(Entry(kind, name))) + "\n")
             file.flush()
@@ -59,6 +61,12 @@ class Journal:
         gone = Entry(kind, name)
         lines = [json.dumps(asdict(entry)) + "\n" for entry in self.entries() if entry != gone]
         write_private(self._path, "".join(lines).encode())
+
+    @property
+    def run(self) -> str | None:
+        """The mark of the last run's children; None: there was none."""
+        runs = [entry.name for entry in self.entries() if entry.kind == "run"]
+        return runs[-1] if runs else None
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, oldest first; a half-written last line is passed over."""

@@ -153,6 +153,21 @@ def has_device(device: str, namespace: str | None = None) -> bool:
         return bool(inside.link_lookup(ifname=device))
 
 
+def devices(namespace: str | None = None) -> frozenset[str]:
+    """Return the names of all devices of a namespace, this machine's own unless one is named.
+
+    Raises:
+        NetworkError: there is no such namespace.
+    """
+    with _inside(namespace) as inside:
+        return frozenset(link.get_attr("IFLA_IFNAME") for link in inside.get_links())
+
+
+def has_namespace(name: str) -> bool:
+    """Say whether there is a namespace."""
+    return (_NETNS / name).exists()
+
+
 def place_device(
     device: str, namespace: str, address: IPv4Interface, *, mtu: int, forward: bool = False
 ) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ import structlog
 
 from anabranch.core.errors import AnabranchError
 from anabranch.core.tasks import end_task
+from anabranch.host import holdings
+from anabranch.host.holdings import HeldProcess
 
 RUN_MARK = "ANABRANCH_RUN"
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -47,6 +49,8 @@ class ChildSpec:
         healthy_after: seconds of life after which the back-off begins anew.
         first_delay: seconds before the first restart.
         max_delay: the longest pause between two starts, in seconds.
+        lasting: it outlives a director that dies, and is taken over by the next one; see
+            :mod:`anabranch.host.holdings`.
     """
 
     name: str
@@ -59,6 +63,10 @@ class ChildSpec:
     healthy_after: float = 5.0
     first_delay: float = 0.05
     max_delay: float = 5.0
+    lasting: bool = False
+
+
+Process = asyncio.subprocess.Process | HeldProcess
 
 
 @dataclass(slots=True)
@@ -101,7 +109,7 @@ class Child:
         self._on_line = on_line
         self._on_start = on_start
         self._on_exit = on_exit
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         self._first_error: ProcessError | None = None
@@ -117,6 +125,22 @@ class Child:
     @property
     def running(self) -> bool:
         return self.pid is not None
+
+    @property
+    def survives(self) -> bool:
+        """Whether exactly this child lives on from an earlier director, to be taken over."""
+        kept = self._holdings
+        return kept is not None and kept.survives(self.spec.name, self._kind)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the present life was begun by an earlier director."""
+        return isinstance(self._process, HeldProcess) and self._process.adopted
+
+    async def abandon(self) -> None:
+        """End what lives on from an earlier director, so that it is started anew."""
+        if self._holdings is not None:
+            await self._holdings.abandon(self.spec.name, self.spec.stop_timeout)
 
     async def start(self) -> None:
         """Start the child and its supervision.
@@ -201,24 +225,38 @@ class Child:
             )
             await asyncio.sleep(delay)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    @property
+    def _holdings(self) -> holdings.Holdings | None:
+        return holdings.of(self._run_id) if self.spec.lasting else None
+
+    @property
+    def _argv(self) -> tuple[str, ...]:
+        if self.spec.netns is None:
+            return self.spec.argv
+        # nsenter executes the command in its own place, so the child's pid stays ours;
+        # `ip netns exec` would also remount /sys and hide the control groups.
+        return ("nsenter", f"--net=/run/netns/{self.spec.netns}", "--", *self.spec.argv)
+
+    @property
+    def _kind(self) -> str:
+        return holdings.kind_of(self._argv, self.spec.env)
+
+    async def _spawn(self) -> Process:
         spec = self.spec
-        argv = spec.argv
-        if spec.netns is not None:
-            # nsenter executes the command in its own place, so the child's pid stays ours;
-            # `ip netns exec` would also remount /sys and hide the control groups.
-            argv = ("nsenter", f"--net=/run/netns/{spec.netns}", "--", *argv)
+        env = {**os.environ, **spec.env, RUN_MARK: self._run_id}
+        if (kept := self._holdings) is not None:
+            return await kept.run(spec.name, self._argv, env, self._kind)
         return await asyncio.create_subprocess_exec(
-            *argv,
+            *self._argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **spec.env, RUN_MARK: self._run_id},
+            env=env,
             limit=_MAX_LINE,
             start_new_session=True,  # Ctrl-C is for the director, which then ends its children
         )
 
-    async def _live(self, process: asyncio.subprocess.Process) -> int:
+    async def _live(self, process: Process) -> int:
         """Follow one life of the child; on cancellation end it first."""
         assert process.stdout is not None
         assert process.stderr is not None
@@ -268,7 +306,7 @@ def redact(line: str, secrets: tuple[str, ...]) -> str:
     return line
 
 
-async def end_process(process: asyncio.subprocess.Process, patience: float) -> None:
+async def end_process(process: Process, patience: float) -> None:
     """End a child's whole session: SIGTERM, ``patience`` seconds, SIGKILL."""
     for number, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
         if process.returncode is not None:
@@ -316,9 +354,12 @@ def find_marked(run_id: str) -> list[psutil.Process]:
     return found
 
 
-def end_marked(run_id: str, *, patience: float = 2.0) -> int:
-    """End every process that carries the mark of ``run_id``; return how many there were."""
-    processes = find_marked(run_id)
+def end_marked(run_id: str, *, patience: float = 2.0, but: Collection[int] = ()) -> int:
+    """End every process that carries the mark of ``run_id``; return how many there were.
+
+    ``but``: process numbers of those that live on.
+    """
+    processes = [process for process in find_marked(run_id) if process.pid not in but]
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()

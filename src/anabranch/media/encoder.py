@@ -26,6 +26,8 @@ WORKER = Path(__file__).parent / "encoder_worker"
 WORKER_PYTHON = SYSTEM_PYTHON
 _MAX_SOCKET_PATH = 107
 _TRANSPORT_SOUND_KBPS = 128
+_TOLD_LATER = {"targets", "title"}
+"""Where streams go is told anew; another title is shown by the next life."""
 
 Target = tuple[str, int]
 """Address and UDP port to which a stream is sent."""
@@ -206,6 +208,7 @@ class Encoder:
                 (config.worker_python, str(WORKER), "--config", str(self._config_path)),
                 netns=config.netns,
                 env={"PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "2"},
+                lasting=True,
             ),
             run_id,
             on_line=self._on_line,
@@ -229,8 +232,15 @@ class Encoder:
             ProcessError: the worker's Python cannot be executed.
             EncoderError: it was not ready within ``timeout`` seconds; it is stopped again.
         """
-        self._next_life("")
+        if self._child.survives and (ssrcs := self._kept()) is not None:
+            self._set(EncoderState(ssrcs=ssrcs, generation=1))
+            self._relay = Relay.kept()
+        else:
+            await self._child.abandon()
+            self._next_life("")
         await self._child.start()
+        if self._child.adopted:
+            self._child.write_line('{"cmd": "tell"}')
         try:
             await asyncio.wait_for(self._ready.wait(), timeout)
         except TimeoutError:
@@ -277,6 +287,17 @@ class Encoder:
         self._relay = relay
         if self.state.running:
             self._relay.connect(self.config.relay_path)
+
+    def keep_relay(self, ports: Mapping[str, int]) -> bool:
+        """Go on with sockets that an earlier director handed over; say whether they are there.
+
+        Args:
+            ports: theirs on the loopback address by stream, for later lives.
+        """
+        kept = self._child.adopted and self._relay is not None
+        if kept and self._relay is not None:
+            self._relay.ports = dict(ports)
+        return kept
 
     async def end_relay(self) -> None:
         """Send what is encoded alone again; return when the ports are free. Safe to call twice."""
@@ -336,6 +357,16 @@ class Encoder:
             raise EncoderError(f"{self.name} has no stream {stream!r}")
         return stream
 
+    def _kept(self) -> dict[str, int] | None:
+        """Return the SSRCs of a worker that lives on; None: it encodes something else."""
+        try:
+            kept = json.loads(self._config_path.read_text())
+            ssrcs = {each["name"]: each["ssrc"] for each in (*kept["streams"], kept["audio"])}
+            wanted = worker_config(self.config, ssrcs, self._targets)
+            return ssrcs if _untargeted(wanted) == _untargeted(kept) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def _next_life(self, detail: str) -> None:
         """Write the configuration of the life to come: new SSRCs, the present targets."""
         ssrcs = draw_ssrcs(self.config.streams, self.state.ssrcs.values())
@@ -364,7 +395,8 @@ class Encoder:
         if event == "ready":
             # What changed between the writing of the configuration and now.
             for name, addresses in self._targets.items():
-                self.set_targets(name, addresses)
+                if addresses or not self._child.adopted:  # else it is about to be said where to
+                    self.set_targets(name, addresses)
             self._set(replace(self.state, running=True, epoch_ms=message["epoch_ms"], detail=""))
             self._ready.set()
             if self._relay is not None:
@@ -393,3 +425,12 @@ class Encoder:
             self.state = state
             if self._on_state is not None:
                 self._on_state(state)
+
+
+def _untargeted(config: Any) -> Any:
+    """Return a worker's configuration without what does not make it another one."""
+    if isinstance(config, Mapping):
+        return {name: _untargeted(it) for name, it in config.items() if name not in _TOLD_LATER}
+    if isinstance(config, list):
+        return [_untargeted(each) for each in config]
+    return config

@@ -1,7 +1,9 @@
 """Understands what ffmpeg prints: what it reads, how far it is, and why it ended. Pure."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from anabranch.media.publisher_figures import SourcePicture
 
@@ -72,6 +74,22 @@ class LogReader:
     _last: str = ""
     _in_input: bool = True
     _held_up: str = ""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is known of the source, as JSON; see :meth:`restore`."""
+        return {
+            "streams": self.streams,
+            "picture": None if self.picture is None else asdict(self.picture),
+            "announced_kbps": self.announced_kbps,
+        }
+
+    def restore(self, summary: Mapping[str, Any]) -> None:
+        """Go on with one that runs, of which another reader knows this."""
+        self.running, self._in_input = True, False
+        self.streams = list(summary["streams"])
+        if (picture := summary["picture"]) is not None:
+            self.picture = SourcePicture(**picture)
+        self.announced_kbps = summary["announced_kbps"]
 
     def read(self, stream: str, line: str) -> None:
         """Take one line of ``stdout`` (progress) or ``stderr`` (log, ``[level] text``)."""

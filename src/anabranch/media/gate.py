@@ -5,7 +5,7 @@ loopback address. Its protocol: docs/protocols/leaf.md.
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -122,6 +122,18 @@ class Gate(NativeServer):
                 on_gone=self._gone,
             )
         )
+
+    def recall(self, publishers: Collection[str]) -> None:
+        """Know of publishers that an earlier director let in; call it before :meth:`start`.
+
+        Those that are not there any more are told as gone, others that are there end.
+        """
+        self._publishers.update(publishers)
+
+    @property
+    def publishers(self) -> frozenset[str]:
+        """Who was let in and has not gone."""
+        return frozenset(self._publishers)
 
     async def admit(
         self,

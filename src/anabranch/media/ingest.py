@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from anabranch.core.tasks import end_task
+from anabranch.host import holdings
 from anabranch.host.process import Backoff, Child, ChildSpec, ProcessError, redact
 from anabranch.media.ffmpeg_log import LogReader
 from anabranch.media.publisher_figures import SourcePicture
@@ -187,9 +189,45 @@ class Ingest:
             (self._directory / name).write_text(text)
         self._restarts = 0
         self._sound = True
+        noted = self._recall()
         child = self._new_child()
         await child.start()
+        if child.adopted:
+            self._go_on(noted)
+        else:
+            self._note()
         self._task = asyncio.create_task(self._run(child), name=f"ingest:{self.name}")
+
+    def _recall(self) -> Mapping[str, Any]:
+        """Be as an earlier director's ingest was, as far as it can be told; return its note.
+
+        One that is not taken over after all is nothing worse than patient.
+        """
+        noted: Mapping[str, Any] = holdings.noted(self._run_id, self.name) or {}
+        self._sound = bool(noted.get("sound", True))
+        if isinstance(self.source, RtmpSource) and noted.get("patient"):
+            self.source = replace(self.source, patient=True)
+        return noted
+
+    def _go_on(self, noted: Mapping[str, Any]) -> None:
+        """Be as an earlier director's ingest was, whose ffmpeg was taken over."""
+        self._restarts = noted.get("restarts", 0)
+        if (said := noted.get("reader")) is not None and not self._reader.running:
+            self._reader.restore(said)
+            self._since = noted.get("since", time.time())
+            self._tell(IngestState.RUNNING, ", ".join(self._reader.streams))
+
+    def _note(self) -> None:
+        """Note for the next director what it could not ask ffmpeg."""
+        patient = isinstance(self.source, RtmpSource) and self.source.patient
+        said: dict[str, Any] = {
+            "sound": self._sound,
+            "patient": patient,
+            "restarts": self._restarts,
+        }
+        if self._reader.running:
+            said |= {"since": self._since, "reader": self._reader.summary()}
+        holdings.note(self._run_id, self.name, said)
 
     async def stop(self) -> None:
         """End ffmpeg and remove its files. Safe to call twice."""
@@ -203,6 +241,7 @@ class Ingest:
         for name in self.source.files() if task is not None else ():
             (self._directory / name).unlink(missing_ok=True)
         if task is not None:
+            holdings.note(self._run_id, self.name, None)
             self._tell(IngestState.STOPPED, "")
 
     async def _run(self, child: Child) -> None:
@@ -228,6 +267,7 @@ class Ingest:
             await asyncio.sleep(backoff.delay(time.monotonic() - began))
             self._restarts += 1
             child = self._new_child()
+            self._note()
             try:
                 await child.start()
             except ProcessError as error:
@@ -269,6 +309,7 @@ class Ingest:
             secrets=self.source.secrets,
             stop_timeout=1.0,
             restart=False,
+            lasting=True,
         )
         self._reader = LogReader(str(self._feed))
         self._stalled = False
@@ -290,6 +331,7 @@ class Ingest:
             self._late = not self.source.patient
         if reader.running and not was_running:
             self._since = time.time()
+            self._note()
             self._tell(IngestState.RUNNING, ", ".join(reader.streams))
 
     def _on_exit(self, code: int) -> None:

@@ -15,6 +15,8 @@ HOLD_S = 3.0
 """Seconds that an inlet outlives its last viewer: somebody who zaps may come back."""
 TRIAL_S = 10.0
 """Seconds that a feed has to bring a key frame, for a viewer who is to go there."""
+RESTORED_S = 30.0
+"""Seconds for which what a server had stays: until then it has turned out what is wanted of it."""
 UNKNOWN_KBPS = 1
 """The least that can be said: it never keeps a rendition from anybody."""
 
@@ -94,6 +96,26 @@ class Inlets:
         """Return the feed whose picture has this number."""
         feed = self._feeds.get(number)
         return feed if feed is not None and feed.rendition != AUDIO else None
+
+    def restore(self, streams: Iterable[Stream], now: float) -> None:
+        """Begin with what a server has already, open for a while yet, whoever uses it.
+
+        Call it before anything else.
+        """
+        found = list(streams)
+        for stream in found:
+            sounds = stream.kind == "audio"
+            rendition = AUDIO if sounds else stream.name.removesuffix(f"@{stream.channel}")
+            feed = Feed(stream.channel, rendition)
+            self._numbers[feed], self._feeds[stream.number] = stream.number, feed
+            if sounds:
+                self._sounds[stream.channel] = stream.port
+            else:
+                self._open[feed] = _Open(stream.port, until=now + RESTORED_S)
+                self._rates[feed] = stream.kbps
+        self._drawn = itertools.count(max(self._feeds, default=0) + 1)
+        for channel in {feed.channel for feed in self._open} - self._sounds.keys():
+            self._sounds[channel] = self._free_port()
 
     # --- who wants what -----------------------------------------------------------------------
 

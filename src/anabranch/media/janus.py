@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -117,6 +117,11 @@ class JanusLeaf:
     def child(self) -> Child | None:
         """The supervised process, once started."""
         return self._child
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`: its viewings end with their director."""
+        for viewing_id in viewings:
+            self.on_viewing(viewing_id, "gone")
 
     async def start(self) -> None:
         """Write the configuration, start Janus and wait until it takes viewers."""
@@ -248,8 +253,7 @@ class JanusLeaf:
 
     async def close(self, viewing_id: str) -> None:
         """See :class:`~anabranch.media.leaf.LeafServer`."""
-        viewer = self._viewers.get(viewing_id)
-        if viewer is not None and self._client is not None:
+        if (viewer := self._viewers.get(viewing_id)) is not None and self._client is not None:
             with suppress(LeafError):
                 await self._client.request(janus="detach", handle_id=viewer.handle)
         self._forget(viewing_id)

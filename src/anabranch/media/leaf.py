@@ -4,7 +4,7 @@ Everything above it (seats, WHEP, carriage) speaks only this. Fulfilled by Debia
 :mod:`anabranch.media.janus` and by the server of our own in :mod:`anabranch.media.native`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -155,6 +155,12 @@ class LeafServer(Protocol):
     @property
     def ready(self) -> bool:
         """Whether viewers can be taken now."""
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        """Know of viewings that an earlier director had here; call it before :meth:`start`.
+
+        Those that are not there any more are told as gone, others that are there end.
+        """
 
     async def start(self) -> None: ...
 

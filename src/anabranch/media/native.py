@@ -7,7 +7,7 @@ is delivered. Its protocol: docs/protocols/leaf.md.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -81,6 +81,8 @@ class NativeLeaf(StreamServer):
         self.on_key_frame: Callable[[Feed], None] = lambda _feed: None
         self._place = place
         self._viewers: dict[str, _Viewer] = {}
+        self._recalled: frozenset[str] = frozenset()
+        self._resumed = False
         first, last = place.inlet_ports
         inlets = Inlets(range(first, last + 1))
         self._told: frozenset[Inlet] = frozenset()
@@ -106,6 +108,12 @@ class NativeLeaf(StreamServer):
     async def _resume(self, client: LeafClient) -> None:
         """Go on with a server that may know of viewers and streams, or of none."""
         state = await client.request("state")
+        recalled, self._recalled = self._recalled, frozenset()
+        if self._process.adopted and not self._resumed:
+            self._restore(state)
+            for viewing_id, known in self._viewers.items():
+                self._inlets.use(known.feed, viewing_id)
+        self._resumed = True
         there = {text(each, "viewer"): each for each in members(state, "viewers")}
         for viewing_id in self._viewers.keys() - there.keys():
             self._forget(viewing_id)
@@ -116,6 +124,8 @@ class NativeLeaf(StreamServer):
         for viewing_id, viewer in there.items():  # who may be shown something else by now
             if isinstance(number := viewer.get("stream"), int):
                 self._shown(viewing_id, number)
+            if viewing_id in recalled and viewer.get("state") == "up":
+                self.on_viewing(viewing_id, "up")
 
     def _gone(self) -> None:
         """The process is gone and everything in it: forget all viewers, and say so."""
@@ -125,6 +135,11 @@ class NativeLeaf(StreamServer):
         self._refresh()
 
     # --- viewers ------------------------------------------------------------------------------
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`."""
+        self._viewers = {viewing_id: _Viewer(feed) for viewing_id, feed in viewings.items()}
+        self._recalled = frozenset(viewings)
 
     async def watch(
         self, feed: Feed, offer: str, *, ladder: Ladder = (), pinned: bool = False

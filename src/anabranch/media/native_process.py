@@ -66,6 +66,11 @@ class LeafProcess:
     def ready(self) -> bool:
         return self._ready.is_set()
 
+    @property
+    def adopted(self) -> bool:
+        """Whether what runs was started by an earlier director."""
+        return self.child is not None and self.child.adopted
+
     async def start(self) -> None:
         """Start it and wait until it takes viewers.
 
@@ -81,6 +86,7 @@ class LeafProcess:
                 netns=self._place.netns,
                 first_delay=0.02,
                 max_delay=0.5,
+                lasting=self._serves is None,
             ),
             self._place.run_id,
             on_line=lambda _stream, line: relay(name, line),

@@ -6,10 +6,10 @@ from typing import Any
 
 from anabranch.host.process import Child
 from anabranch.media.answer_parts import Candidate
-from anabranch.media.inlets import Inlets
+from anabranch.media.inlets import Inlets, Stream
 from anabranch.media.leaf import Inlet, LeafPlace
 from anabranch.media.leaf_client import LeafClient
-from anabranch.media.leaf_protocol import Message, integer, members
+from anabranch.media.leaf_protocol import Message, integer, members, text
 from anabranch.media.native_figures import Repairs, read_repairs
 from anabranch.media.native_process import LeafProcess
 from anabranch.media.native_streams import Streams
@@ -77,10 +77,31 @@ class StreamServer(NativeServer):
         """
         return read_repairs(await self._process.connected().request("statistics"))
 
+    def _restore(self, state: Message) -> None:
+        """Begin with the streams of a server that an earlier director had; see :meth:`_follow`."""
+        now = asyncio.get_running_loop().time()
+        self._inlets.restore(map(read_stream, members(state, "streams")), now)
+
     def _follow(self, client: LeafClient, state: Message) -> None:
         """Go on with a server that may know of streams; ``state`` is what it says of itself."""
         there = {integer(each, "stream"): each.get("parent") for each in members(state, "streams")}
         self._streams.follow(client, there)
+
+
+def read_stream(said: Message) -> Stream:
+    """Understand a stream as it is in a server's state.
+
+    Raises:
+        LeafProtocolError: it is none.
+    """
+    return Stream(
+        integer(said, "stream"),
+        "audio" if text(said, "kind") == "audio" else "video",
+        integer(said, "port"),
+        text(said, "name"),
+        text(said, "group"),
+        integer(said, "kbps"),
+    )
 
 
 def candidates_of(place: LeafPlace) -> list[Candidate]:

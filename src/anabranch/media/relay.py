@@ -2,7 +2,8 @@
 
 The gate sends in the machine's own namespace, the worker may live in another one: so the sockets
 are bound here and handed over (SCM_RIGHTS) by a Unix socket. As long as that connection is open the
-worker sends on what comes; it has let go of the ports when it closes its end.
+worker sends on what comes; it has let go of the ports when it closes its end. A connection that
+breaks off without a word is that of a director that died: the next one says that it goes on.
 """
 
 import asyncio
@@ -37,11 +38,22 @@ def bind(port: int) -> socket.socket:
 
 
 class Relay:
-    """The sockets of a channel's streams, and the worker that reads them, if one does."""
+    """The sockets of a channel's streams, and the worker that reads them, if one does.
 
-    def __init__(self, sockets: Mapping[str, socket.socket]) -> None:
+    Attributes:
+        ports: by stream, of sockets that only the worker has: its next life gets others there.
+    """
+
+    def __init__(self, sockets: Mapping[str, socket.socket], *, keeps: bool = False) -> None:
         self._sockets = dict(sockets)
+        self._keeps = keeps
         self._link: socket.socket | None = None
+        self.ports: dict[str, int] = {}
+
+    @classmethod
+    def kept(cls) -> "Relay":
+        """Return that of sockets which an earlier director has handed over, if it has."""
+        return cls({}, keeps=True)
 
     def connect(self, path: Path) -> None:
         """Hand the sockets to the worker that listens at ``path``; one before it has ended.
@@ -50,12 +62,19 @@ class Relay:
             EncoderError: it does not take them.
         """
         self._cut()
+        keeps, self._keeps = self._keeps, False
         link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            if not keeps:
+                self._bind_anew()
             link.setblocking(False)
             link.connect(str(path))
-            names = json.dumps({"streams": list(self._sockets)}).encode()
-            socket.send_fds(link, [names], [each.fileno() for each in self._sockets.values()])
+            said = {"keep": True} if keeps else {"streams": list(self._sockets)}
+            socket.send_fds(
+                link,
+                [json.dumps(said).encode()],
+                [each.fileno() for each in self._sockets.values()],
+            )
         except OSError as error:
             link.close()
             raise EncoderError(f"the encoder does not take the layers: {error}") from error
@@ -66,13 +85,19 @@ class Relay:
         link, self._link = self._link, None
         if link is not None:
             with suppress(OSError, TimeoutError):
-                link.shutdown(socket.SHUT_WR)
+                link.send(b'{"end": true}')
                 loop = asyncio.get_running_loop()
                 await asyncio.wait_for(loop.sock_recv(link, 1), _RELEASE_S)
             link.close()
         for each in self._sockets.values():
             each.close()
         self._sockets.clear()
+
+    def _bind_anew(self) -> None:
+        """Raises OSError: one of the ports is taken."""
+        for name, port in self.ports.items():
+            self._sockets[name] = bind(port)
+        self.ports.clear()
 
     def _cut(self) -> None:
         if self._link is not None:

@@ -194,6 +194,7 @@ class RtmpServer:
                     *("-e", "stderr", "-c", str(self._conf)),
                 ),
                 netns=config.netns,
+                lasting=True,
             ),
             run_id,
             on_line=self._on_line,
@@ -212,8 +213,11 @@ class RtmpServer:
             ProcessError: there is no nginx.
             RtmpError: it does not listen within ``timeout`` seconds, the port is taken for example.
         """
-        self._conf.write_text(rtmp_conf(self.config))
-        self._remove_socket()
+        conf = rtmp_conf(self.config)
+        if not self._child.survives or not self._conf.is_file() or self._conf.read_text() != conf:
+            await self._child.abandon()
+            self._conf.write_text(conf)
+            self._remove_socket()
         await self._child.start()
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline and not self._errors:

@@ -343,6 +343,7 @@ class DirectCarriage:
         self._address = address
         self._retarget = retarget
         self._targets: dict[StreamId, list[Target]] = {}
+        self._begun = False
 
     def targets(self, stream: StreamId, group: str) -> list[Target]:
         return self._targets.get(stream, [])
@@ -363,6 +364,9 @@ class DirectCarriage:
             if bucket.stream in groups:
                 wanted[bucket.stream].append(bucket.receiver)
         before, self._targets = self._targets, dict(wanted)
+        if not self._begun:  # encoders of an earlier director send somewhere, wanted or not
+            self._begun = True
+            before = {stream: [("", 0)] for stream in groups}
         # Those first that somebody may move away from: nobody is to get two.
         for stream in sorted(
             before.keys() | wanted.keys(),

@@ -20,6 +20,7 @@ OUTLET_PORT = 2
 FIRST_NODE_PORT = 100
 FIRST_RESERVE_PORT = 1000
 MAX_NODES = FIRST_RESERVE_PORT - FIRST_NODE_PORT
+_TO, _RESERVE = "to", "reserve"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,8 +34,13 @@ class CableEnd:
     def device(self) -> str:
         """The name of the device, after the node that it leads to."""
         if self.port_no >= FIRST_RESERVE_PORT:
-            return f"reserve{self.port_no - FIRST_RESERVE_PORT}"
-        return f"to{self.port_no - FIRST_NODE_PORT}"
+            return f"{_RESERVE}{self.port_no - FIRST_RESERVE_PORT}"
+        return f"{_TO}{self.port_no - FIRST_NODE_PORT}"
+
+
+def is_cable(device: str) -> bool:
+    """Say whether a device of a node's namespace is the end of a cable."""
+    return device.rstrip("0123456789") in {_RESERVE, _TO}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +50,10 @@ class Cable:
     one: CableEnd
     other: CableEnd
     rate_mbit: float
+
+    @property
+    def ends(self) -> tuple[CableEnd, CableEnd]:
+        return self.one, self.other
 
     @property
     def nodes(self) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from anabranch.host.forwarding import Family
 from anabranch.host.journal import Journal, Kind
 from anabranch.site.carriage import STREAM_PORT
 from anabranch.site.guests import MTU, key_of
-from anabranch.site.layout import Cable
+from anabranch.site.layout import Cable, Layout, is_cable
 from anabranch.site.plan import HOST_DEVICE, NodePlan, SitePlan
 from anabranch.site.settings import SiteSettings
 
@@ -32,9 +32,36 @@ class Machine:
         self._plan = plan
         self._journal = journal
 
+    def tidy(self, layout: Layout) -> None:
+        """Leave of what an earlier director made what belongs to a layout and is whole.
+
+        All of ``layout`` was there when it was noted; only what was made or removed since may be
+        half done.
+        """
+        ends = {(end.node, end.device) for cable in layout.cables for end in cable.ends}
+        for node in self._plan.nodes.values():
+            if node.tunnel is not None or not network.has_namespace(node.namespace):
+                continue
+            found = network.devices(node.namespace)
+            if node.name not in layout.up or not self._is_whole(node, found):
+                self.remove_node(node)
+                continue
+            for device in filter(is_cable, found):
+                if (node.name, device) not in ends:
+                    network.remove_link(device, node.namespace)
+
+    def _is_whole(self, node: NodePlan, found: Collection[str]) -> bool:
+        wanted = [node.host, node.switch_end, *([node.access] if node.access else [])]
+        if node.gateway is not None and not network.has_device(node.gateway.device):
+            return False
+        return all(port.device in found for port in wanted)
+
     def make_node(self, node: NodePlan) -> None:
-        """Make a node as :func:`make_node` does; a guest's own machine does that for it."""
-        if node.tunnel is not None:
+        """Make a node as :func:`make_node` does, unless it is there.
+
+        A guest's own machine does that for it.
+        """
+        if node.tunnel is not None or network.has_namespace(node.namespace):
             return
         make_node(node, self._journal)
         if node is self._plan.root:
@@ -48,13 +75,22 @@ class Machine:
         shutil.rmtree(self._settings.run_dir / node.name, ignore_errors=True)
 
     def make_cables(self, cables: Collection[Cable]) -> None:
-        """Make all of these, or none."""
+        """Make all of these that are not there, or none."""
         try:
             for cable in cables:
-                self._make_cable(cable)
+                if not self._is_there(cable):
+                    self._make_cable(cable)
         except BaseException:
             self.remove_cables(cables)
             raise
+
+    def _is_there(self, cable: Cable) -> bool:
+        """Say whether there is a cable between two nodes of this machine."""
+        ends = [(self._plan.nodes[end.node], end.device) for end in cable.ends]
+        return all(
+            node.tunnel is None and network.has_device(device, node.namespace)
+            for node, device in ends
+        )
 
     def _make_cable(self, cable: Cable) -> None:
         """Make a veth pair, or this machine's end of a link to a guest."""

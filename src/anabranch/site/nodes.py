@@ -64,10 +64,15 @@ class Nodes:
             self._keeper = Keeper(underlay, host.happenings, on_event)
 
     async def start(self) -> None:
-        """Start the leaf servers of the nodes that are up."""
+        """Start the leaf servers of the nodes that are up, or go on with those that live on.
+
+        A seat whose viewer is not there any more is freed.
+        """
         for leaf in self._underlay.leaves():
             self._host.adopt(leaf)
             self.leaves.append(leaf)
+            there = [seat for seat in self._host.seats if seat.leaf == leaf.name]
+            leaf.recall({seat.viewing: Feed(seat.channel, seat.rendition) for seat in there})
         await asyncio.gather(*(leaf.start() for leaf in self.leaves))
 
     async def run(self) -> None:

@@ -9,6 +9,7 @@ import structlog
 from anabranch.channels.channel import Channel
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.core.events import Event
+from anabranch.host import holdings
 from anabranch.host.gateway import Protocol, Way, tcp_peers
 from anabranch.media.publisher_figures import Connection, Reception
 from anabranch.media.rtmp import RtmpCall, RtmpConfig, RtmpServer
@@ -16,6 +17,7 @@ from anabranch.media.source import RtmpSource
 from anabranch.site.ingress import Ingress
 from anabranch.site.settings import SiteSettings
 
+_NOTE = "publishers:rtmp"
 _log = structlog.get_logger("anabranch.site")
 
 
@@ -53,6 +55,7 @@ class Publishers:
             "rtmp", config, settings.run_id, on_exit=lambda _code: self._all_left()
         )
         self.available = False
+        self._run_id = settings.run_id
         self._connections: dict[str, Connection] = {}
         """By the server's number."""
 
@@ -68,6 +71,29 @@ class Publishers:
             return [f"no RTMP: {error}"]
         self.available = True
         return []
+
+    async def restore(self) -> None:
+        """Go on with the publishers that an earlier director let in, as far as they are there."""
+        noted: Mapping[str, Any] = holdings.noted(self._run_id, _NOTE) or {}
+        there = await self.server.statistics() if noted and self.server.child.adopted else {}
+        for number, said in noted.items():
+            channel = self._channels.get(said["channel"])
+            if number not in there or channel is None or channel.publisher is not None:
+                continue
+            channel.publisher = number
+            self._connections[number] = Connection(said["since"], said["address"])
+            await channel.follow_publisher()
+        self._note()
+
+    def _note(self) -> None:
+        """Note for the next director who feeds which channel."""
+        fed = {each.publisher: each.name for each in self._channels.values()}
+        said = {
+            number: {"channel": fed[number], "since": it.since, "address": it.address}
+            for number, it in self._connections.items()
+            if number in fed
+        }
+        holdings.note(self._run_id, _NOTE, said or None)
 
     async def stop(self) -> None:
         await self.server.stop()
@@ -88,6 +114,7 @@ class Publishers:
                     raise ConflictError(f"the channel {channel.name} has a publisher already")
                 channel.publisher = call.client_id
                 self._connections[call.client_id] = Connection(time.time(), address)
+                self._note()
                 self._let_in(channel, call.addr)
                 self._spawn(channel.follow_publisher())
                 self._on_event(Event("publisher.came", channel.name, where))
@@ -139,6 +166,7 @@ class Publishers:
 
     def _left(self, channel: Channel) -> None:
         channel.publisher = None
+        self._note()
         if self._ingress is not None:
             self._ingress.gone(channel.name)
         self._spawn(channel.follow_publisher())

@@ -4,7 +4,7 @@ import asyncio
 import binascii
 import json
 from base64 import b64decode
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite
@@ -79,6 +79,11 @@ class RemoteLeaf:
     @property
     def ready(self) -> bool:
         return self._ready.is_set()
+
+    def recall(self, viewings: Mapping[str, Feed]) -> None:
+        """See :class:`~anabranch.media.leaf.LeafServer`: its viewings end with their director."""
+        for viewing_id in viewings:
+            self.on_viewing(viewing_id, "gone")
 
     async def start(self) -> None:
         """Return when it takes viewers.

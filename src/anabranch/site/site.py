@@ -110,11 +110,14 @@ class Site:
         progress("store")
         await self.database.open()
         await self.audience.load()
-        # Whoever had a connection has none now; who only gets what is sent, gets it again.
-        seated = [seat for seat in await self.seats.recall() if isinstance(seat, PlainSeat)]
+        seated = await self.seats.recall()
+        for seat in seated:
+            if isinstance(seat, Seat):
+                self.seats.add(seat)
         await self.underlay.start(progress)
         progress("leaf servers")
         await self.nodes.start()
+        self._free_lost()
         await self.steward.start()
         if self.remote is not None:
             progress("nodes on other machines")
@@ -124,7 +127,15 @@ class Site:
         definitions = await self.lineup.defined()
         self.notes += await self.whip.start(each.source for each in definitions)
         self.notes += await self.lineup.put_back(definitions)
-        await self.seating.restore(seated)
+        await asyncio.gather(self.publishers.restore(), self.whip.restore())
+        await self.seating.restore([seat for seat in seated if isinstance(seat, PlainSeat)])
+
+    def _free_lost(self) -> None:
+        """Free the seats that are at no leaf: the others know by now who is still there."""
+        there = {leaf.name for leaf in self.leaves}
+        for seat in self.seats:
+            if seat.leaf not in there:
+                self._free(seat)
 
     async def run(self) -> None:
         """Keep everything in step with what is wanted, for ever."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from anabranch.core.errors import ConflictError, NotFoundError
+from anabranch.core.errors import ConflictError, NotFoundError, UnavailableError
 from anabranch.core.events import Event
 from anabranch.fabric.dhcp_server import DhcpServer, DhcpSettings
 from anabranch.fabric.errors import FabricError
@@ -21,6 +21,7 @@ from anabranch.site.ingress import Ingress, make_ingress
 from anabranch.site.layout import Cable, Layout
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.machine import Machine
+from anabranch.site.memory import note_nodes, noted_plan
 from anabranch.site.plan import HOST_DEVICE, NodePlan, make_plan
 from anabranch.site.rings import Rings
 from anabranch.site.separate import SeparateControl
@@ -55,7 +56,7 @@ class SwitchedUnderlay:
         database: Database,
         retarget: Callable[[StreamId, list[Target]], None],
     ) -> None:
-        self.plan = make_plan(settings)
+        self.plan = noted_plan(settings.run_id, make_plan(settings))
         self.tree = self.plan.tree
         kind = SeparateControl if settings.fabric.controllers else InsideControl
         self._control: Control = kind(settings, self.plan, on_event, database)
@@ -99,13 +100,27 @@ class SwitchedUnderlay:
         await asyncio.gather(*(self._switches.start(node) for node in nodes))
         if isinstance(self._control, SeparateControl):
             await self._control.start()  # they dial the switches, which must be there
-        await self._switches.until_connected(layout.up)
+        await self._until_connected(layout.up)
         if self.ingress is not None:
             await self.ingress.start()
         if self._dhcp is not None:
             await self._dhcp.start()
+        self._note()
+
+    async def _until_connected(self, names: Collection[str]) -> None:
+        try:
+            await self._switches.until_connected(names)
+        except UnavailableError as error:
+            if not any(child.adopted for child in self._switches.children().values()):
+                raise
+            # They forward as before; what the others carry must not end for them.
+            _log.warning("switches.late", error=str(error))
+
+    def _note(self) -> None:
+        note_nodes(self._settings.run_id, self.tree, self.up)
 
     def _make_network(self, nodes: Collection[NodePlan], layout: Layout) -> None:
+        self._machine.tidy(layout)
         for node in nodes:
             self._machine.make_node(node)
         self._machine.make_cables(layout.cables)
@@ -203,6 +218,7 @@ class SwitchedUnderlay:
             except BaseException:
                 await self._remove(node)
                 raise
+            self._note()
         self._on_event(Event("node.up", name, {"role": str(node.role)}))
 
     async def stop_node(self, name: str) -> None:
@@ -219,6 +235,7 @@ class SwitchedUnderlay:
             if node is self.plan.root or name in self.tree.parents:
                 raise ConflictError(f"{name} is part of the tree")
             await self._remove(node)
+            self._note()
         self._on_event(Event("node.down", name, {"role": str(node.role)}))
 
     async def _remove(self, node: NodePlan) -> None:
@@ -260,6 +277,7 @@ class SwitchedUnderlay:
                 raise ConflictError(f"{min(missing)} is not up")
             await self._lay(self.plan.lay_out(tree, self.up))
             before, self.tree = self.tree, tree
+            self._note()
         if self.rings is not None:
             self.rings.on_stale()
         for move in moves(before, tree):

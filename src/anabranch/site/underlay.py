@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from anabranch.core.errors import UnavailableError
 from anabranch.host import addresses as machine
+from anabranch.host import holdings
 from anabranch.host.process import Child
 from anabranch.media.leaf import LeafPlace, LeafServer
 from anabranch.site.carriage import Carriage, DirectCarriage, StreamId, Target
@@ -18,6 +19,8 @@ from anabranch.site.ingress import Ingress
 from anabranch.site.leaf_servers import make_leaf
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
+
+_PORT_NOTE = "media port"
 
 
 class Underlay(Protocol):
@@ -86,7 +89,7 @@ class DirectUnderlay:
         if self._settings.leaf.kind == "anabranch":
             addresses += machine.distinct(machine.global_addresses_6(but=is_access_link))
             addresses = addresses or ("127.0.0.1",)
-            first = machine.free_udp_port(addresses, range(first, last + 1))
+            first = self._media_port(addresses, range(first, last + 1))
         elif not addresses:
             raise UnavailableError(
                 "this machine has no network address but loopback, and Janus needs one:"
@@ -104,6 +107,15 @@ class DirectUnderlay:
             inlet_ports=self._settings.ports.inlets,
         )
         return [make_leaf(self._settings.leaf, place)]
+
+    def _media_port(self, addresses: tuple[str, ...], ports: range) -> int:
+        """Return the port of a leaf server that lives on, else one that is free."""
+        run_id = self._settings.run_id
+        port = holdings.noted(run_id, _PORT_NOTE) or 0
+        if "leaf:leaf1" not in holdings.left(run_id) or port not in ports:
+            port = machine.free_udp_port(addresses, ports)
+        holdings.note(run_id, _PORT_NOTE, port)
+        return int(port)
 
     async def run(self) -> None:
         pass

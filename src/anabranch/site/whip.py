@@ -15,6 +15,7 @@ from anabranch.core.errors import AnabranchError, ConflictError, NotFoundError, 
 from anabranch.core.events import Event
 from anabranch.core.names import new_id
 from anabranch.host import addresses as machine
+from anabranch.host import holdings
 from anabranch.host.gateway import Protocol, Way, is_udp_port_free_inside
 from anabranch.host.process import Child
 from anabranch.media import publish_answer
@@ -29,6 +30,7 @@ from anabranch.site.ingress import Ingress
 from anabranch.site.passage import Passage
 from anabranch.site.plan import is_access_link
 from anabranch.site.settings import SiteSettings
+from anabranch.site.whip_notes import NotedPublisher, note_publishers, noted_publishers
 
 _LOOK_S = 0.5
 """Seconds between two looks whether the ingest has found its picture yet."""
@@ -129,11 +131,62 @@ class WhipPublishers:
             try:
                 if self._ingress is not None:
                     await self._ingress.serve(self._way, by_6=True)
+                gate.recall([each.id for each in noted_publishers(self._settings.run_id)])
                 await gate.start()
             except BaseException:
                 await gate.stop()
                 raise
             self._gate = gate
+
+    async def restore(self) -> None:
+        """Go on with the publishers that an earlier director let in, as far as they are there."""
+        there = self._gate.publishers if self._gate is not None else frozenset()
+        for noted in noted_publishers(self._settings.run_id):
+            channel = self._channels.get(noted.channel)
+            if noted.id in there and channel is not None:
+                await self._go_on(noted, channel)
+        fed = {each.channel.name for each in self._publishing.values() if each.passage is not None}
+        for channel in self._channels.values():
+            if channel.name not in fed:  # what was handed over for one who has gone
+                await channel.encoder.end_relay()
+        self._note()
+
+    async def _go_on(self, noted: NotedPublisher, channel: Channel) -> None:
+        publishing = Publishing(noted.id, channel, WhipSource(noted.streams), noted.connection)
+        publishing.layers = dict(noted.layers)
+        self._publishing[noted.id] = publishing
+        channel.publisher = noted.id
+        if noted.ports is None:
+            await channel.follow_publisher(publishing.source)
+        else:
+            channel.on_key_frame = lambda name: self._ask_key_frame(publishing, name)
+            held = [port for each in noted.streams for port in (each.port, each.port + 1)]
+            try:
+                publishing.passage = Passage.resume(noted.ports, held)
+                kept = channel.encoder.keep_relay(noted.ports)
+            except OSError:
+                kept = False
+            if not kept:  # the encoder has begun anew: so shall the publisher
+                await self.end(publishing)
+                return
+        self._spawn(self._look_after(publishing))
+
+    def _note(self) -> None:
+        """Note for the next director who feeds which channel, and how."""
+        note_publishers(
+            self._settings.run_id,
+            (
+                NotedPublisher(
+                    each.id,
+                    each.channel.name,
+                    each.source.streams,
+                    each.connection,
+                    None if each.passage is None else each.passage.ports,
+                    each.layers,
+                )
+                for each in self._publishing.values()
+            ),
+        )
 
     async def stop(self) -> None:
         gate, self._gate = self._gate, None
@@ -166,7 +219,10 @@ class WhipPublishers:
         near = machine.local_addresses(but=is_access_link)
         near_6 = machine.global_addresses_6(but=is_access_link)
         addresses = machine.distinct((*near, *near_6, IPv4Address(LOOPBACK)))
-        if not all(machine.is_udp_port_free(port, address) for address in addresses):
+        lives_on = "leaf:whip" in holdings.left(self._settings.run_id)
+        if not lives_on and not all(
+            machine.is_udp_port_free(port, address) for address in addresses
+        ):
             raise UnavailableError(f"UDP port {port} (ports.whip) is taken by another program")
         return LeafPlace(
             name="whip",
@@ -237,6 +293,7 @@ class WhipPublishers:
             raise
         if publishing.id not in self._publishing:  # the channel was removed meanwhile
             raise NotFoundError(f"there is no channel named {channel.name}")
+        self._note()
         self._spawn(self._look_after(publishing))
         return publishing, answer
 
@@ -247,7 +304,7 @@ class WhipPublishers:
         ports = [self._draw_port() for _ in (*ladder, form)]
         try:
             netns = None if self._ingress is None else self._ingress.namespace
-            return Passage(ladder, form, encoded, ports, held, netns=netns)
+            return Passage.open(ladder, form, encoded, ports, held, netns=netns)
         except OSError as error:
             raise UnavailableError(f"ports.handover: {error.strerror}") from error
 
@@ -367,6 +424,7 @@ class WhipPublishers:
             self._on_event(Event("publisher.unfit", channel.name, {"why": news.unfit}))
         else:
             self._on_event(Event("publisher.layers", channel.name, dict(news.renditions)))
+        self._note()
 
     def _heard(self, news: PublisherNews) -> None:
         publishing = self._publishing.get(news.publisher)
@@ -379,6 +437,7 @@ class WhipPublishers:
         told = host if self._ingress is None else self._ingress.told(host)
         address = f"{told}{colon}{port}"
         publishing.connection = Connection(time.time(), address)
+        self._note()
         self._let_in(publishing, news.detail)
         where = {"address": address}
         self._on_event(Event("publisher.came", publishing.channel.name, where))
@@ -393,6 +452,7 @@ class WhipPublishers:
         """Forget a publisher; the channel shows its slate."""
         if self._publishing.pop(publishing.id, None) is None:
             return
+        self._note()
         channel = publishing.channel
         self._end_passage(publishing)
         if channel.publisher == publishing.id:

@@ -35,6 +35,9 @@ SAMPLER = """
 }
 """
 
+_AWAY_S = 1.0
+"""Seconds from a director's end to the start of the next one."""
+
 Sample = tuple[float, float | None]
 
 
@@ -55,7 +58,23 @@ def measure(samples: int) -> list[Result]:
             results.append(
                 sampled(f"outage_{part}_ms".replace("-", "_"), "ms", outages, target="max <= 5000")
             )
-    return results
+        gaps, backs = zip(*(_succession(site, page) for _ in range(samples)), strict=True)
+    return [
+        *results,
+        sampled("director_restart_gap_ms", "ms", gaps, target="max <= 1000"),
+        sampled("director_back_s", "s", backs, target="max <= 6"),
+    ]
+
+
+def _succession(site: SiteProcess, page: "Page") -> tuple[float, float]:
+    """Kill the director and start another; return ms of standstill, and seconds until its API."""
+    time.sleep(_HEALTHY_S)
+    page.evaluate(SAMPLER)
+    time.sleep(1.0)
+    site.kill()
+    time.sleep(_AWAY_S)
+    back = site.start()
+    return standstill(wait_until_steady(page)), back
 
 
 def _outage(site: SiteProcess, page: "Page", part: str) -> float:

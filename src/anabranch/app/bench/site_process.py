@@ -18,7 +18,7 @@ import httpx
 
 from anabranch.core.errors import UnavailableError
 
-_LIMIT = 30.0
+_LIMIT = 60.0
 
 
 class SiteProcess:
@@ -71,7 +71,7 @@ class SiteProcess:
         """Start it and return the seconds until its channels are on the air.
 
         Raises:
-            UnavailableError: it ended, or was not on the air in 30 s; with its last words.
+            UnavailableError: it ended, or was not on the air in a minute; with its last words.
         """
         began = time.monotonic()
         with self.log.open("ab") as log:

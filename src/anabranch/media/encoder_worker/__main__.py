@@ -63,6 +63,8 @@ class Commands:
                 self._encoder.keyframe(command.get("stream"))
             case "targets":
                 self._encoder.targets(command["stream"], command["targets"])
+            case "tell":
+                self._encoder.tell()
             case "stats":
                 emit("stats", **self._encoder.stats())
             case other:

@@ -9,8 +9,10 @@ from contextlib import suppress
 MAX_STREAMS = 16
 
 
-def take_sockets(connection: socket.socket, known: Collection[str]) -> dict[str, int]:
+def take_sockets(connection: socket.socket, known: Collection[str]) -> dict[str, int] | None:
     """Return the descriptors that came over a connection, by stream; what waits in them is dropped.
+
+    None: those that came before stay.
 
     Args:
         known: the streams that there are.
@@ -20,10 +22,13 @@ def take_sockets(connection: socket.socket, known: Collection[str]) -> dict[str,
     """
     data, found, _flags, _address = socket.recv_fds(connection, 65536, MAX_STREAMS)
     try:
-        names = json.loads(data)["streams"]
+        message = json.loads(data)
+        if not found and message.get("keep") is True:
+            return None
+        names = message["streams"]
         if len(names) != len(found) or len(set(names) & set(known)) != len(found):
             raise ValueError(f"{len(found)} sockets for {names!r}")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         for fd in found:
             os.close(fd)
         raise ValueError(f"sockets not understood: {error}") from error

@@ -13,17 +13,21 @@ from gi.repository import GLib, Gst, GstVideo  # noqa: E402
 
 if TYPE_CHECKING:
     from anabranch.media.encoder_worker.feed import Feed
+    from anabranch.media.encoder_worker.handover import take_sockets
     from anabranch.media.encoder_worker.relays import Relay, Relays
     from anabranch.media.encoder_worker.transport import Tap, TransportStream
     from anabranch.media.encoder_worker.watch import KeyframeLimit
 else:
     from feed import Feed
+    from handover import take_sockets
     from relays import Relay, Relays
     from transport import Tap, TransportStream
     from watch import KeyframeLimit
 
 Emit = Callable[..., None]
 SAMPLE_RATE = 48000
+_HANDOVER_S = 0.5
+"""Seconds for whoever connects to hand over sockets: nothing else is done meanwhile."""
 _RELAYED = ("out", "sink", "work")
 """What a stream that arrives ready made has to do with: selector, sink, valve of its encoder."""
 
@@ -161,6 +165,7 @@ class Encoder:
         self._feed: Feed | None = None
         self._relays: Relays | None = None
         self._relayed: list[str] = []
+        self._epoch_ms: int | None = None
         self._shown = {"video": "slate", "audio": "silence"}
         bus = self.pipeline.get_bus()
         bus.add_signal_watch()
@@ -177,9 +182,15 @@ class Encoder:
         self.pipeline.get_state(5 * Gst.SECOND)
         for stream in self._config["transport"]["streams"]:
             self._send_transport(stream, stream["targets"])
-        epoch = time.time() - self.running_time()
-        self._emit("ready", epoch_ms=round(epoch * 1000))
+        self._epoch_ms = round((time.time() - self.running_time()) * 1000)
+        self._emit("ready", epoch_ms=self._epoch_ms)
         GLib.timeout_add(50, self._poll)
+
+    def tell(self) -> None:
+        """Say again what a director that comes later has missed."""
+        if self._epoch_ms is not None:
+            self._emit("ready", epoch_ms=self._epoch_ms)
+            self._emit("source", **self._shown, relayed=self._relayed)
 
     def stop(self) -> None:
         self.drop_feed()
@@ -221,7 +232,17 @@ class Encoder:
     # -- streams that arrive ready made --------------------------------------------------------
 
     def take_relays(self, connection: socket.socket) -> None:
-        """Send on what arrives at the sockets that come over ``connection``, until it ends."""
+        """Send on what arrives at the sockets that come over ``connection``, until it says so."""
+        connection.settimeout(_HANDOVER_S)
+        try:
+            sockets = take_sockets(connection, self._streams)
+        except (OSError, ValueError) as error:
+            connection.close()
+            self._emit("error", detail=str(error))
+            return
+        if sockets is None and self._relays is not None:
+            self._relays.follow(connection)
+            return
         self.drop_relays()
 
         def make(name: str, fd: int, on_over: Callable[[], None]) -> Relay:
@@ -231,7 +252,7 @@ class Encoder:
             return Relay(fd, self.pipeline, selector, sink, work, on_over)
 
         self._relays = Relays(
-            connection, self._streams, make, self._force, self.drop_relays, self._tell_shown
+            connection, sockets or {}, make, self._force, self.drop_relays, self._tell_shown
         )
 
     def drop_relays(self, detail: str | None = None) -> None:

@@ -15,10 +15,8 @@ gi.require_version("Gst", "1.0")
 from gi.repository import Gio, GLib, Gst  # noqa: E402
 
 if TYPE_CHECKING:
-    from anabranch.media.encoder_worker.handover import take_sockets
     from anabranch.media.encoder_worker.watch import LOST_AFTER
 else:
-    from handover import take_sockets
     from watch import LOST_AFTER
 
 _PACKET = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
@@ -108,30 +106,41 @@ class Relay:
 
 
 class Relays:
-    """All streams that one connection has handed over, until it ends.
+    """All streams that one connection has handed over.
+
+    They stay when the connection breaks off: another one may :meth:`follow` it.
 
     Args:
         connection: owned from here on.
-        known: the streams that there are.
+        sockets: descriptors by stream, owned from here on.
         make: builds the relay of a stream, by name and descriptor.
         force_key: has a key frame made.
-        on_end: called on the main loop when the other end is gone, or nonsense came.
+        on_end: called on the main loop when the other end says that it is over.
         on_change: called when another set of streams is sent on.
     """
 
     def __init__(
         self,
         connection: socket.socket,
-        known: list[str],
+        sockets: dict[str, int],
         make: Callable[[str, int, Callable[[], None]], Relay],
         force_key: Callable[[str], None],
-        on_end: Callable[[str | None], None],
+        on_end: Callable[[], None],
         on_change: Callable[[], None],
     ) -> None:
-        self._connection, self._known = connection, known
-        self._make, self._force_key = make, force_key
+        self._force_key = force_key
         self._on_end, self._on_change = on_end, on_change
-        self._relays: dict[str, Relay] = {}
+        self._relays = {name: make(name, fd, on_change) for name, fd in sockets.items()}
+        self._connection, self._watch = connection, 0
+        self.follow(connection)
+
+    def follow(self, connection: socket.socket) -> None:
+        """Go on with another connection in place of one that broke off."""
+        if self._watch:
+            GLib.source_remove(self._watch)
+        if connection is not self._connection:
+            self._connection.close()
+        self._connection = connection
         self._watch = GLib.unix_fd_add_full(
             GLib.PRIORITY_DEFAULT,
             connection.fileno(),
@@ -149,18 +158,13 @@ class Relays:
 
     def _on_input(self, _fd: int, _condition: Any) -> bool:
         try:
-            new = not self._relays
-            sockets = take_sockets(self._connection, self._known) if new else {}
-        except (OSError, ValueError) as error:
-            self._watch = 0
-            self._on_end(str(error))
-            return False
-        for name, fd in sockets.items():
-            self._relays[name] = self._make(name, fd, self._on_change)
-        if not sockets:  # the other end is closed
-            self._watch = 0
-            self._on_end(None)
-        return bool(sockets)
+            said = self._connection.recv(4096)
+        except OSError:
+            said = b""
+        self._watch = 0
+        if said:
+            self._on_end()
+        return False  # nothing else comes: who hands over has died, or is done
 
     def poll(self, now: float) -> None:
         """See who has fallen silent; called every 50 ms."""
