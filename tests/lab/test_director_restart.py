@@ -150,6 +150,31 @@ async def test_who_left_meanwhile_is_freed_and_others_zap(held: SiteProcess) -> 
         await asyncio.to_thread(wait_until, lambda: seats(held) == [])
 
 
+async def test_a_restart_on_purpose_forgets_nobody(held: SiteProcess) -> None:
+    with closing(Datagrams()) as receiver:
+        async with viewer() as one:
+            mine = await watched(held, one)
+            before, director = pids(held), held.process and held.process.pid
+            to = {"channel": "test2", "to": f"udp://127.0.0.1:{receiver.port}"}
+            url = held.api("POST", "/api/seats", json=to).raise_for_status().json()["url"]
+            there = seats(held)  # just made: not yet in the store
+            assert len(there) == 2
+            done = await asyncio.to_thread(held.command, "restart")
+            assert done.returncode == 0, done.stderr
+            assert "On the air again" in done.stdout
+            assert held.process is not None
+            assert held.process.pid == director
+            assert pids(held) == before
+            assert seats(held) == there
+            assert receiver.times
+            assert receiver.worst_gap() < _NOT_SEEN_MS / 1000
+            await one.frames(25)
+            assert await zap(held, mine, "test2") == 200
+            assert held.api("DELETE", mine).status_code == 200
+        assert held.api("DELETE", url).status_code == 204
+    await asyncio.to_thread(wait_until, lambda: seats(held) == [])
+
+
 async def zap(site: SiteProcess, resource: str, channel: str) -> int:
     async with httpx.AsyncClient(base_url=site.url) as client:
         return (await client.post(f"{resource}/change", json={"channel": channel})).status_code

@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -32,9 +34,11 @@ from anabranch.app.seat_commands import seat_app
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
-from anabranch.core.errors import AnabranchError, UsageError
+from anabranch.core.errors import AnabranchError, UnavailableError, UsageError
 from anabranch.host.journal import Journal, holder
 from anabranch.site.plan import make_plan
+
+_RESTART_S = 90.0
 
 app = typer.Typer(
     help="A programmable edge for live media: one command, and a channel plays in a browser.",
@@ -170,6 +174,37 @@ def down() -> None:
         out.print("Nothing was up.")
     else:
         out.print("Everything is removed.")
+
+
+@app.command()
+@command
+def restart() -> None:
+    """Begin the director anew, with the configuration as it is now, while viewers play on.
+
+    What is to be other than it was, is made anew: all of it where nodes, addresses or the program
+    have changed.
+    """
+    config = load_config()
+    check_run_dir(config)
+    pid = holder(config.run)
+    if pid is None:
+        raise UsageError(ROOT_HINT if runs_as_root(config) else "nothing is up: `anabranch up`")
+    client = Client(config)
+    client.request("GET", "/api/site")  # it is on the air, and would understand
+    began = time.monotonic()
+    try:
+        os.kill(pid, signal.SIGUSR2)
+    except PermissionError:
+        raise UsageError(f"process {pid} belongs to another user: run this with sudo") from None
+    while (took := time.monotonic() - began) < _RESTART_S:
+        time.sleep(0.1)
+        with suppress(UnavailableError):
+            if client.request("GET", "/api/site", timeout_s=5.0)["uptime_s"] < took:
+                out.print(f"On the air again after {took:.1f} s.")
+                return
+        if not psutil.pid_exists(pid):
+            break
+    raise UnavailableError("the director did not come back: its own output says why")
 
 
 @app.command()

@@ -1,14 +1,16 @@
 """The director: the process of a site, and the one place where its long-lived tasks start."""
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -31,10 +33,15 @@ from anabranch.tree.transport.tunnels import Tunnels
 _log = structlog.get_logger("anabranch.director")
 
 Progress = Callable[[str], None]
+_SETTLED_S = 60.0
+"""A director that fails after that long is followed by another; before, by nothing."""
 
 
 async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site], None]) -> None:
     """Run a site until SIGINT or SIGTERM, and leave nothing of it behind.
+
+    SIGUSR2 has the director begin anew, as another life of this process, while viewers play on; so
+    does an error that nobody expected, once the site is settled.
 
     Args:
         config: what the operator set.
@@ -45,21 +52,47 @@ async def direct(config: Config, *, progress: Progress, on_air: Callable[[Site],
         AnabranchError: it cannot come up; whatever it made is removed again.
     """
     raise_file_limit()
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with _site(config, progress) as (site, servers), asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(site.run(), name="carriage"),
-            group.create_task(site.log.write(), name="event-log"),
-            *(group.create_task(server, name=name) for name, server in servers.items()),
-        ]
-        on_air(site)
-        await stop.wait()
-        progress("going off the air")
-        for task in tasks:
-            task.cancel()
+    told: asyncio.Future[bool] = loop.create_future()
+
+    def tell(again: bool) -> None:
+        if not told.done():
+            told.set_result(again)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        loop.add_signal_handler(number, tell, number == signal.SIGUSR2)
+    async with _site(config, progress) as (site, servers):
+        began = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(site.run(), name="carriage"),
+                    group.create_task(site.log.write(), name="event-log"),
+                    *(group.create_task(server, name=name) for name, server in servers.items()),
+                ]
+                on_air(site)
+                if await told:
+                    await _begin_anew(site, progress)
+                progress("going off the air")
+                for task in tasks:
+                    task.cancel()
+        except* Exception:
+            if time.monotonic() - began < _SETTLED_S:
+                raise
+            _log.critical("director.failed", exc_info=True)
+            await _begin_anew(site, progress)
+
+
+async def _begin_anew(site: Site, progress: Progress) -> NoReturn:
+    """Become the next director in the same process; it takes over what is up (decision 37)."""
+    progress("beginning anew")
+    with suppress(AnabranchError):  # the store is not there: what the leaf servers know remains
+        await site.seats.flush()
+    await site.log.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until the next one listens: by default it kills
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # our own command
 
 
 Up = tuple[Site, dict[str, Any]]

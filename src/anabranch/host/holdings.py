@@ -219,7 +219,9 @@ class Holdings:
     def _heard(self) -> None:
         assert self._socket is not None
         try:
-            data, ends, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE, 3)
+            data, ends, _, _ = socket.recv_fds(
+                self._socket, MAX_MESSAGE, 3, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError:
