@@ -235,7 +235,7 @@ def test_a_path_with_everything_that_there_is(live: Live) -> None:
     (path,) = reads("paths")
     assert path["egresses"][0] == {
         "at": "s2:1",
-        **dict.fromkeys(("eth_dst", "ipv4_dst", "udp_dst", "eth_src", "ipv4_src")),
+        **dict.fromkeys(("eth_dst", "ipv4_dst", "ipv6_dst", "udp_dst", "eth_src", "ipv4_src")),
     }
     assert path["egresses"][1]["ipv4_dst"] == "192.168.1.181"
     assert path["egresses"][1]["udp_dst"] == 5004
