@@ -276,9 +276,9 @@ async def test_a_group_of_1000_is_split_and_every_receiver_gets_its_copy(lab: La
     receivers = [receiver(number, NOWHERE if number % 2 else OUT) for number in range(1000)]
     await controller.apply(two_channels(receivers, []))
     (event,) = [event for event in lab.events if event.kind == "group.split"]
-    assert (event.subject, event.data) == ("sw", {"group": 1, "buckets": 1000, "slow": True})
+    assert (event.subject, event.data) == ("sw", {"group": 1, "buckets": 1000})
     assert sorted(len(group.buckets) for group in await controller.readings.group_stats("sw")) == [
-        *(0, 2, 500, 500)
+        *(0, 1, 1, 1, 3, 200, 400, 400)
     ]
     await asyncio.sleep(0.1)
     lab.send(NEWS)
