@@ -1,0 +1,15 @@
+"""The base of what package services raises; each part adds its own beneath."""
+
+from anabranch.core.errors import AnabranchError, UsageError
+
+
+class ServicesError(AnabranchError):
+    """Base of every error of package services."""
+
+
+class KeyFileError(ServicesError, UsageError):
+    """A key that cannot be read, or of a kind that is not taken."""
+
+
+class SignatureError(ServicesError):
+    """A signature that does not fit its data and key."""
