@@ -42,12 +42,12 @@ def test_keys_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
 
 def test_an_encrypted_key_needs_its_password(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    run("ssh-keygen", "-q", "-t", "rsa", "-m", "PKCS8", "-N", "word", "-f", str(path))
-    assert PrivateKey.load(path, b"word").public == PublicKey.load(tmp_path / "key.pub")
+    run("ssh-keygen", "-q", "-t", "rsa", "-m", "PKCS8", "-N", "sesame", "-f", str(path))
+    assert PrivateKey.load(path, b"sesame").public == PublicKey.load(tmp_path / "key.pub")
     for password in (None, b"another"):
         with pytest.raises(KeyFileError, match="no private key"):
             PrivateKey.load(path, password)
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "word", "-f", str(tmp_path / "openssh"))
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "sesame", "-f", str(tmp_path / "openssh"))
     with pytest.raises(KeyFileError, match="private key"):
         PrivateKey.load(tmp_path / "openssh")
 

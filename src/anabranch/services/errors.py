@@ -13,3 +13,7 @@ class KeyFileError(ServicesError, UsageError):
 
 class SignatureError(ServicesError):
     """A signature that does not fit its data and key."""
+
+
+class MessageError(ServicesError, UsageError):
+    """A signalling message that is not of the form, or of a size, that it must be."""
