@@ -172,8 +172,7 @@ class Controller:
             try:
                 await self._take_down(module.user, module.name)
             except RuntimeRefusedError:
-                module.expires = now + 30.0  # once more then; it still runs
-                continue
+                continue  # it still runs, and is tried again
             finally:
                 self._busy.discard(place)
             gone.append(module)
