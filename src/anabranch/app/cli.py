@@ -24,6 +24,7 @@ from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
+from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
@@ -46,6 +47,11 @@ app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
+module_app = typer.Typer(
+    no_args_is_help=True, help="Services in the network: modules on the nodes along a path."
+)
+add_send_commands(module_app)
+app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(user_app, name="user")

@@ -317,8 +317,10 @@ def _have_ipv6_alone(port: Port) -> None:
                 ) from error
 
 
-def add_route(namespace: str, destination: str, *, device: str, via: str | None = None) -> None:
-    """Add a route inside a namespace; ``destination`` may be ``default``, of ``via``'s family."""
+def add_route(
+    namespace: str | None, destination: str, *, device: str, via: str | None = None
+) -> None:
+    """Add a route inside a namespace (None: the host's own); ``destination`` may be ``default``, of ``via``'s family."""
     with _inside(namespace) as inside:
         index = inside.link_lookup(ifname=device)[0]
         extra = {"gateway": via} if via is not None else {}

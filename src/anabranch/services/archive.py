@@ -146,12 +146,13 @@ class Archive:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".unpack-", dir=directory.parent) as name:
                 made = Path(name) / "module"
-                made.mkdir(mode=0o755)
+                made.mkdir()
                 for path, data in files.items():
                     target = made / path
-                    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(data)
-                    target.chmod(0o644)
+                for each in (made, *made.rglob("*")):  # whatever the umask
+                    each.chmod(0o755 if each.is_dir() else 0o644)
                 made.rename(directory)
         except OSError as error:
             raise ArchiveError(f"cannot unpack to {directory}: {error.strerror}") from error

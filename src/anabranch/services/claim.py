@@ -1,67 +1,52 @@
-"""Claims: which packets of the path a module is given."""
+"""Claims: which packets of the path a tenant's modules are given."""
 
-import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Self
+from ipaddress import IPv4Network, IPv6Network
 
 from anabranch.services.errors import ServicesError
 
 Network = IPv4Network | IPv6Network
-PROTOCOLS = {"udp": 17, "tcp": 6, "icmp": 1}
-_TEXT = re.compile(r"(?:(udp|tcp|icmp|ip)\b)?(?:/(\d{1,5}))?(?: ?to (\S+))?")
+NAMES = {1: "icmp", 6: "tcp", 17: "udp", 132: "sctp"}
+WITH_PORTS = frozenset({6, 17, 132})
 
 
 class ClaimError(ServicesError):
-    """A claim that cannot be, or is not this tenant's to make."""
+    """A claim that cannot be, or that another tenant has already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Packets by where they go: the seed's ``filter-proto``, ``filter-port`` and ``filter-dst``.
+    """Packets by where they go: the seed's ``filter-dst``, ``filter-proto`` and ``filter-port``.
 
     Attributes:
         destination: the addresses that the packets are for.
-        protocol: ``udp``, ``tcp``, ``icmp``, or None for any.
-        port: destination port, or None for any; not without UDP or TCP.
+        protocol: an IP protocol's number; None: any.
+        ports: destination ports; empty: any. They need UDP, TCP or SCTP. Of a packet in fragments
+            only the first has ports: claim all ports to be given all fragments.
     """
 
     destination: Network
-    protocol: str | None = None
-    port: int | None = None
+    protocol: int | None = None
+    ports: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise ClaimError(f"the protocol is udp, tcp or icmp, not {self.protocol!r}")
-        if self.port is not None and self.protocol not in {"udp", "tcp"}:
-            raise ClaimError("a port needs the protocol udp or tcp")
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ClaimError(f"{self.port} is no port")
+        if self.protocol is not None and not 0 < self.protocol < 256:
+            raise ClaimError(f"{self.protocol} is no protocol")
+        if self.ports and self.protocol not in WITH_PORTS:
+            raise ClaimError("ports need the protocol udp, tcp or sctp")
+        if not all(0 < port < 65536 for port in self.ports):
+            raise ClaimError("a port is 1 to 65535")
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read what :meth:`__str__` writes: ``udp/5060 to 192.0.2.1/32``, ``ip to 192.0.2.0/24``.
-
-        Raises:
-            ClaimError: it is no claim.
-        """
-        found = _TEXT.fullmatch(text)
-        if found is None or found[3] is None:
-            raise ClaimError(f"no claim, such as udp/5060 to 192.0.2.1: {text[:80]!r}")
-        try:
-            destination = ip_network(found[3])
-        except ValueError as error:
-            raise ClaimError(str(error)) from None
-        protocol = found[1] if found[1] != "ip" else None
-        return cls(destination, protocol, int(found[2]) if found[2] else None)
-
-    def within(self, networks: tuple[Network, ...]) -> bool:
-        """Say whether all that is claimed goes to one of these networks."""
-        return any(
-            self.destination.version == network.version and self.destination.subnet_of(network)  # type: ignore[arg-type]
-            for network in networks
+    def overlaps(self, other: "Claim") -> bool:
+        """Say whether some packet is in both."""
+        return (
+            self.destination.version == other.destination.version
+            and self.destination.overlaps(other.destination)
+            and (self.protocol == other.protocol or None in {self.protocol, other.protocol})
+            and (not self.ports or not other.ports or not set(self.ports).isdisjoint(other.ports))
         )
 
     def __str__(self) -> str:
-        port = f"/{self.port}" if self.port is not None else ""
-        return f"{self.protocol or 'ip'}{port} to {self.destination}"
+        protocol = "ip" if self.protocol is None else NAMES.get(self.protocol, str(self.protocol))
+        ports = "/" + ",".join(map(str, self.ports)) if self.ports else ""
+        return f"{protocol}{ports} to {self.destination}"

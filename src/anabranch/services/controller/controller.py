@@ -59,10 +59,17 @@ class World(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of acting on a request: the answer, and for how many seconds a module is here."""
+    """What came of acting on a request.
+
+    Attributes:
+        hop: the answer.
+        ttl: for that many seconds a module is here; 0: none came.
+        ended: the session that had kept up a module which was removed.
+    """
 
     hop: Hop
     ttl: float = 0.0
+    ended: bytes | None = None
 
 
 class _RefusedError(Exception):
@@ -84,8 +91,10 @@ class Controller:
         *,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        address_towards: Callable[[Address], Address],
     ) -> None:
         self._node_id = node_id
+        self._address_towards = address_towards
         self._users = users
         self._runtime = runtime
         self._archives = archives
@@ -133,7 +142,7 @@ class Controller:
         if user is None:
             return Outcome(self._hop(Status.FORBIDDEN, f"user {request.user} is not known here"))
         if request.method is Method.PROBE:
-            return Outcome(await self._probe(user, request))
+            return Outcome(await self._probe(user, request, origin))
         if place in self._busy:
             return Outcome(self._hop(Status.BUSY, "another request for this module is under way"))
         self._busy.add(place)
@@ -163,8 +172,7 @@ class Controller:
             try:
                 await self._take_down(module.user, module.name)
             except RuntimeRefusedError:
-                module.expires = now + 30.0  # once more then; it still runs
-                continue
+                continue  # it still runs, and is tried again
             finally:
                 self._busy.discard(place)
             gone.append(module)
@@ -249,20 +257,21 @@ class Controller:
     # REMOVE and PROBE
 
     async def _remove(self, user: User, request: Request) -> Outcome:
-        if self.modules.get(user.name, request.name) is None:
+        module = self.modules.get(user.name, request.name)
+        if module is None:
             raise _RefusedError(Status.NOT_FOUND, f"{request.name} is not installed")
         await self._take_down(user.name, request.name)
         self._notify(request, "removed")
-        return Outcome(self._hop(Status.OK, "removed"))
+        return Outcome(self._hop(Status.OK, "removed"), ended=module.session)
 
-    async def _probe(self, user: User, request: Request) -> Hop:
+    async def _probe(self, user: User, request: Request, origin: Address) -> Hop:
         details: dict[str, str] = {}
         for kind in request.probed:
             match kind:
                 case Probed.NODE_ID:
                     details["id"] = self._node_id
                 case Probed.ADDRESS:
-                    details["address"] = ""  # the adapter knows by which one it is reached
+                    details["address"] = str(self._address_towards(origin))
                 case Probed.CAPABILITIES:
                     details |= self._runtime.capabilities
                 case Probed.BUILDING_BLOCKS:
@@ -330,6 +339,6 @@ def _policy(user: User) -> dict[str, str]:
     }
 
 
-def _version(text: str) -> list[int | str]:
-    """Return a version's parts, numbers as numbers; they compare as versions do."""
+def _version(text: str) -> list[int]:
+    """Return a version's parts as numbers; what is none comes before 0."""
     return [int(part) if part.isdigit() else -1 for part in text.replace("-", ".").split(".")]

@@ -1,8 +1,11 @@
 """Which modules are installed on a node, by whom, and until when. Pure."""
 
+import heapq
 from dataclasses import dataclass
 
 from anabranch.services.signalling.values import Filter
+
+_AGAIN = 5.0  # seconds after which one that could not be removed is looked at again
 
 
 @dataclass(slots=True)
@@ -34,6 +37,8 @@ class Modules:
 
     def __init__(self) -> None:
         self._modules: dict[tuple[str, str], Module] = {}
+        # expiry at the earliest; a module that was renewed is put back when that has come
+        self._heap: list[tuple[float, tuple[str, str]]] = []
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -47,14 +52,29 @@ class Modules:
         return sorted(found, key=lambda module: module.name)
 
     def put(self, module: Module) -> None:
+        """Add one, or replace the one of that name."""
         self._modules[module.user, module.name] = module
+        heapq.heappush(self._heap, (module.expires, (module.user, module.name)))
 
     def pop(self, user: str, name: str) -> Module | None:
         return self._modules.pop((user, name), None)
 
     def expired(self, now: float) -> list[Module]:
-        """Return those whose time is over; they stay until they are popped."""
-        return [module for module in self._modules.values() if module.expires <= now]
+        """Return those whose time is over; they stay until they are popped or renewed."""
+        found = []
+        for _ in range(len(self._heap)):
+            if self._heap[0][0] > now:
+                break
+            module = self._modules.get(heapq.heappop(self._heap)[1])
+            if module is None:
+                continue
+            if module.expires <= now:
+                found.append(module)
+            heapq.heappush(
+                self._heap, (max(module.expires, now + _AGAIN), (module.user, module.name))
+            )
+        return found
 
     def next_expiry(self) -> float | None:
-        return min((module.expires for module in self._modules.values()), default=None)
+        """Return when to ask for :meth:`expired`."""
+        return self._heap[0][0] if self._heap else None
