@@ -16,10 +16,12 @@ from anabranch.services.errors import ServicesError
 MAX_HEADERS = 256
 """More than any real message has; every one costs who reads it."""
 COMPACT = {
-    b"a": b"accept-contact", b"b": b"referred-by", b"c": b"content-type", b"e": b"content-encoding",
+    b"a": b"accept-contact", b"b": b"referred-by", b"c": b"content-type",
+    b"d": b"request-disposition", b"e": b"content-encoding",
     b"f": b"from", b"i": b"call-id", b"j": b"reject-contact", b"k": b"supported",
     b"l": b"content-length", b"m": b"contact", b"o": b"event", b"r": b"refer-to", b"s": b"subject",
     b"t": b"to", b"u": b"allow-events", b"v": b"via", b"x": b"session-expires",
+    b"y": b"identity",
 }  # fmt: skip
 """Short names and what they stand for (RFC 3261, 7.3.3; the registry of header fields)."""
 

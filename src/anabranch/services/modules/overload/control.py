@@ -1,0 +1,164 @@
+"""Overload Control, the receiving entity: how much may come, and how it is shared out. Pure.
+
+It needs no figure for what the server can do: while requests queue up, the server is busy all the
+time, so what it serves then is what it can.
+"""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from anabranch.services.modules.overload.overload import Feedback, Report
+
+_SMOOTHING = 0.3
+_GROWTH = 1.25  # a second
+_LEAST_SHARE = 0.3  # of what is served: so much may come even while a long queue drains
+_GONE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When the server is overloaded.
+
+    Attributes:
+        delay: seconds that a request may wait before control begins; the user agents send theirs
+            again after 0.5 (T1).
+        target: seconds that it may wait under control.
+        capacity: requests a second that are always too many; None: only the delay counts.
+        calm: seconds without delay and without anything shed, after which control ends.
+        least: requests a second that may come in any case.
+    """
+
+    delay: float = 0.2
+    target: float = 0.03
+    capacity: float | None = None
+    calm: float = 30.0
+    least: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured.
+
+    Attributes:
+        served: requests that the server took up, each second; ACK and CANCEL do not count.
+        delay: seconds that a request waits there now.
+    """
+
+    served: float
+    delay: float
+
+
+class RateController:
+    """The control loop. Attribute ``rate``: requests a second that may come; None: no limit."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._is = thresholds
+        self.rate: float | None = None
+        self._served = 0.0
+        self._at: float | None = None
+        self._busy_at = 0.0
+
+    def update(self, load: Load, *, shedding: bool, now: float) -> None:
+        """Take a measurement; ``shedding``: whether something was turned away since the last."""
+        since = 0.0 if self._at is None else now - self._at
+        if self._at is None or self.rate is None:
+            self._served = load.served
+        self._served += _SMOOTHING * (load.served - self._served)
+        self._at = now
+        most = self._is.capacity if self._is.capacity is not None else float("inf")
+        if load.delay > self._is.target or shedding or load.served > most:
+            self._busy_at = now
+        if self.rate is None:
+            if load.delay > self._is.delay or load.served > most:
+                self.rate = max(min(self._served, most), self._is.least)
+            return
+        if now - self._busy_at > self._is.calm:
+            self.rate = None
+        elif load.delay > self._is.target:
+            late = load.delay - self._is.target
+            self.rate = self._served * max(1.0 - late, _LEAST_SHARE)
+        elif shedding:
+            self.rate *= _GROWTH**since
+        if self.rate is not None:
+            self.rate = max(min(self.rate, most), self._is.least)
+
+
+@dataclass(slots=True)
+class _Entity:
+    """A sending entity, as its last report shows it."""
+
+    report: Report
+    at: float
+    demand: float = 0.0
+    shed: int = 0
+
+
+class Entities:
+    """The sending entities that report, and what each may send.
+
+    Args:
+        secret: for the cookies, by which a report shows that its sender is where it says.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._known: dict[str, _Entity] = {}
+        self._shed = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def take(self, report: Report, source: tuple[str, int], now: float) -> None:
+        """Take a report; one without the right cookie counts for nothing."""
+        if not hmac.compare_digest(report.cookie.encode(), self.cookie(source).encode()):
+            return
+        known = self._known.get(report.id)
+        if known is None:
+            self._known[report.id] = _Entity(report, now)
+            return
+        passed = now - known.at
+        if passed <= 0.05:
+            return
+        offered = report.offered - known.report.offered
+        shed = report.shed - known.report.shed
+        if offered >= 0 and shed >= 0:  # else it began anew
+            known.demand = offered / passed
+            self._shed += shed
+        known.report, known.at = report, now
+
+    def took_shed(self) -> bool:
+        """Say whether anything was turned away since this was asked last."""
+        shed, self._shed = self._shed, 0
+        return shed > 0
+
+    def forget_silent(self, now: float) -> None:
+        """Forget those that have not reported lately."""
+        self._known = {k: v for k, v in self._known.items() if now - v.at < _GONE_S}
+
+    def answer(
+        self, report: Report, source: tuple[str, int], rate: float | None, seq: int, validity: float
+    ) -> Feedback:
+        """Return the feedback for a report: its share of the rate."""
+        share = rate
+        if rate is not None:
+            demands = {name: entity.demand for name, entity in self._known.items()}
+            demands.setdefault(report.id, 0.0)
+            share = round(shares(rate, demands)[report.id], 3)
+        return Feedback(report.id, seq, share, validity, self.cookie(source))
+
+    def cookie(self, source: tuple[str, int]) -> str:
+        return hmac.digest(self._secret, f"{source[0]} {source[1]}".encode(), "sha256")[:12].hex()
+
+
+def shares(rate: float, demands: Mapping[str, float]) -> dict[str, float]:
+    """Share a rate out so that the smallest shares are as large as can be (max-min fairness).
+
+    What nobody asks for is given to all alike: a demand is always of the past.
+    """
+    given: dict[str, float] = {}
+    left, waiting = rate, sorted(demands.items(), key=lambda each: each[1])
+    for number, (name, demand) in enumerate(waiting):
+        given[name] = min(demand, left / (len(waiting) - number))
+        left -= given[name]
+    return {name: share + left / len(given) for name, share in given.items()}
