@@ -60,7 +60,7 @@ def rtp_fields(batch: Batch) -> RtpFields:
     return RtpFields(
         is_rtp=found,
         marker=head[:, 1] >> 7 == 1,
-        payload_type=head[:, 1] & 0x7F,
+        payload_type=(head[:, 1] & 0x7F).astype(np.uint8),
         sequence_number=_big_endian(head, 2, ">u2").astype(np.uint16),
         timestamp=_big_endian(head, 4, ">u4").astype(np.uint32),
         ssrc=_big_endian(head, 8, ">u4").astype(np.uint32),
