@@ -34,21 +34,21 @@ class Filter(BaseModel):
 
 
 class Resources(BaseModel):
-    """What the module needs; a node grants as much as its user may have, or refuses.
+    """What the module needs at least; a node whose user may not have as much refuses it.
 
     Attributes:
         memory_mb: for all that it keeps beside Python and NumPy themselves.
         cpu_percent: of one core.
-        disk_mb: of files that outlive it; 0: it has no directory.
+        disk_mb: of files that outlive it; 0: it has no directory. It gets this much, not more.
         bandwidth_mbit: of what it sends.
         ports: TCP and UDP ports on which it listens.
     """
 
     model_config = _CLOSED
-    memory_mb: Annotated[int, Field(ge=1, le=65536)] = 32
-    cpu_percent: Annotated[int, Field(ge=1, le=6400)] = 100
+    memory_mb: Annotated[int, Field(ge=1, le=65536)] = 16
+    cpu_percent: Annotated[int, Field(ge=1, le=6400)] = 1
     disk_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 0
-    bandwidth_mbit: Annotated[int, Field(ge=1, le=400_000)] = 1000
+    bandwidth_mbit: Annotated[int, Field(ge=1, le=400_000)] = 1
     ports: Annotated[tuple[PortNumber, ...], Field(max_length=64, strict=False)] = ()
 
 

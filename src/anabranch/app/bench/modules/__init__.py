@@ -1,0 +1,1 @@
+"""Benchmarks of service modules on the packet path of a plain Linux router."""
