@@ -7,6 +7,7 @@ calm again, the modules are removed.
 
 import asyncio
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -87,7 +88,7 @@ class Settings:
     """How a receiving entity works.
 
     Attributes:
-        feedback: address and port, on which it listens for reports and which the modules are told.
+        feedback: address and port that modules are told for their reports.
         key: signs the feedback.
         thresholds: when the server is overloaded.
         callers: towards so many callers modules are had, the busiest.
@@ -102,10 +103,16 @@ class Settings:
 
 
 class ReceivingEntity:
-    """Runs the control loop. Attributes ``controller`` and ``entities`` show how it stands."""
+    """Runs the control loop. Attributes ``controller`` and ``entities`` show how it stands.
 
-    def __init__(self, settings: Settings, server: Server, edge: Edge) -> None:
+    ``listener``: a UDP socket, bound to where reports go; closed when :meth:`run` ends.
+    """
+
+    def __init__(
+        self, settings: Settings, server: Server, edge: Edge, listener: socket.socket
+    ) -> None:
         self._settings = settings
+        self._listener = listener
         self._server = server
         self._edge = edge
         self.controller = RateController(settings.thresholds)
@@ -119,7 +126,7 @@ class ReceivingEntity:
         """Run until it is cancelled; then remove the modules."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Reports(self), local_addr=self._settings.feedback
+            lambda: _Reports(self), sock=self._listener
         )
         try:
             while True:
