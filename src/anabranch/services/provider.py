@@ -61,13 +61,20 @@ class Path:
         self._author = author
         self._session = signaller.session(towards)
 
-    async def probe(self, what: str = "address,status") -> list[Hop]:
+    async def probe(
+        self, what: str = "address", *, name: str = ANY_MODULE, node_id: str | None = None
+    ) -> list[Hop]:
         """Return what the nodes say of themselves, the one nearest the user last.
+
+        Args:
+            what: names of what is asked for, with commas between.
+            name: the module whose status is meant.
+            node_id: ask this node only.
 
         Raises:
             NotInstalledError: there is no node on the way that knows us.
         """
-        return await self._ask(Method.PROBE, ANY_MODULE, {"probe": what})
+        return await self._ask(Method.PROBE, name, {"probe": what, "node-id": node_id})
 
     async def install(
         self, offer: Offer, *, properties: Mapping[str, str], node_id: str | None = None

@@ -22,7 +22,6 @@ from anabranch.services.modules.overload.control import Load
 from anabranch.services.signalling.gist.objects import Address
 
 CALLERS = "callers"
-"""The ``htable`` with a counter for each source address."""
 _METHODS = (
     "bye", "info", "invite", "message", "notify", "options", "prack", "publish", "refer",
     "register", "subscribe", "update",
@@ -88,9 +87,11 @@ class Kamailio:
     Args:
         rpc: to its counters.
         probe: a UDP socket, connected to its SIP port; closed by :meth:`close`.
+        table: the ``htable`` with a counter for each source address.
     """
 
-    def __init__(self, rpc: JsonRpc, probe: socket.socket) -> None:
+    def __init__(self, rpc: JsonRpc, probe: socket.socket, table: str = CALLERS) -> None:
+        self._table = table
         self._rpc = rpc
         self._probe = probe
         self._probe.setblocking(False)
@@ -114,7 +115,7 @@ class Kamailio:
 
     async def callers(self, most: int) -> list[Address]:
         """Return those that send the most requests, the busiest first. Raises KamailioError."""
-        return callers_of(await self._rpc.call("htable.dump", [CALLERS]))[:most]
+        return callers_of(await self._rpc.call("htable.dump", [self._table]))[:most]
 
     def close(self) -> None:
         self._loop.remove_reader(self._probe)
