@@ -28,6 +28,7 @@ from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
+from anabranch.app.provide_commands import provide_app
 from anabranch.app.public import in_url
 from anabranch.app.seat_commands import seat_app
 from anabranch.app.settings import check_run_dir, site_settings
@@ -54,6 +55,7 @@ add_send_commands(module_app)
 app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(provide_app, name="provide")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 tree_app.command("stats")(tree_figures.show_statistics)
@@ -327,6 +329,7 @@ def bench(
         ingress,
         join,
         latency,
+        overload,
         recovery,
         takeover,
         tree,
@@ -342,6 +345,7 @@ def bench(
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
         "recovery": (recovery.measure, 5),
+        "overload": (overload.measure, 1),
         "ingress": (ingress.measure, 5),
         "failover": (failover.measure, 5),
         "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
