@@ -171,13 +171,13 @@ async def running_kamailio(namespace: str, directory: Path) -> AsyncIterator[Non
         directory=directory, microseconds=LOOKUP_MS * 1000,
     )  # fmt: skip
     (directory / "kamailio.cfg").write_text(text)
-    process = await asyncio.create_subprocess_exec(
-        "ip", "netns", "exec", namespace,
-        "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", str(directory / "kamailio.cfg"),
-        "-w", str(directory), "-Y", str(directory),
-        stdout=asyncio.subprocess.DEVNULL, stderr=(directory / "kamailio.log").open("w"),
-        start_new_session=True,
-    )  # fmt: skip
+    with (directory / "kamailio.log").open("w") as log:
+        process = await asyncio.create_subprocess_exec(
+            "ip", "netns", "exec", namespace,
+            "kamailio", "-DD", "-E", "-m", "32", "-M", "4", "-f", str(directory / "kamailio.cfg"),
+            "-w", str(directory), "-Y", str(directory),
+            stdout=asyncio.subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
         rpc = directory / "rpc"
         for _ in range(100):
@@ -185,8 +185,8 @@ async def running_kamailio(namespace: str, directory: Path) -> AsyncIterator[Non
                 break
             await asyncio.sleep(0.1)
         if not rpc.exists():
-            log = (directory / "kamailio.log").read_text()[-300:]
-            raise UnavailableError(f"Kamailio does not come up: {log}")
+            said = (directory / "kamailio.log").read_text()[-300:]
+            raise UnavailableError(f"Kamailio does not come up: {said}")
         yield
     finally:
         await end_process(process, 5.0)

@@ -1,10 +1,12 @@
 """Overload Control, the receiving entity: how much may come, and how it is shared out. Pure.
 
-It needs no figure for what the server can do: while requests queue up, the server is busy all the
-time, so what it serves then is what it can.
+It needs no figure for what the server can do: while a queue stands before it, the server is busy
+all the time, so what it serves then is what it can. A queue that passes says nothing: what counts
+is the shortest delay of a while, as in CoDel (RFC 8289, 3.2).
 """
 
 import hmac
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from anabranch.services.modules.overload.overload import Feedback, Report
 _SMOOTHING = 0.3
 _GROWTH = 1.25  # a second
 _LEAST_SHARE = 0.3  # of what is served: so much may come even while a long queue drains
+_WINDOW = 4  # measurements
 _GONE_S = 3.0
 
 
@@ -21,16 +24,16 @@ class Thresholds:
     """When the server is overloaded.
 
     Attributes:
-        delay: seconds that a request may wait before control begins; the user agents send theirs
+        delay: seconds that requests may wait before control begins; the user agents send theirs
             again after 0.5 (T1).
-        target: seconds that it may wait under control.
+        target: seconds that they may wait under control.
         capacity: requests a second that are always too many; None: only the delay counts.
         calm: seconds without delay and without anything shed, after which control ends.
         least: requests a second that may come in any case.
     """
 
     delay: float = 0.2
-    target: float = 0.03
+    target: float = 0.1
     capacity: float | None = None
     calm: float = 30.0
     least: float = 1.0
@@ -55,33 +58,36 @@ class RateController:
     def __init__(self, thresholds: Thresholds) -> None:
         self._is = thresholds
         self.rate: float | None = None
+        self._most = float("inf") if thresholds.capacity is None else thresholds.capacity
         self._served = 0.0
+        self._delays: deque[float] = deque(maxlen=_WINDOW)
         self._at: float | None = None
         self._busy_at = 0.0
 
     def update(self, load: Load, *, shedding: bool, now: float) -> None:
         """Take a measurement; ``shedding``: whether something was turned away since the last."""
         since = 0.0 if self._at is None else now - self._at
-        if self._at is None or self.rate is None:
-            self._served = load.served
-        self._served += _SMOOTHING * (load.served - self._served)
         self._at = now
-        most = self._is.capacity if self._is.capacity is not None else float("inf")
-        if load.delay > self._is.target or shedding or load.served > most:
+        self._served += _SMOOTHING * (load.served - self._served)
+        self._delays.append(load.delay)
+        standing = min(self._delays)
+        if standing > self._is.target or shedding or load.served > self._most:
             self._busy_at = now
         if self.rate is None:
-            if load.delay > self._is.delay or load.served > most:
-                self.rate = max(min(self._served, most), self._is.least)
-            return
-        if now - self._busy_at > self._is.calm:
+            before = self._delays[-2] if len(self._delays) > 1 else 0.0
+            begins = min(load.delay, before) > self._is.delay or load.delay > 2 * self._is.delay
+            if begins or load.served > self._most:
+                self._set(load.served)
+        elif now - self._busy_at > self._is.calm:
             self.rate = None
-        elif load.delay > self._is.target:
-            late = load.delay - self._is.target
-            self.rate = self._served * max(1.0 - late, _LEAST_SHARE)
+        elif standing > self._is.target:
+            late = standing - self._is.target
+            self._set(self._served * max(1.0 - late, _LEAST_SHARE))
         elif shedding:
-            self.rate *= _GROWTH**since
-        if self.rate is not None:
-            self.rate = max(min(self.rate, most), self._is.least)
+            self._set(self.rate * _GROWTH**since)
+
+    def _set(self, rate: float) -> None:
+        self.rate = max(min(rate, self._most), self._is.least)
 
 
 @dataclass(slots=True)
