@@ -236,8 +236,8 @@ class Attempt(Module):
     await install(runtime, user("bob"), newer, "attempt_1.1.0", None, text="newer")
     assert (await get(world, ADDRESSES["bob"])).endswith(b"newer")
     assert (await get(world, ADDRESSES["alice"])).endswith(b"alice")
+    mail = written(tmp_path / "mail", code, resources="ports = [25]")
     with pytest.raises(RuntimeRefusedError, match="may not listen on port 25"):
-        mail = written(tmp_path / "mail", code, resources="ports = [25]")
         await install(runtime, user("alice"), mail, "attempt_1.0.0", None, text="")
 
 
@@ -282,13 +282,15 @@ class Attempt(Module):
         return {"starts": self.starts}
 """
     await install(runtime, alice, written(tmp_path / "good", good), "attempt_1.0.0")
-    for number, (code, words) in enumerate([
-        ("syntax error", "SyntaxError"),
-        ("import nowhere", "ModuleNotFoundError"),
-        ("x = 1", "no class"),
-        (good.replace("self.starts += 1", "raise OSError('no port')"), "no port"),
-        (good + "    def configure(self, c): raise ValueError('bad property')", "bad property"),
-    ]):
+    for number, (code, words) in enumerate(
+        [
+            ("syntax error", "SyntaxError"),
+            ("import nowhere", "ModuleNotFoundError"),
+            ("x = 1", "no class"),
+            (good.replace("self.starts += 1", "raise OSError('no port')"), "no port"),
+            (good + "    def configure(self, c): raise ValueError('bad property')", "bad property"),
+        ]
+    ):
         source = written(tmp_path / f"bad{number}", code, "2.0.0")
         with pytest.raises(RuntimeRefusedError, match=words):
             await install(runtime, alice, source, "attempt_2.0.0")
@@ -466,5 +468,5 @@ async def test_archives_of_others_are_refused(runtime: NodeRuntime) -> None:
         await install(runtime, stolen, MODULES / "netmonitor", MONITOR)
     assert refused.value.status == 403
     assert await runtime.status(alice, MONITOR) == {}
-    with pytest.raises(RuntimeRefusedError, match="not NetServ.apps.Other_1.0.0"):
+    with pytest.raises(RuntimeRefusedError, match=r"not NetServ\.apps\.Other_1\.0\.0"):
         await install(runtime, mallory, MODULES / "netmonitor", "NetServ.apps.Other_1.0.0")

@@ -1,6 +1,5 @@
 """The test kit: a module on a capture."""
 
-import subprocess
 from pathlib import Path
 
 import dpkt
@@ -48,13 +47,6 @@ def test_captures_of_ethernet(tmp_path: Path) -> None:
         assert list(read_capture(tmp_path / name)) == [packet, packet]
 
 
-def test_tcpdump_reads_what_is_written(tmp_path: Path) -> None:
-    write_capture(tmp_path / "a.pcap", [udp(b"hello", ports=(7, 9))])
-    done = subprocess.run(["tcpdump", "-nr", str(tmp_path / "a.pcap")],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert "10.1.0.1.7 > 10.2.0.1.9: UDP, length 5" in done.stdout
-
-
 def test_errors_of_a_module_are_told() -> None:
     class Broken(Module):
         def process(self, batch: Batch) -> None:
@@ -73,8 +65,10 @@ def test_bad_directories(tmp_path: Path) -> None:
         TestKit.of_directory(tmp_path)
 
 
-@given(st.binary(max_size=200), st.sampled_from(
-    [b"", b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1\2\0\4\0", b"\x0a\x0d\x0d\x0a\x1c\0\0\0"]))  # fmt: skip
+MAGICS = [b"", b"\xa1\xb2\xc3\xd4", b"\xd4\xc3\xb2\xa1\2\0\4\0", b"\n\r\r\n\x1c\0\0\0"]
+
+
+@given(st.binary(max_size=200), st.sampled_from(MAGICS))
 def test_any_file_is_a_capture_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, magic: bytes
 ) -> None:

@@ -24,6 +24,7 @@ from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
+from anabranch.app.module_commands import add_module_commands
 from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
@@ -50,6 +51,7 @@ app.add_typer(node_app, name="node")
 module_app = typer.Typer(
     no_args_is_help=True, help="Services in the network: modules on the nodes along a path."
 )
+add_module_commands(module_app)
 add_send_commands(module_app)
 app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
@@ -327,6 +329,7 @@ def bench(
         ingress,
         join,
         latency,
+        modules,
         recovery,
         signalling,
         takeover,
@@ -349,6 +352,7 @@ def bench(
         "join": (partial(join.measure, kinds=kinds), 50),
         "signalling": (signalling.measure, signalling.SESSIONS),
         "takeover": (takeover.measure, 50),
+        "modules": (modules.measure, 3),
         "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},

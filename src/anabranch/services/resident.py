@@ -142,7 +142,9 @@ class Resident:
     async def remove(self, identity: str) -> None:
         """Stop a module of this name and version; one that is not there is no error."""
         async with self._turn:
-            found = next((m for m in self.modules.values() if m.manifest.identity == identity), None)
+            found = next(
+                (m for m in self.modules.values() if m.manifest.identity == identity), None
+            )
             if found is None:
                 return
             del self.modules[found.key]
