@@ -60,6 +60,12 @@ def test_the_server_stays_busy_and_its_queue_short(capacity: float, times: float
     assert delay < 0.5
 
 
+def test_it_is_there_within_seconds() -> None:
+    controller = RateController(Thresholds())
+    served, _ = run(controller, Server(200.0), 1000.0, 10.0)
+    assert served >= 180.0
+
+
 def test_delays_that_pass_do_not_count() -> None:
     """A machine that is busy with other things: one answer of three comes late."""
     controller = RateController(Thresholds())

@@ -24,6 +24,7 @@ from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
+from anabranch.app.module_commands import add_module_commands
 from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
@@ -51,6 +52,7 @@ app.add_typer(node_app, name="node")
 module_app = typer.Typer(
     no_args_is_help=True, help="Services in the network: modules on the nodes along a path."
 )
+add_module_commands(module_app)
 add_send_commands(module_app)
 app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
@@ -329,8 +331,10 @@ def bench(
         ingress,
         join,
         latency,
+        modules,
         overload,
         recovery,
+        signalling,
         takeover,
         tree,
         viewers,
@@ -350,7 +354,9 @@ def bench(
         "failover": (failover.measure, 5),
         "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
         "join": (partial(join.measure, kinds=kinds), 50),
+        "signalling": (signalling.measure, signalling.SESSIONS),
         "takeover": (takeover.measure, 50),
+        "modules": (modules.measure, 3),
         "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},

@@ -322,7 +322,10 @@ def _have_ipv6_alone(port: Port) -> None:
 def add_route(
     namespace: str | None, destination: str, *, device: str, via: str | None = None
 ) -> None:
-    """Add a route inside a namespace (None: the host's own); ``destination`` may be ``default``, of ``via``'s family."""
+    """Add a route inside a namespace (None: the host's own).
+
+    ``destination`` may be ``default``, of ``via``'s family.
+    """
     with _inside(namespace) as inside:
         index = inside.link_lookup(ifname=device)[0]
         family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET

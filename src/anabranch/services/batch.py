@@ -39,7 +39,7 @@ class Batch:
     def __init__(self, slots: Slots, rows: Rows) -> None:
         self._slots = slots
         self._rows = rows
-        self._index = np.arange(len(slots))[rows]
+        self._index: Index = np.arange(len(slots), dtype=np.intp)[rows]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -49,7 +49,7 @@ class Batch:
     @cached_property
     def version(self) -> NDArray[np.uint8]:
         """4 or 6."""
-        return self._byte(0) >> 4
+        return self._byte(0) >> np.uint8(4)
 
     @cached_property
     def header_length(self) -> NDArray[np.int64]:
@@ -97,7 +97,8 @@ class Batch:
     @cached_property
     def fragment(self) -> Mask:
         """Whether it is a fragment of an IPv4 packet; all but the first have no ports."""
-        return ((self._half(3) & 0x3FFF) != 0) & (self.version == 4)
+        found: Mask = ((self._half(3) & 0x3FFF) != 0) & (self.version == 4)
+        return found
 
     # Ports and payload
 
@@ -150,7 +151,8 @@ class Batch:
     @property
     def waiting(self) -> Mask:
         """Which packets nobody has dropped or answered yet."""
-        return self._slots.verdicts[self._rows] == FORWARD
+        waiting: Mask = self._slots.verdicts[self._rows] == FORWARD
+        return waiting
 
     def drop(self, which: Which = None) -> None:
         """Let them go no further."""
@@ -272,7 +274,8 @@ class Batch:
         """Which carry a whole header of this protocol."""
         room = self.length - self.header_length >= SHORTEST[protocol]
         later = (self._half(3) & 0x1FFF != 0) & (self.version == 4)
-        return (self.protocol == protocol) & room & ~later
+        found: Mask = (self.protocol == protocol) & room & ~later
+        return found
 
     @cached_property
     def _with_ports(self) -> Mask:

@@ -22,6 +22,6 @@ class ModuleError(ServicesError):
 class ArchiveError(ServicesError):
     """An archive that is not one, does not match its signature, or asks for too much."""
 
+
 class MessageError(ServicesError, UsageError):
     """A signalling message that is not of the form, or of a size, that it must be."""
-

@@ -142,7 +142,9 @@ class Resident:
     async def remove(self, identity: str) -> None:
         """Stop a module of this name and version; one that is not there is no error."""
         async with self._turn:
-            found = next((m for m in self.modules.values() if m.manifest.identity == identity), None)
+            found = next(
+                (m for m in self.modules.values() if m.manifest.identity == identity), None
+            )
             if found is None:
                 return
             del self.modules[found.key]
@@ -187,8 +189,11 @@ class Resident:
         await asyncio.to_thread(self.home.make)
         if disk:
             await asyncio.to_thread(self.home.have_image, disk)
-        if self._attachment is None:
-            self._attachment = await self._plane.attach(self.tenant)
+        if self._attachment is not None:
+            # Not the rings of one that died: what it died of may still lie in them.
+            await self._plane.detach(self.tenant)
+            self._attachment = None
+        self._attachment = await self._plane.attach(self.tenant)
         limits = Limits(
             self.grant.memory_mb * 1024**2 + _BASE_MEMORY, self.grant.cpu_percent, self.grant.tasks
         )

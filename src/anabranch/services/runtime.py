@@ -46,7 +46,7 @@ class RuntimeSettings:
 
     state: Path
     run_id: str
-    grant: Grant = Grant()
+    grant: Grant = field(default_factory=Grant)
     grants: Mapping[str, Grant] = field(default_factory=dict)
     first_uid: int = 210_000
 
@@ -97,6 +97,14 @@ class NodeRuntime:
             "server-modules": "yes",
             "plane": type(self._plane).__name__.removesuffix("Plane").lower(),
             "landlock": str(landlock.version()),
+        }
+
+    def processes(self) -> Mapping[str, int]:
+        """Return the process number of each tenant's sandbox."""
+        return {
+            user: resident.sandbox.pid
+            for user, resident in self._residents.items()
+            if resident.sandbox is not None and resident.sandbox.pid is not None
         }
 
     async def install(self, user: User, module: ModuleRequest) -> Mapping[str, str]:

@@ -88,7 +88,8 @@ class Slots:
 
     def _complete(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Set the checksums of changed packets; return the bytes of the packets."""
-        first, total = self.bytes[rows, 0], self.halves[rows, 1].astype(np.int64)
+        first = self.bytes[rows, 0]
+        total: NDArray[np.int64] = self.halves[rows, 1].astype(np.int64)
         header = (first & 15).astype(np.int64) * 4
         protocol = self.bytes[rows, 9]
         fragment = (self.halves[rows, 3] & 0x3FFF) != 0

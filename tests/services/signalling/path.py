@@ -18,8 +18,9 @@ from anabranch.services.controller.users import User
 from anabranch.services.keys import PrivateKey
 from anabranch.services.signalling.compose import Author, compose, setup_headers
 from anabranch.services.signalling.gist.events import Close, Connect, Datagram, Segment
-from anabranch.services.signalling.gist.node import Gist, GistOptions
+from anabranch.services.signalling.gist.node import Gist
 from anabranch.services.signalling.gist.objects import Stack, Transport
+from anabranch.services.signalling.gist.options import GistOptions
 from anabranch.services.signalling.message import Method
 from anabranch.services.signalling.relay import Relay
 from anabranch.services.signalling.sender import Result, Sender

@@ -17,7 +17,7 @@ from anabranch.services.blocks.stun import Attribute, Kind, Message, Method, Pla
 
 PERMISSION_S = 300.0
 CHANNEL_S = 600.0
-_CHANNELS = range(0x4000, 0x5000)
+_CHANNELS = range(0x4000, 0x7FFF)  # RFC 5766's; RFC 8656 clients use those below 0x5000
 _LIFETIME = 600, 3600  # seconds: usual, most
 _NONCE_S = 3600.0
 _RESERVATION_S = 30.0

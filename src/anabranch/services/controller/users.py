@@ -25,7 +25,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from anabranch.core.errors import UsageError
-from anabranch.services.errors import KeyFileError, ServicesError
+from anabranch.services.errors import KeyFileError, MessageError, ServicesError
 from anabranch.services.keys import PublicKey
 from anabranch.services.signalling.values import Network, module_name
 
@@ -38,7 +38,10 @@ class UsersError(ServicesError, UsageError):
 
 
 def _name(value: Any) -> str:
-    return module_name(str(value))
+    try:
+        return module_name(str(value))
+    except MessageError as error:
+        raise ValueError(f"{value!r} is no name: letters, digits and . _ -") from error
 
 
 def _key(value: Any) -> PublicKey:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from anabranch.host.network import NetworkError, run_tool
-from anabranch.services.signalling.gist.node import PORT
+from anabranch.services.signalling.gist.options import PORT
 
 TABLE = "anabranch_gist"
 MARK = 0x10E  # of diverted packets, within this mask only

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from anabranch.services.node.datagrams import DatagramSocket, OwnAddresses, PortTakenError
 from anabranch.services.node.streams import Streams
 from anabranch.services.signalling.gist.events import Datagram
-from anabranch.services.signalling.gist.node import PORT, Gist, GistOptions
+from anabranch.services.signalling.gist.node import Gist
+from anabranch.services.signalling.gist.options import PORT, GistOptions
 
 
 class Endpoint:
@@ -20,6 +21,7 @@ class Endpoint:
         on_event: called when GIST may have events, with the time.
         on_timer: called at the time that ``next_timer`` returned.
         next_timer: returns when the layer above wants its timer.
+        received, sent: datagrams so far.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Endpoint:
             options,
             address_towards=self.addresses.towards,
             random=os.urandom,
+            owns=self.addresses.has if responder else lambda address: False,
             responder=responder,
         )
         self._responder = responder
         self._sockets: dict[int, DatagramSocket] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
+        self.received = self.sent = 0
         self.streams = Streams(
             self.gist,
             time.monotonic,
@@ -98,6 +102,7 @@ class Endpoint:
                     made = self._sockets.get(output.destination[0].version)
                     if made is not None:
                         made.send(output)
+                        self.sent += 1
                 else:
                     self.streams.perform(output)
         finally:
@@ -109,6 +114,7 @@ class Endpoint:
         for error in made.errors():
             self.gist.handle_unreachable(error.offender, error.quoted, now)
         for one in made.receive():
+            self.received += 1
             destination = one.destination or (one.source[0], 0)
             local = one.destination is None or self.addresses.has(destination[0])
             self.gist.receive_datagram(

@@ -17,8 +17,8 @@ from anabranch.services.controller import routability
 from anabranch.services.errors import ServicesError
 from anabranch.services.node.endpoint import Endpoint
 from anabranch.services.signalling.gist.associations import HOLD_TIME
-from anabranch.services.signalling.gist.node import GistOptions
 from anabranch.services.signalling.gist.objects import Address, Stack, Transport
+from anabranch.services.signalling.gist.options import GistOptions
 from anabranch.services.signalling.request import Request
 from anabranch.services.signalling.sender import Result, Sender
 

@@ -18,8 +18,8 @@ from anabranch.services.node.diversion import diverting
 from anabranch.services.node.endpoint import Endpoint
 from anabranch.services.node.web import Web
 from anabranch.services.signalling.gist.associations import HOLD_TIME
-from anabranch.services.signalling.gist.node import PORT, GistOptions
 from anabranch.services.signalling.gist.objects import Stack, Transport
+from anabranch.services.signalling.gist.options import PORT, GistOptions
 from anabranch.services.signalling.relay import Act, Relay
 from anabranch.services.signalling.response import Hop, Status
 from anabranch.services.signalling.values import module_name

@@ -3,10 +3,11 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from anabranch.host.network import (
     NetworkError,
@@ -26,6 +27,8 @@ from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
 from anabranch.services.rings.receive import open_ring_socket
 from anabranch.services.rings.transmit import open_transmit_socket
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 RING_SLOTS = 2048
 _NEIGHBOUR = ip_address("169.254.1.1")
 """The router, as every sandbox sees it: one address for all, on each link."""
@@ -88,9 +91,14 @@ class LinuxPlane:
             await self.detach(attachment.tenant)
         await self._in_thread(self._nft, rules.removal())
 
-    async def _in_thread(self, function, *arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+    async def _in_thread(
+        self,
+        function: Callable[Arguments, Result],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Result:
         try:
-            return await asyncio.to_thread(function, *arguments)
+            return await asyncio.to_thread(function, *arguments, **named)
         except (NetworkError, OSError) as error:
             raise PlaneError(str(error)) from error
 
@@ -148,6 +156,8 @@ class LinuxPlane:
         add_route(namespace, f"{_NEIGHBOUR}/32", device="eth0")
         add_route(namespace, "default", device="eth0", via=str(_NEIGHBOUR))
         run_tool("nft", "-f", "-", namespace=namespace, stdin=rules.inside(tenant))
+        with entered(namespace):  # ports below 1024 are like others here: the grant says which
+            Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
 
     def _open_sockets(self, tenant: Tenant, namespace: str, device: str) -> Attachment:
         slots = self._ring_slots

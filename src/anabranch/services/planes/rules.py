@@ -30,9 +30,7 @@ def base(devices: Iterable[str]) -> str:
     for version, (family, kind) in _FAMILIES.items():
         for name, key, types in _KEYS:
             type_ = types.format(type=kind)
-            maps.append(
-                f"  map {name}{version} {{ type {type_} : verdict; flags interval; }}"
-            )
+            maps.append(f"  map {name}{version} {{ type {type_} : verdict; flags interval; }}")
             look_ups.append(f"    {key.format(family=family)} vmap @{name}{version}")
     quoted = ", ".join(f'"{device}"' for device in devices)
     lines = "\n".join
@@ -125,9 +123,7 @@ def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
                 for element in _elements(name, [c for c in of_one if _belongs(c, name, version)])
             ]
             if found:
-                lines.append(
-                    f"add element netdev {TABLE} {name}{version} {{ {', '.join(found)} }}"
-                )
+                lines.append(f"add element netdev {TABLE} {name}{version} {{ {', '.join(found)} }}")
         own = [c.destination for c in all_claims.get(changed, ())
                if c.destination.version == version]  # fmt: skip
         lines.append(f"flush set netdev {TABLE} own{version}_{changed}")
@@ -168,7 +164,8 @@ def _elements(name: str, found: Iterable[Claim]) -> list[str]:
     """Return the keys of some claims in a map, none of which is inside another."""
     networks: dict[tuple[int, ...], list[Network]] = {}
     for claim in found:
-        rests = [(claim.protocol or 0, port) for port in claim.ports] or [(claim.protocol or 0,)]
+        protocol = claim.protocol or 0
+        rests: list[tuple[int, ...]] = [(protocol, port) for port in claim.ports] or [(protocol,)]
         for rest in rests:
             networks.setdefault(rest if name != "any" else (), []).append(claim.destination)
     return [
@@ -180,4 +177,6 @@ def _elements(name: str, found: Iterable[Claim]) -> list[str]:
 
 def _rate(mbit: int) -> str:
     kbytes = mbit * 125
-    return f"limit rate over {kbytes} kbytes/second burst {max(kbytes * _BURST_MS // 1000, 64)} kbytes"  # noqa: E501
+    return (
+        f"limit rate over {kbytes} kbytes/second burst {max(kbytes * _BURST_MS // 1000, 64)} kbytes"
+    )

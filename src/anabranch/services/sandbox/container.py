@@ -60,9 +60,8 @@ class Sandbox:
         Raises:
             SandboxError: it ended before, or takes too long.
         """
-        await asyncio.wait(
-            {self._up, self.ended}, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED
-        )
+        either: set[asyncio.Future[Any]] = {self._up, self.ended}
+        await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
         if not self._up.done():
             self.kill()
             raise SandboxError(f"the sandbox of {self.user} could not be shut in: see its log")

@@ -37,7 +37,8 @@ def main() -> None:
     node.send(encode({"ready": True}))
     children: dict[int, int] = {}
     while True:
-        ready, _, _ = select.select([node, read_end], [], [])
+        watched: list[Any] = [node, read_end]
+        ready, _, _ = select.select(watched, [], [])
         if read_end in ready:
             os.read(read_end, 4096)
             _reap(node, children)
@@ -84,9 +85,7 @@ def _fork(
         node.send(encode({"sandbox": message["sandbox"], "pid": pid}))
 
 
-def _become_sandbox(
-    spec: SandboxSpec, descriptors: list[int], libraries: tuple[str, ...]
-) -> None:
+def _become_sandbox(spec: SandboxSpec, descriptors: list[int], libraries: tuple[str, ...]) -> None:
     """Go on as a sandbox, in the child; never returns."""
     code = _FAILED_TO_CONFINE
     try:

@@ -142,9 +142,9 @@ def read(message: Message, data: bytes) -> Request:
     if message.name == ANY_MODULE and method in (S, R):
         raise MessageError(f"a {method} names a module")
     given: dict[str, object] = {}
-    for name, (attribute, reader) in _READERS.items():
-        text = message.get(name)
-        if text is not None:
+    for name, text in message.headers:
+        if name in _READERS:
+            attribute, reader = _READERS[name]
             try:
                 given[attribute] = reader(text)
             except MessageError as error:
@@ -167,8 +167,9 @@ def _check_places(message: Message) -> None:
             raise MessageError(f"the header {name} is unknown")
         if message.method not in ALLOWED[name]:
             raise MessageError(f"the header {name} does not belong into a {message.method}")
+    there = {name for name, _ in message.headers}
     for name in MANDATORY[message.method]:
-        if message.get(name) is None:
+        if name not in there:
             raise MessageError(f"a {message.method} needs the header {name}")
 
 

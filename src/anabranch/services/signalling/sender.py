@@ -54,6 +54,11 @@ class Sender:
         self._exchanges: dict[str, _Exchange] = {}
         self.results: dict[str, Result] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self._exchanges)
+
     def open(self, source: Address, destination: Address) -> bytes:
         """Return a new session towards ``destination``."""
         return key_of(Flow(source, destination), self._random(SID_BYTES))

@@ -16,6 +16,7 @@ MAX_TTL = 30 * 24 * 3600  # seconds
 _MAX_PAIRS = 64
 _PAIR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+_ENDS = re.compile(r"^ +| +$")  # spaces there would be taken for the header's own
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -133,7 +134,15 @@ def write_pairs(items: Mapping[str, str]) -> str:
     """Write what :func:`pairs` reads. Raises MessageError for a name that it would refuse."""
     if len(items) > _MAX_PAIRS or not all(map(_PAIR_NAME.fullmatch, items)):
         raise MessageError("the name of a property has letters, digits and _ . - only")
-    return ",".join(f"{name}={quote(value, safe=_PLAIN)}" for name, value in items.items())
+    return ",".join(f"{name}={_escaped(value)}" for name, value in items.items())
+
+
+def _escaped(value: str) -> str:
+    try:
+        text = quote(value, safe=_PLAIN)
+    except UnicodeEncodeError as error:
+        raise MessageError(f"{value[:20]!r} cannot be written in UTF-8") from error
+    return _ENDS.sub(lambda found: "%20" * len(found[0]), text)
 
 
 _PLAIN = " !\"#$&'()*+/:;<>?@[]^`{|}"

@@ -33,7 +33,7 @@ def main() -> None:
     ring = _Ring(opened, device, frames)
     began = time.perf_counter()
     sent = ring.flood(float(seconds)) if rate == "0" else ring.pace(float(rate), float(seconds))
-    print(json.dumps({"sent": sent, "seconds": time.perf_counter() - began}))  # noqa: T201
+    print(json.dumps({"sent": sent, "seconds": time.perf_counter() - began}))
 
 
 class _Ring:

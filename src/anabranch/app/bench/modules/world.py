@@ -2,7 +2,8 @@
 
     sender 10.1.0.1 --- 10.1.255.254 ROUTER 10.2.255.254 --- 10.2.0.1 receiver
 
-What the receiver gets is counted and dropped at its device, unless it is to be received.
+10.1.128.0/17 is behind the sender, 10.2.128.0/17 behind the receiver. What comes to either end is
+counted at its device.
 """
 
 import os
@@ -33,12 +34,12 @@ table ip filter {
 }
 """
 _SINK = """
-table netdev sink {
-  chain all {
-    type filter hook ingress device "d0" priority 0; policy accept;
+table netdev sink {{
+  chain all {{
+    type filter hook ingress device "{device}" priority 0; policy accept;
     ip protocol udp drop
-  }
-}
+  }}
+}}
 """
 
 
@@ -60,7 +61,7 @@ def make_world(*, sink: bool) -> Iterator[World]:
     """Make the three, and remove them again.
 
     Args:
-        sink: the receiver drops UDP at once, so that it costs as little as can be.
+        sink: both ends drop UDP at once, so that it costs as little as can be.
     """
     run = f"ab-path-{os.getpid()}"
     world = World(f"{run}-s", f"{run}-r", f"{run}-d")
@@ -80,12 +81,14 @@ def make_world(*, sink: bool) -> Iterator[World]:
                 Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").write_text("0")
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         run_tool("nft", "-f", "-", namespace=world.router, stdin=_FILTER)
-        for namespace, device, peer in ((world.router, "out0", (world.receiver, "d0", RECEIVER)),
-                                        (world.router, "in0", (world.sender, "s0", SENDER))):  # fmt: skip
-            run_tool("ip", "neighbour", "replace", peer[2], "lladdr", mac_of(*peer[:2]),
-                     "dev", device, "nud", "permanent", namespace=namespace)  # fmt: skip
+        _know_neighbour(world.router, "out0", RECEIVER, mac_of(world.receiver, "d0"))
+        _know_neighbour(world.router, "in0", SENDER, mac_of(world.sender, "s0"))
+        # Everybody else on both sides is behind the one that is there.
+        add_route(world.router, "10.1.128.0/17", device="in0", via=SENDER)
+        add_route(world.router, "10.2.128.0/17", device="out0", via=RECEIVER)
         if sink:
-            run_tool("nft", "-f", "-", namespace=world.receiver, stdin=_SINK)
+            for namespace, device in ((world.receiver, "d0"), (world.sender, "s0")):
+                run_tool("nft", "-f", "-", namespace=namespace, stdin=_SINK.format(device=device))
         yield world
     finally:
         for name in names:
@@ -104,6 +107,11 @@ def packets_in(namespace: str, device: str) -> int:
         lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
     line = next(line for line in lines if line.strip().startswith(f"{device}:"))
     return int(line.split(":")[1].split()[1])
+
+
+def _know_neighbour(namespace: str, device: str, address: str, mac: str) -> None:
+    words = ("neighbour", "replace", address, "lladdr", mac, "dev", device, "nud", "permanent")
+    run_tool("ip", *words, namespace=namespace)
 
 
 def _port(device: str, namespace: str, address: str) -> Port:

@@ -54,7 +54,9 @@ class Plan:
         """Say which of some requests, (requests, bytes), are laid out like this one."""
         differs = ((requests ^ self.request) & self.fixed).any(axis=1)
         differs |= ((requests == 10) != self.line_ends).any(axis=1)
-        return ~differs & (_has_tag(requests[:, self.to[0] : self.to[1]]) == self.tagged)
+        tagged = _has_tag(requests[:, self.to[0] : self.to[1]])
+        fitting: NDArray[np.bool_] = ~differs & (tagged == self.tagged)
+        return fitting
 
     def answers(self, requests: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the answers to such requests, a row each."""
@@ -131,7 +133,8 @@ def _has_tag(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
     lower = values | 0x20  # of the letters; ";" and "=" have that bit already
     for offset in range(1, len(_TAG)):
         found &= lower[:, offset : offset + width] == _TAG[offset]
-    return found.any(axis=1)
+    tagged: NDArray[np.bool_] = found.any(axis=1)
+    return tagged
 
 
 class KeepAliveResponder(Module):

@@ -41,7 +41,7 @@ class NetMonitor(Module):
         pairs = (batch.source.astype(np.uint64) << np.uint64(32)) | batch.destination
         ttls = batch.ttl
         places = pairs * _FACTORS[0] + ttls * _TTL_FACTOR
-        places = ((places ^ (places >> np.uint64(29))) * _FACTORS[1] >> np.uint64(64 - _BITS))
+        places = (places ^ (places >> np.uint64(29))) * _FACTORS[1] >> np.uint64(64 - _BITS)
         places = places.astype(np.intp)
         known = (self._pairs[places] == pairs) & (self._ttls[places] == ttls)
         if not known.all():

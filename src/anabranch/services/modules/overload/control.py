@@ -15,6 +15,7 @@ from anabranch.services.modules.overload.overload import Feedback, Report
 _SMOOTHING = 0.3
 _GROWTH = 1.25  # a second
 _LEAST_SHARE = 0.3  # of what is served: so much may come even while a long queue drains
+_RESUMED = 0.9  # of the capacity, once a queue is gone
 _WINDOW = 4  # measurements
 _GONE_S = 3.0
 
@@ -59,7 +60,7 @@ class RateController:
         self._is = thresholds
         self.rate: float | None = None
         self._most = float("inf") if thresholds.capacity is None else thresholds.capacity
-        self._served = 0.0
+        self._capacity = 0.0
         self._delays: deque[float] = deque(maxlen=_WINDOW)
         self._at: float | None = None
         self._busy_at = 0.0
@@ -68,7 +69,6 @@ class RateController:
         """Take a measurement; ``shedding``: whether something was turned away since the last."""
         since = 0.0 if self._at is None else now - self._at
         self._at = now
-        self._served += _SMOOTHING * (load.served - self._served)
         self._delays.append(load.delay)
         standing = min(self._delays)
         if standing > self._is.target or shedding or load.served > self._most:
@@ -77,12 +77,17 @@ class RateController:
             before = self._delays[-2] if len(self._delays) > 1 else 0.0
             begins = min(load.delay, before) > self._is.delay or load.delay > 2 * self._is.delay
             if begins or load.served > self._most:
+                self._busy_at = now
+                self._capacity = load.served
                 self._set(load.served)
         elif now - self._busy_at > self._is.calm:
             self.rate = None
         elif standing > self._is.target:
+            self._capacity += _SMOOTHING * (load.served - self._capacity)
             late = standing - self._is.target
-            self._set(self._served * max(1.0 - late, _LEAST_SHARE))
+            self._set(self._capacity * max(1.0 - late, _LEAST_SHARE))
+        elif self.rate < self._capacity * _RESUMED:
+            self._set(self._capacity * _RESUMED)  # the queue is gone
         elif shedding:
             self._set(self.rate * _GROWTH**since)
 

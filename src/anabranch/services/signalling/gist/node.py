@@ -8,7 +8,6 @@ node follows, the destination's ICMP "port unreachable" or silence says so.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from hmac import compare_digest
 from weakref import WeakValueDictionary
 
@@ -23,7 +22,8 @@ from anabranch.services.signalling.gist.events import (
     Received,
     Undeliverable,
 )
-from anabranch.services.signalling.gist.objects import Address, Flow, GistError, PeerInfo, Stack
+from anabranch.services.signalling.gist.objects import Address, Flow, GistError, PeerInfo
+from anabranch.services.signalling.gist.options import GistOptions
 from anabranch.services.signalling.gist.sessions import (
     Downstream,
     Peer,
@@ -41,34 +41,9 @@ from anabranch.services.signalling.gist.wire import (
     quoted_query,
 )
 
-PORT = 270  # IANA; queries go there
 _COOKIE_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class GistOptions:
-    """How a node takes part.
-
-    Attributes:
-        refresh: seconds after which the next node is looked for again, at the latest.
-        query_timeout: seconds before the first repetition of a Query, doubled for each other.
-        query_tries: Queries without an answer that make this the last node.
-        max_sessions: held at a time; queries of more stay unanswered.
-        stack: how other nodes may connect to us; None: by datagrams only.
-        destination_port: where queries go.
-    """
-
-    refresh: float = 120.0
-    query_timeout: float = 0.5
-    query_tries: int = 3
-    max_sessions: int = 200_000
-    stack: Stack | None = None
-    destination_port: int = PORT
-
-    @property
-    def validity(self) -> float:
-        """Seconds that routing state holds: two refreshes may get lost."""
-        return 3 * self.refresh
+_END_FOR = 5.0  # seconds
+_MAX_ENDS = 10_000
 
 
 class Gist:
@@ -87,6 +62,7 @@ class Gist:
         *,
         address_towards: Callable[[Address], Address],
         random: Callable[[int], bytes],
+        owns: Callable[[Address], bool] = lambda address: False,
         responder: bool = True,
     ) -> None:
         """Make one.
@@ -96,17 +72,21 @@ class Gist:
             options: see there.
             address_towards: returns our address that a peer at the given one reaches.
             random: returns that many bytes nobody can guess.
+            owns: says whether an address is ours; nothing follows on the way to those.
             responder: it answers queries; False: it only sends them.
         """
         self._identity = identity
         self._options = options
         self._address_towards = address_towards
         self._random = random
+        self._owns = owns
         self._responder = responder
         self._cookies = ResponderCookies(random(32))
         self._sessions: dict[bytes, Session] = {}
         self._peers: WeakValueDictionary[tuple[bytes, Address, int], Peer] = WeakValueDictionary()
         self._timers = Timers()
+        # destinations after which nothing follows, for a while: hosts send few ICMP errors
+        self._ends: dict[Address, float] = {}
         self.outputs: deque[Output] = deque()
         self.events: deque[GistEvent] = deque()
         hold_time = options.stack.hold_time / 1000 if options.stack else HOLD_TIME
@@ -116,6 +96,13 @@ class Gist:
     def __len__(self) -> int:
         """Return how many sessions are held."""
         return len(self._sessions)
+
+    def complete(self, now: float) -> int:
+        """Return how many sessions are known both ways: the node before, and what follows."""
+        return sum(
+            session.upstream_until > now and session.state is not Downstream.UNKNOWN
+            for session in self._sessions.values()
+        )
 
     # What the layer above asks for
 
@@ -150,7 +137,9 @@ class Gist:
         session = self._sessions.get(key)
         if session is not None:
             session.hold_until = until
-            if session.cookie is None:
+            # a timer that comes within a refresh sees to it then
+            soon = session.timer and session.timer <= now + self._options.refresh
+            if session.cookie is None and not soon:
                 self._set_timer(session, now)
 
     # What the adapter brings
@@ -218,6 +207,9 @@ class Gist:
             return
         session = self._sessions.get(key_of(*found))
         if session is not None and session.cookie is not None and session.cookie in quoted:
+            if len(self._ends) >= _MAX_ENDS:
+                self._ends.clear()
+            self._ends[offender] = now + _END_FOR
             self._no_next_node(session, now)
 
     def next_timer(self) -> float | None:
@@ -243,6 +235,10 @@ class Gist:
     # Looking for the next node
 
     def _begin_query(self, session: Session, now: float) -> None:
+        destination = session.flow.destination
+        if self._owns(destination) or self._ends.get(destination, 0.0) > now:
+            self._no_next_node(session, now)
+            return
         session.cookie = self._random(_COOKIE_BYTES)
         session.tries = 0
         self._query(session, now)

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Self
@@ -111,27 +112,32 @@ class Flow:
             + _PREFIXES.pack(length, length, 0, 0)
         )
 
-    @classmethod
-    def parse(cls, value: bytes) -> Self:
+    @staticmethod
+    def parse(value: bytes) -> "Flow":
         """Read the value of the object.
 
         Raises:
             GistError: another method, wrong length, or a flow between more than two hosts.
         """
-        if len(value) < 4:
-            raise GistError("message routing information is too short", 10, 0)
-        method, _nat, high, low = _MRI.unpack_from(value)
-        if method != _PATH_COUPLED:
-            raise GistError(f"message routing method {method} is not supported", 10, 1)
-        size = {4: 4, 6: 16}.get(high >> 4)
-        if size is None or len(value) < 8 + 2 * size:
-            raise GistError("message routing information of a wrong length", 10, 0)
-        source = ip_address(value[4 : 4 + size])
-        destination = ip_address(value[4 + size : 4 + 2 * size])
-        prefixes = value[4 + 2 * size], value[5 + 2 * size]
-        if prefixes != (8 * size, 8 * size):
-            raise GistError("a flow between networks is not supported", 12, 0)
-        return cls(source, destination, bool(low & _UPSTREAM))
+        return _flow(value)
+
+
+@lru_cache(maxsize=8192)  # a flow's messages come together
+def _flow(value: bytes) -> Flow:
+    if len(value) < 4:
+        raise GistError("message routing information is too short", 10, 0)
+    method, _nat, high, low = _MRI.unpack_from(value)
+    if method != _PATH_COUPLED:
+        raise GistError(f"message routing method {method} is not supported", 10, 1)
+    size = {4: 4, 6: 16}.get(high >> 4)
+    if size is None or len(value) < 8 + 2 * size:
+        raise GistError("message routing information of a wrong length", 10, 0)
+    source = ip_address(value[4 : 4 + size])
+    destination = ip_address(value[4 + size : 4 + 2 * size])
+    prefixes = value[4 + 2 * size], value[5 + 2 * size]
+    if prefixes != (8 * size, 8 * size):
+        raise GistError("a flow between networks is not supported", 12, 0)
+    return Flow(source, destination, bool(low & _UPSTREAM))
 
 
 @dataclass(frozen=True, slots=True)
