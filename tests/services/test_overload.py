@@ -1,7 +1,9 @@
 """Overload Control at the edge: what it lets in, what it answers, whom it believes."""
 
 import json
+import runpy
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -257,3 +259,9 @@ def test_any_document_is_read_or_refused(document: object) -> None:
 def test_reports_come_back_as_they_went() -> None:
     report = Report("id", "cookie", 3, 2, 1)
     assert Report.parse(report.encode()) == report
+
+
+def test_the_example_works(capsys: pytest.CaptureFixture[str]) -> None:
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples/overload_at_the_edge.py"))
+    assert found["main"]() == 0
+    assert "200 of these pass" in capsys.readouterr().out

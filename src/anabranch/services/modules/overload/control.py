@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from anabranch.services.modules.overload.overload import Feedback, Report
 
 _SMOOTHING = 0.3
-_GROWTH = 1.25  # a second
+_GROWTH = {"first": 1.5, "later": 1.15}  # a second: to find the capacity, to follow it
 _LEAST_SHARE = 0.3  # of what is served: so much may come even while a long queue drains
 _RESUMED = 0.9  # of the capacity, once a queue is gone
 _WINDOW = 4  # measurements
@@ -60,7 +60,7 @@ class RateController:
         self._is = thresholds
         self.rate: float | None = None
         self._most = float("inf") if thresholds.capacity is None else thresholds.capacity
-        self._capacity = 0.0
+        self._capacity, self._growth, self._resumed = 0.0, _GROWTH["first"], False
         self._delays: deque[float] = deque(maxlen=_WINDOW)
         self._at: float | None = None
         self._busy_at = 0.0
@@ -78,18 +78,21 @@ class RateController:
             begins = min(load.delay, before) > self._is.delay or load.delay > 2 * self._is.delay
             if begins or load.served > self._most:
                 self._busy_at = now
-                self._capacity = load.served
+                self._capacity, self._growth, self._resumed = load.served, _GROWTH["first"], False
                 self._set(load.served)
         elif now - self._busy_at > self._is.calm:
             self.rate = None
         elif standing > self._is.target:
+            if self._resumed:
+                self._growth = _GROWTH["later"]
             self._capacity += _SMOOTHING * (load.served - self._capacity)
             late = standing - self._is.target
             self._set(self._capacity * max(1.0 - late, _LEAST_SHARE))
         elif self.rate < self._capacity * _RESUMED:
+            self._resumed = True
             self._set(self._capacity * _RESUMED)  # the queue is gone
         elif shedding:
-            self._set(self.rate * _GROWTH**since)
+            self._set(self.rate * self._growth**since)
 
     def _set(self, rate: float) -> None:
         self.rate = max(min(rate, self._most), self._is.least)
