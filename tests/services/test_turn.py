@@ -295,3 +295,21 @@ def test_channels_carry_data_both_ways() -> None:
     client.ask(Method.CREATE_PERMISSION, client.peer(), now=599.5)
     assert one.receive(data, CLIENT, WALL, 599.5) != []
     assert one.receive(data, CLIENT, WALL, 600.5) == []  # now the channel
+
+
+def test_another_server_goes_on() -> None:
+    one, other = server(), server()
+    client = Client(one)
+    port = relayed(client.allocate())[1]
+    client.bind(0x4001)
+    other.restore(one.state(100.0), 7100.0)
+    assert other.opened == [port]
+    assert other.receive(b"\x40\x01\x00\x01a", CLIENT, WALL, 7100.0) == [Sent(port, PEER, b"a")]
+    assert other.relay(b"b", port, PEER, 7100.0) == Sent(None, CLIENT, b"\x40\x01\x00\x01b")
+    client.at = other
+    assert client.ask(Method.REFRESH, now=7100.0).number(Attribute.LIFETIME) == 600
+    other.expire(7100.0 + 601.0)
+    assert other.allocations == 0
+    small = server(ports=(1,))
+    small.restore(one.state(0.0), 0.0)
+    assert small.allocations == 0

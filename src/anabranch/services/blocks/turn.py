@@ -6,6 +6,7 @@ What comes in is given to :meth:`TurnServer.receive` (from clients) and :meth:`T
 """
 
 import hmac
+import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -370,6 +371,38 @@ class TurnServer:
         ]
         message = stun.encode(Method.DATA, Kind.INDICATION, transaction, attributes)
         return Sent(None, allocation.client, message)
+
+    # Another server goes on
+
+    def state(self, now: float) -> bytes:
+        """Return all allocations, for :meth:`restore` of a server with the same ports."""
+        return json.dumps([
+            {
+                "client": each.client, "port": each.port, "username": each.username,
+                "key": each.key.hex(), "left": each.expires - now,
+                "permissions": {host: until - now for host, until in each.permissions.items()},
+                "channels": [[n, peer, until - now] for n, (peer, until) in each.channels.items()],
+            }
+            for each in self._by_client.values()
+        ]).encode()  # fmt: skip
+
+    def restore(self, state: bytes, now: float) -> None:
+        """Go on with the allocations of another server; those on other ports are left out."""
+        for each in json.loads(state):
+            if each["port"] not in self._free:
+                continue
+            host, port = each["client"]
+            one = Allocation(
+                (host, port), each["port"], each["username"], bytes.fromhex(each["key"]),
+                now + each["left"], b"",
+            )  # fmt: skip
+            one.permissions = {host: now + left for host, left in each["permissions"].items()}
+            for number, (host, port), left in each["channels"]:
+                one.channels[number] = (host, port), now + left
+                one.by_peer[host, port] = number
+            self._free.remove(one.port)
+            self._by_client[one.client] = self._by_port[one.port] = one
+            self.opened.append(one.port)
 
     # Time
 

@@ -28,6 +28,7 @@ from anabranch.services.module import Context, Module, Status
 
 _PURPOSE = b"anabranch turn credentials"
 _EXPIRE_S = 1.0
+_KEY_BYTES = 32
 _AT_ONCE = 64
 _ROOM = 2048
 _BUFFER = 4 << 20
@@ -47,6 +48,7 @@ class MediaRelay(Module):
         self._sockets: dict[int | None, socket.socket] = {}
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+        self._restored = b"[]"
         self._relayed = 0
 
     def configure(self, context: Context) -> None:
@@ -72,18 +74,22 @@ class MediaRelay(Module):
         self._log = context.log
 
     def take_state(self) -> bytes:
-        """Return the private key: credentials that are out stay valid. Allocations end."""
-        return self._private.private_bytes_raw()
+        """Return the private key and all allocations: clients notice nothing."""
+        self.stop()
+        return self._private.private_bytes_raw() + self._restored
 
     def restore_state(self, state: bytes) -> None:
-        self._private = X25519PrivateKey.from_private_bytes(state)
+        self._private = X25519PrivateKey.from_private_bytes(state[:_KEY_BYTES])
+        self._restored = state[_KEY_BYTES:]
 
     def start(self) -> None:
         secret = shared_secret(self._private, self._provider)
         password = partial(checked_password, secret)
         self._server = TurnServer(self._options, password, urandom)
         self._selector = selectors.DefaultSelector()
+        self._server.restore(self._restored, time.monotonic())
         self._open(None, self._port)
+        self._follow()
         self._ending.clear()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
@@ -93,6 +99,7 @@ class MediaRelay(Module):
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            self._restored = self._server.state(time.monotonic())
 
     def status(self) -> Status:
         return {

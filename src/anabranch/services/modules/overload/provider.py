@@ -102,6 +102,14 @@ class Settings:
     renewal: float = 30.0
 
 
+@dataclass(slots=True)
+class _Signalled:
+    """A caller towards whom the module is had."""
+
+    properties: Mapping[str, str]
+    at: float = float("-inf")
+
+
 class ReceivingEntity:
     """Runs the control loop. Attributes ``controller`` and ``entities`` show how it stands.
 
@@ -117,7 +125,7 @@ class ReceivingEntity:
         self._edge = edge
         self.controller = RateController(settings.thresholds)
         self.entities = Entities(secrets.token_bytes(16))
-        self._signalled: dict[Address, float] = {}
+        self._signalled: dict[Address, _Signalled] = {}
         self._signalling: asyncio.Task[None] | None = None
         self._transport: asyncio.DatagramTransport | None = None
         self._seq = time.time_ns() // 1_000_000  # grows over a restart, too
@@ -163,24 +171,28 @@ class ReceivingEntity:
         now = time.monotonic()
         with suppress(ServicesError):
             for caller in await self._server.callers(self._settings.callers):
-                self._signalled.setdefault(caller, float("-inf"))
-        due = [c for c, at in self._signalled.items() if now - at >= self._settings.renewal]
+                self._signalled.setdefault(caller, _Signalled(self._properties()))
+        due = [c for c, s in self._signalled.items() if now - s.at >= self._settings.renewal]
         await asyncio.gather(*(self._install(caller) for caller in due))
 
-    async def _install(self, caller: Address) -> None:
+    def _properties(self) -> dict[str, str]:
+        """Return what an instance is told; a renewal says the same, so nothing is replaced."""
         rate = self.controller.rate
         host, port = self._settings.feedback
-        properties = {
+        return {
             "feedback": f"{host}:{port}",
             "key": str(self._settings.key.public),
             "rate": f"{rate if rate is not None else 0:.1f}",
         }
+
+    async def _install(self, caller: Address) -> None:
+        signalled = self._signalled[caller]
         try:
-            await self._edge.install(caller, properties)
+            await self._edge.install(caller, signalled.properties)
         except ServicesError as error:
             _log.warning("edge.refused", caller=str(caller), error=str(error))
         # Also after a refusal: what is refused now will be for a while.
-        self._signalled[caller] = time.monotonic()
+        signalled.at = time.monotonic()
 
     async def _remove_all(self) -> None:
         callers, self._signalled = list(self._signalled), {}
