@@ -60,10 +60,12 @@ mpath="{libraries}"
 modparam("jsonrpcs", "transport", 4)
 modparam("jsonrpcs", "dgram_socket", "{directory}/rpc")
 modparam("htable", "htable", "callers=>size=8;autoexpire=10;initval=0")
+modparam("htable", "htable", "registered=>size=8;autoexpire=3600;initval=0")
 request_route {{
     if (is_method("OPTIONS")) {{ sl_send_reply("200", "OK"); exit; }}
     if (is_method("ACK")) exit;
     $var(seen) = $shtinc(callers=>$si);
+    if (is_method("REGISTER")) $var(seen) = $shtinc(registered=>$si);
     if (!has_totag()) usleep("{microseconds}");
     sl_send_reply("200", "OK");
 }}
@@ -161,11 +163,13 @@ async def _run(world: World, directory: Path, offered: int, *, control: bool) ->
 
 
 @asynccontextmanager
-async def running_kamailio(namespace: str, directory: Path) -> AsyncIterator[None]:
-    """Run a Kamailio at :data:`RECEIVER` that is as slow as its database."""
+async def running_kamailio(
+    namespace: str, directory: Path, address: str = RECEIVER
+) -> AsyncIterator[None]:
+    """Run a Kamailio that is as slow as its database; ``directory/rpc`` is its RPC socket."""
     libraries = Path(_LIBRARIES.format(sys.implementation._multiarch))
     text = CONFIGURATION.format(
-        workers=WORKERS, address=RECEIVER, port=SIP_PORT, libraries=libraries,
+        workers=WORKERS, address=address, port=SIP_PORT, libraries=libraries,
         modules="\n".join(f'loadmodule "{name}.so"' for name in _MODULES),
         directory=directory, microseconds=LOOKUP_MS * 1000,
     )  # fmt: skip
