@@ -84,9 +84,10 @@ class RelayPath(ServicePath):
         for which in ("all", "default", "left", "right"):
             setting = f"net.ipv4.conf.{which}.rp_filter=0"
             run("ip", "netns", "exec", netns, "sysctl", "-qw", setting)
+        # Not by ip-netns(8): it mounts /sys anew, and the control groups are out of sight.
         host = subprocess.Popen(
-            ("ip", "netns", "exec", netns, sys.executable, "-m", "tests.lab.module_host", name,
-             str(directory)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "tests.lab.module_host",
+             name, str(directory)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._hosts[name] = host
         assert host.stdout
@@ -110,7 +111,8 @@ def path() -> Iterator[RelayPath]:
 
 def register(path: RelayPath) -> None:
     text = (
-        f"REGISTER sip:{SENDER} SIP/2.0\r\nVia: SIP/2.0/UDP {DESTINATION}:5060;branch=z9hG4bK1\r\n"
+        f"REGISTER sip:{SENDER} SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP {DESTINATION}:5060;rport;branch=z9hG4bK1\r\n"
         f"From: <sip:alice@{SENDER}>;tag=1\r\nTo: <sip:alice@{SENDER}>\r\nCall-ID: 1\r\n"
         "CSeq: 1 REGISTER\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
     )
