@@ -141,7 +141,7 @@ def module(**properties: str) -> tuple[OverloadControl, Clock]:
     clock = Clock()
     one = OverloadControl(clock)
     names = {name.replace("_", "-"): value for name, value in properties.items()}
-    one.configure(Context("OverloadControl", "1.0.0", "itsp", names))
+    one.configure(Context("OverloadControl", "1.0.0", "itsp", names, address="192.0.2.3"))
     return one, clock
 
 
@@ -257,7 +257,7 @@ def test_any_document_is_read_or_refused(document: object) -> None:
 
 
 def test_reports_come_back_as_they_went() -> None:
-    report = Report("id", "cookie", 3, 2, 1)
+    report = Report("id", "token", "cookie", 3, 2, 1)
     assert Report.parse(report.encode()) == report
 
 

@@ -119,28 +119,32 @@ HOME, AWAY = ("192.0.2.1", 5000), ("192.0.2.2", 5000)
 
 
 def test_entities_share_by_their_demand() -> None:
-    entities = Entities(b"secret")
+    entities = Entities(b"secret", "token")
     for place, name, demand in ((HOME, "a", 30), (AWAY, "b", 900)):
         for step in range(2):
             cookie = entities.cookie(place)
-            report = Report(name, cookie, demand * step, demand * step // 3, demand * step // 2)
+            report = Report(
+                name, "token", cookie, demand * step, demand * step // 3, demand * step // 2
+            )
             entities.take(report, place, float(step))
     assert len(entities) == 2
     assert entities.took_shed()
     assert not entities.took_shed()
-    feedback = entities.answer(Report("a", "", 0, 0, 0), HOME, 100.0, 7, 2.0)
+    feedback = entities.answer(Report("a", "token", "", 0, 0, 0), HOME, 100.0, 7, 2.0)
     assert feedback.rate == 30.0
-    assert entities.answer(Report("b", "", 0, 0, 0), AWAY, 100.0, 8, 2.0).rate == 70.0
-    assert entities.answer(Report("b", "", 0, 0, 0), AWAY, None, 8, 2.0).rate is None
+    assert entities.answer(Report("b", "token", "", 0, 0, 0), AWAY, 100.0, 8, 2.0).rate == 70.0
+    assert entities.answer(Report("b", "token", "", 0, 0, 0), AWAY, None, 8, 2.0).rate is None
     entities.forget_silent(10.0)
     assert len(entities) == 0
 
 
 def test_who_cannot_be_answered_counts_for_nothing() -> None:
-    entities = Entities(b"secret")
-    entities.take(Report("a", "", 1, 1, 0), HOME, 0.0)
-    entities.take(Report("a", entities.cookie(AWAY), 1, 1, 0), HOME, 0.0)
+    entities = Entities(b"secret", "token")
+    entities.take(Report("a", "token", "", 1, 1, 0), HOME, 0.0)
+    entities.take(Report("a", "token", entities.cookie(AWAY), 1, 1, 0), HOME, 0.0)
     assert len(entities) == 0
-    cookie = entities.answer(Report("a", "", 1, 1, 0), HOME, 5.0, 1, 2.0).cookie
-    entities.take(Report("a", cookie, 1, 1, 0), HOME, 0.0)
+    assert entities.knows(Report("a", "token", "", 0, 0, 0))
+    assert not entities.knows(Report("a", "\ud800", "", 0, 0, 0))
+    cookie = entities.answer(Report("a", "token", "", 1, 1, 0), HOME, 5.0, 1, 2.0).cookie
+    entities.take(Report("a", "token", cookie, 1, 1, 0), HOME, 0.0)
     assert len(entities) == 1

@@ -48,7 +48,8 @@ class Edge:
             raise ServicesError("not here")
         if self.module is None:
             self.module = OverloadControl()
-            self.module.configure(Context("OverloadControl", "1.0.0", "itsp", properties))
+            context = Context("OverloadControl", "1.0.0", "itsp", properties, address="127.0.0.1")
+            self.module.configure(context)
             self.module.start()
 
     async def remove(self, towards: object) -> None:
@@ -93,7 +94,9 @@ async def test_a_module_is_had_told_and_removed() -> None:
         rate = entity.controller.rate
         assert rate is not None
         await until(lambda: module.admission.bucket.rate != float(edge.asked[0]["rate"]), edge)
-        assert 0 < module.admission.bucket.rate <= 100.0
+        told = module.admission.bucket.rate
+        assert told is not None
+        assert 0 < told <= 100.0
         server.load = Load(10.0, 0.0)
         await until(lambda: edge.module is None, edge)
         assert entity.controller.rate is None

@@ -18,6 +18,7 @@ _LEAST_SHARE = 0.3  # of what is served: so much may come even while a long queu
 _RESUMED = 0.9  # of the capacity, once a queue is gone
 _WINDOW = 4  # measurements
 _GONE_S = 3.0
+_MOST = 1000  # sending entities
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,12 @@ class Entities:
 
     Args:
         secret: for the cookies, by which a report shows that its sender is where it says.
+        token: that instances were told; a report without it is nobody's.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, token: str) -> None:
         self._secret = secret
+        self._token = token
         self._known: dict[str, _Entity] = {}
         self._shed = 0
 
@@ -125,9 +128,11 @@ class Entities:
 
     def take(self, report: Report, source: tuple[str, int], now: float) -> None:
         """Take a report; one without the right cookie counts for nothing."""
-        if not hmac.compare_digest(report.cookie.encode(), self.cookie(source).encode()):
+        if not _same(report.cookie, self.cookie(source)):
             return
         known = self._known.get(report.id)
+        if known is None and len(self._known) >= _MOST:
+            return
         if known is None:
             self._known[report.id] = _Entity(report, now)
             return
@@ -140,6 +145,10 @@ class Entities:
             known.demand = offered / passed
             self._shed += shed
         known.report, known.at = report, now
+
+    def knows(self, report: Report) -> bool:
+        """Say whether a report is from an instance of ours."""
+        return _same(report.token, self._token)
 
     def took_shed(self) -> bool:
         """Say whether anything was turned away since this was asked last."""
@@ -163,6 +172,11 @@ class Entities:
 
     def cookie(self, source: tuple[str, int]) -> str:
         return hmac.digest(self._secret, f"{source[0]} {source[1]}".encode(), "sha256")[:12].hex()
+
+
+def _same(one: str, other: str) -> bool:
+    # JSON can name halves of characters.
+    return hmac.compare_digest(one.encode(errors="surrogatepass"), other.encode())
 
 
 def shares(rate: float, demands: Mapping[str, float]) -> dict[str, float]:

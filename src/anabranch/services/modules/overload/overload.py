@@ -7,6 +7,7 @@ it runs: the server's side (:mod:`~anabranch.services.modules.overload.provider`
 Properties:
     feedback: ``ADDRESS:PORT`` of the server's side, UDP. Without it the rate never changes.
     key: its public key, an OpenSSH line, by which it signs what it says.
+    token: what reports to it have to contain.
     rate: requests a second until it has said something (default: no limit).
     validity: seconds for which ``rate`` holds (default 10; 0: for good).
     retry-after: seconds that a 503 asks for (default 5; 0: it does not).
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -46,27 +48,31 @@ class Report:
 
     Attributes:
         id: of the instance, drawn when it started.
+        token: from its properties: who does not know it is nobody's instance.
         cookie: of the last feedback, which shows that it can be answered.
         offered, admitted, shed: requests since it started.
     """
 
     id: str
+    token: str
     cookie: str
     offered: int
     admitted: int
     shed: int
 
     def encode(self) -> bytes:
-        return json.dumps([self.id, self.cookie, self.offered, self.admitted, self.shed]).encode()
+        return json.dumps(
+            [self.id, self.token, self.cookie, self.offered, self.admitted, self.shed]
+        ).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> "Report":
         """Read one. Raises ValueError."""
         match _json(data):
-            case [str(name), str(cookie), int(offered), int(admitted), int(shed)] if (
-                0 < len(name) <= 32 and len(cookie) <= 64 and min(offered, admitted, shed) >= 0
+            case [str(name), str(token), str(cookie), int(offered), int(admitted), int(shed)] if (
+                0 < len(name) <= 32 and min(offered, admitted, shed) >= 0
             ):
-                return cls(name, cookie, offered, admitted, shed)
+                return cls(name, token, cookie, offered, admitted, shed)
         raise ValueError("no report")
 
 
@@ -173,7 +179,7 @@ class Recent:
 
     def add(self, transaction: bytes, now: float) -> None:
         self._since[transaction] = now
-        for first in list(self._since)[: 2 if len(self._since) < _MOST_REMEMBERED else 64]:
+        for first in list(islice(self._since, 2)):
             if self._since[first] < now - _REMEMBER_S or len(self._since) > _MOST_REMEMBERED:
                 del self._since[first]
 
@@ -253,7 +259,10 @@ class OverloadControl(Module):
         assert retry_after is not None
         self._log = context.log
         now = self._clock()
+        self._token = given.get("token", "")
         if "feedback" in given:
+            if context.address is None:
+                raise ValueError("feedback: the sandbox has no address to ask from")
             self._place = _place(given["feedback"])
             try:
                 self._key = PublicKey.parse(given.get("key", ""))
@@ -334,7 +343,9 @@ class OverloadControl(Module):
         if now >= self._report_at and self._socket is not None:
             self._report_at = now + REPORT_S
             one = self.admission
-            report = Report(self._id, self._cookie, one.offered, one.admitted, one.shed)
+            report = Report(
+                self._id, self._token, self._cookie, one.offered, one.admitted, one.shed
+            )
             try:
                 self._socket.send(report.encode())
             except OSError as error:  # nobody listens, the way is broken: later again

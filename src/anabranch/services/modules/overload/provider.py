@@ -124,7 +124,8 @@ class ReceivingEntity:
         self._server = server
         self._edge = edge
         self.controller = RateController(settings.thresholds)
-        self.entities = Entities(secrets.token_bytes(16))
+        self._token = secrets.token_urlsafe(12)
+        self.entities = Entities(secrets.token_bytes(16), self._token)
         self._signalled: dict[Address, _Signalled] = {}
         self._signalling: asyncio.Task[None] | None = None
         self._transport: asyncio.DatagramTransport | None = None
@@ -182,6 +183,7 @@ class ReceivingEntity:
         return {
             "feedback": f"{host}:{port}",
             "key": str(self._settings.key.public),
+            "token": self._token,
             "rate": f"{rate if rate is not None else 0:.1f}",
         }
 
@@ -206,6 +208,8 @@ class ReceivingEntity:
             report = Report.parse(data)
         except ValueError:
             return
+        if not self.entities.knows(report):
+            return  # not even an answer
         self.entities.take(report, source, time.monotonic())
         self._seq += 1
         rate = self.controller.rate
