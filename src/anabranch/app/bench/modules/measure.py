@@ -31,6 +31,7 @@ _SMALL = b"x" * 22  # 64 bytes with Ethernet, IP and UDP
 _SANDBOXES = 100
 _STEADY = 100_000
 _WARM_UP_S = 0.5
+_PATIENCE = 10  # seconds for the sender to begin
 _ATTACK = """
 from anabranch.services.module import Module
 import threading
@@ -71,7 +72,9 @@ async def _rate(world: World, frames: latency.Frames, count: Callable[[], int], 
         send(world, frames, seconds + 2 * _WARM_UP_S + 1.0, rate=rate, core=_SENDER_CORE)
     )
     before = count()
-    while count() == before and not sending.done():
+    for _ in range(_PATIENCE * 50):
+        if count() != before or sending.done():
+            break
         await asyncio.sleep(0.02)
     await asyncio.sleep(_WARM_UP_S)
     began, first = time.perf_counter(), count()
