@@ -254,7 +254,7 @@ async def test_a_new_version_goes_on_without_a_lost_packet(
         versions.append((source, f"NetServ.apps.NetMonitor_{version}"))
     await install(runtime, alice, *versions[0])
     before = world.received()
-    sending = asyncio.create_task(send(world, udp_frames(world, b"x" * 22), 2.5, rate=20_000))
+    sending = asyncio.create_task(send(world, udp_frames(world, b"x" * 22), 2.5, rate=5_000))
     await asyncio.sleep(1.0)
     for source, identity in versions[1:]:
         said = await install(runtime, alice, source, identity)

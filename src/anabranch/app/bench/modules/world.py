@@ -35,7 +35,7 @@ table ip filter {
 """
 _SINK = """
 table netdev sink {{
-  chain all {{
+  chain ingress_udp {{
     type filter hook ingress device "{device}" priority 0; policy accept;
     ip protocol udp drop
   }}
