@@ -320,3 +320,33 @@ def test_what_is_no_query_for_us_goes_on_unchanged() -> None:
         gist.receive_datagram(data, here, there, path.now, local=False, ttl=1)
         gist.receive_datagram(data, here, there, path.now, local=True)
         assert not gist.outputs
+
+
+def test_hosts_send_few_icmp_errors_so_one_counts_for_all_sessions_of_its_destination() -> None:
+    path = Path("a")
+    path.ask(path.message(S))
+    path.unreachable = False
+    began = path.now
+    assert stack(path.ask(path.message(R))) == [("a", 200)]
+    assert path.now - began < 1.0
+    path.run(10)
+    began = path.now
+    assert stack(path.ask(path.message(P, probe="status"))) == [("a", 200)]
+    assert path.now - began > 3.0
+
+
+def test_an_icmp_error_counts_only_from_the_destination_and_with_our_cookie() -> None:
+    path = Path("a", unreachable=False)
+    gist = path.nodes["s"].gist
+    path.begin(path.message(R))
+    (query,) = gist.outputs
+    gist.outputs.clear()
+    for offender, quoted in [
+        (path.nodes["a"].address, query.data),
+        (DESTINATION, query.data[:60]),
+        (DESTINATION, b"nonsense"),
+    ]:
+        gist.handle_unreachable(offender, quoted, path.now)
+        assert not gist.events
+    gist.handle_unreachable(DESTINATION, query.data, path.now)
+    assert gist.events
