@@ -13,6 +13,7 @@ from tests.lab.inside import socket_in
 from tests.lab.service_path import (
     ARCHIVE,
     DESTINATION,
+    DESTINATION_6,
     NODE_A,
     NODE_B,
     SENDER,
@@ -86,6 +87,17 @@ def test_setup_probe_and_remove_at_each_node_in_the_order_of_the_path(path: Serv
     assert [hop.details["address"] for hop in probed.response.hops] == [NODE_A, NODE_B]
     assert probed.response.hops[1].details["bytes"] == str(len(ARCHIVE))
     assert path.installed("a") == path.installed("b") == []
+
+
+def test_the_same_by_ipv6(path: ServicePath) -> None:
+    async def use(signaller: Signaller) -> Result:
+        probe = message(path, Method.PROBE, {"probe": "address"})
+        return await signaller.ask(signaller.session(DESTINATION_6), probe)
+
+    began = time.monotonic()
+    result = path.sending(use)
+    assert [hop.details["address"] for hop in result.response.hops] == ["fd77:1::2", "fd77:3::2"]
+    assert time.monotonic() - began < 3.0
 
 
 def test_replays_are_refused_and_renewals_are_not(path: ServicePath) -> None:

@@ -350,3 +350,31 @@ def test_an_icmp_error_counts_only_from_the_destination_and_with_our_cookie() ->
         assert not gist.events
     gist.handle_unreachable(DESTINATION, query.data, path.now)
     assert gist.events
+
+
+def test_a_session_with_two_modules_lives_as_long_as_either() -> None:
+    path = Path("a", refresh=30)
+    session = path.ask(path.message(S, ttl="1000")).session
+    path.ask(path.message(S, name="Short_1.0", ttl="10"), session=session)
+    path.run(20)
+    assert path.nodes["a"].runtime.calls[-1] == "remove Short_1.0"
+    path.run(300)
+    assert len(path.nodes["a"].gist) == 1
+    path.nodes["a"].controller.set_users({})
+    path.run(1200)
+    assert path.nodes["a"].runtime.installed == {}, "also of users who are gone"
+    assert len(path.nodes["a"].gist) == 0
+
+
+def test_a_request_that_keeps_coming_in_other_words_is_bounded(monkeypatch) -> None:
+    from anabranch.services.signalling import relay
+
+    monkeypatch.setattr(relay, "MAX_TRANSACTIONS", 2)
+    path = Path("a")
+    for data in (b"one", b"two"):
+        assert stack(path.ask(data)) == [("a", 400)]
+    path.begin(path.message(R))
+    path.run(10)
+    assert not path.nodes["s"].sender.results
+    path.run(60)
+    assert stack(path.ask(path.message(R))) == [("a", 404)], "when the first are over"

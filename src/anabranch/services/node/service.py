@@ -127,7 +127,7 @@ class ServiceNode:
         log.info("request", status=outcome.hop.status, reason=outcome.hop.reason)
         now = time.monotonic()
         if outcome.ended is not None:
-            self.relay.let_go(outcome.ended, now)
+            self.relay.let_go(outcome.ended, request.user, request.name, now)
         self.relay.acted(act.transaction, outcome.hop, now, ttl=outcome.ttl)
         self._endpoint.pump()
 
@@ -141,7 +141,8 @@ class ServiceNode:
         try:
             for module in await self.controller.expire(now):
                 _log.info("module expired", user=module.user, module=module.name)
-                self.relay.let_go(module.session, time.monotonic())
+                now = time.monotonic()
+                self.relay.let_go(module.session, module.user, module.name, now)
         except Exception:
             _log.exception("modules could not be removed")
         finally:

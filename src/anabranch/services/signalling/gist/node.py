@@ -378,7 +378,7 @@ class Gist:
             self._deliver(session, message)
 
     def _keep_upstream(self, session: Session, info: PeerInfo, now: float) -> None:
-        validity = min(info.validity / 1000, 10 * self._options.validity)
+        validity = min(info.validity / 1000, self._options.validity)
         session.upstream_until = now + validity
         if session.cookie is None and session.timer == 0.0:
             self._set_timer(session, now)
