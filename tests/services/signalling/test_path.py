@@ -378,3 +378,13 @@ def test_a_request_that_keeps_coming_in_other_words_is_bounded(monkeypatch) -> N
     assert not path.nodes["s"].sender.results
     path.run(60)
     assert stack(path.ask(path.message(R))) == [("a", 404)], "when the first are over"
+
+
+def test_a_message_in_a_loop_ends() -> None:
+    path = Path("abc")
+    sender = path.nodes["s"]
+    session = sender.sender.open(path.nodes["s"].address, DESTINATION)
+    sender.gist.send(session, path.message(S), path.now, upstream=False, hops=2)
+    path.run(10)
+    installed = [len(path.nodes[name].runtime.calls) for name in "abc"]
+    assert installed == [1, 0, 0], "the second node would have been one too many"
