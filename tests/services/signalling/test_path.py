@@ -107,6 +107,8 @@ def test_a_wrong_signature_an_unknown_user_and_nonsense() -> None:
     assert stack(path.ask(data)) == [("a", 403), ("b", 401)]
     assert stack(path.ask(b"SETUP x NETSERV/0.1\nuser:janedoe\n\n")) == [("a", 400)]
     assert stack(path.ask(b"\xff\xfe")) == [("a", 400)]
+    refusals = [(one.user, one.hop.status) for one in path.nodes["a"].relay.refusals]
+    assert refusals == [("janedoe", 403)] * 3 + [("", 400)] * 2
 
 
 def test_node_id_aims_a_request_at_one_node() -> None:

@@ -88,6 +88,16 @@ class Act:
     origin: Address
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that this node turned away at first sight; ``user`` is what it claims."""
+
+    user: str
+    name: str
+    origin: Address
+    hop: Hop
+
+
 @dataclass(slots=True)
 class Transaction:
     """A request on its way through this node."""
@@ -117,6 +127,7 @@ class Relay:
 
     Attributes:
         acts: what the controller is to do, in order.
+        refusals: the last requests that were turned away, for the log.
     """
 
     def __init__(self, gist: Gist, gatekeeper: Gatekeeper, random: Callable[[int], bytes]) -> None:
@@ -128,6 +139,7 @@ class Relay:
         # by session, then by user and module: the SETUP, and until when the module is here
         self._live: dict[bytes, dict[tuple[str, str], tuple[bytes, float]]] = {}
         self.acts: deque[Act] = deque()
+        self.refusals: deque[Refused] = deque(maxlen=64)
 
     def process(self, now: float) -> None:
         """Take what GIST has to tell."""
@@ -219,11 +231,15 @@ class Relay:
             if request.method is Method.TRIGGER or one.outer is not None:
                 _check_trigger(request, inner=one.outer is not None)
         except MessageError as error:
-            self._refuse(one, Status.BAD_REQUEST, str(error), now)
+            one.hop = Hop(self._gatekeeper.node_id, Status.BAD_REQUEST, str(error))
+            self.refusals.append(Refused("", one.name, origin, one.hop))
+            self._end(one, now)
             return
         one.user, one.name = request.user, request.name
         admission = self._gatekeeper.admit(request, one.session)
         one.hop, one.acting = admission.hop, admission.act
+        if admission.hop is not None:
+            self.refusals.append(Refused(request.user, request.name, origin, admission.hop))
         if request.method is Method.TRIGGER and admission.act:
             one.trigger, one.acting = request, False
         elif admission.act:
@@ -234,10 +250,6 @@ class Relay:
             self._hold(one.session, now)  # it may have begun here
         else:
             self._end(one, now)
-
-    def _refuse(self, one: Transaction, status: int, reason: str, now: float) -> None:
-        one.hop = Hop(self._gatekeeper.node_id, status, reason)
-        self._end(one, now)
 
     # The end of the path, and the way back
 
