@@ -10,6 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from anabranch.app.config_parts import LogConfig
+from anabranch.app.logs import set_up_logs
 from anabranch.services.controller import users
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
 from anabranch.services.controller.users import User
@@ -46,6 +48,7 @@ class Shelf:
 
 
 async def main() -> None:
+    set_up_logs(LogConfig(level="warning"))
     node_id, directory = sys.argv[1], Path(sys.argv[2])
     more = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     options = NodeOptions(node_id=node_id, cache=directory / "cache", **more)

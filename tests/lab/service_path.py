@@ -25,6 +25,7 @@ from anabranch.services.signalling.compose import Author
 
 CHAIN = ("s", "a", "r", "b", "d")
 SENDER, DESTINATION = ip_address("10.77.1.1"), ip_address("10.77.4.2")
+DESTINATION_6 = ip_address("fd77:4::2")
 NODE_A, NODE_B = "10.77.1.2", "10.77.3.2"
 WEB_PORT = 8000
 ARCHIVE = MARK + b" 1"
@@ -52,22 +53,25 @@ class ServicePath:
             run("ip", "netns", "add", netns)
             self._stack.callback(run, "ip", "netns", "del", netns)
             run("ip", "-n", netns, "link", "set", "lo", "up")
-            run("ip", "netns", "exec", netns, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+            run("ip", "netns", "exec", netns, "sysctl", "-qw", "net.ipv4.ip_forward=1",
+                "net.ipv6.conf.all.forwarding=1")  # fmt: skip
         for index, (left, right) in enumerate(pairwise(CHAIN), 1):
             join((self.netns(left), "right"), (self.netns(right), "left"))
             for name, device, host in ((left, "right", 1), (right, "left", 2)):
                 address = f"10.77.{index}.{host}/24"
                 run("ip", "-n", self.netns(name), "addr", "add", address, "dev", device)
+                address = f"fd77:{index}::{host}/64"
+                run("ip", "-n", self.netns(name), "addr", "add", address, "dev", device, "nodad")
         for place, name in enumerate(CHAIN):
             for subnet in range(1, len(CHAIN)):
-                via = None
-                if subnet > place + 1:
-                    via = f"10.77.{place + 1}.2"
-                elif subnet < place:
-                    via = f"10.77.{place}.1"
-                if via:
-                    run("ip", "-n", self.netns(name), "route", "add", f"10.77.{subnet}.0/24",
-                        "via", via)  # fmt: skip
+                if place <= subnet <= place + 1:
+                    continue  # its own
+                hop, host = (place + 1, 2) if subnet > place else (place, 1)
+                for there, via in (
+                    (f"10.77.{subnet}.0/24", f"10.77.{hop}.{host}"),
+                    (f"fd77:{subnet}::/64", f"fd77:{hop}::{host}"),
+                ):
+                    run("ip", "-n", self.netns(name), "route", "add", there, "via", via)
         self.web.mkdir()
         (self.web / "module.zip").write_bytes(ARCHIVE)
         self.key.store(self.directory / "key.pem")

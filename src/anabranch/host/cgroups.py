@@ -14,6 +14,8 @@ from anabranch.core.errors import AnabranchError
 CONTROLLERS = ("cpu", "memory", "pids")
 _PARENT = "anabranch"
 _PERIOD_US = 20_000
+_WEIGHT = 10
+"""Of all our groups together, beside 1 for any other process: packets do not wait."""
 
 
 class ControlGroupError(AnabranchError):
@@ -124,6 +126,7 @@ def _make_unified(tree: Path, name: str, limits: Limits) -> Path:
     enabled = " ".join(f"+{controller}" for controller in CONTROLLERS)
     for each in (tree, parent):
         (each / "cgroup.subtree_control").write_text(enabled)
+    (parent / "cpu.weight").write_text(str(100 * _WEIGHT))
     directory = parent / name
     directory.mkdir(exist_ok=True)
     (directory / "memory.max").write_text(str(limits.memory))
@@ -143,6 +146,7 @@ def _make_single(tree: Path, controller: str, name: str, limits: Limits) -> Path
         case "memory":
             (directory / "memory.limit_in_bytes").write_text(str(limits.memory))
         case "cpu":
+            (directory.parent / "cpu.shares").write_text(str(1024 * _WEIGHT))
             (directory / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
             quota = limits.cpu_percent * _PERIOD_US // 100
             (directory / "cpu.cfs_quota_us").write_text(str(quota))

@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anabranch.services.errors import ModuleError
-from anabranch.services.frames import IPV6_BYTES, SHORTEST, TCP, UDP, Bytes, Mask, Numbers
+from anabranch.services.frames import (
+    IPV4_BYTES,
+    IPV6_BYTES,
+    SHORTEST,
+    TCP,
+    UDP,
+    Bytes,
+    Mask,
+    Numbers,
+)
 from anabranch.services.slots import DROP, FORWARD, REPLY, Rows, Slots
 
 Index = NDArray[np.intp]
@@ -54,6 +63,8 @@ class Batch:
     @cached_property
     def header_length(self) -> NDArray[np.int64]:
         """Bytes of the IP header with its options; 40 for IPv6."""
+        if self._slots.plain:
+            return np.full(len(self), IPV4_BYTES, np.int64)
         return np.where(self.version == 4, (self._byte(0) & 15).astype(np.int64) * 4, IPV6_BYTES)
 
     @cached_property
@@ -97,6 +108,8 @@ class Batch:
     @cached_property
     def fragment(self) -> Mask:
         """Whether it is a fragment of an IPv4 packet; all but the first have no ports."""
+        if self._plain_udp:
+            return np.zeros(len(self), np.bool_)
         found: Mask = ((self._half(3) & 0x3FFF) != 0) & (self.version == 4)
         return found
 
@@ -115,6 +128,8 @@ class Batch:
     @cached_property
     def payload_start(self) -> NDArray[np.int64]:
         """Where the payload of UDP or TCP begins, counted from the IP header; else that of IP."""
+        if self._plain_udp:
+            return np.full(len(self), IPV4_BYTES + 8, np.int64)
         header, udp, tcp = self.header_length, self._has(UDP), self._has(TCP)
         start = header + udp * 8
         if bool(tcp.any()):
@@ -207,6 +222,9 @@ class Batch:
             ModuleError: one is not UDP, or a fragment; or a payload has no room.
         """
         chosen = self._chosen(which)
+        if self._plain_udp and len(chosen) == len(self):
+            self._reply_plain(payloads)
+            return
         rows = self._index[chosen]
         self._ask(self._whole_udp[chosen], "only whole UDP packets can be answered")
         halves, ports = self._slots.halves, self.header_length[chosen] // 2
@@ -250,8 +268,18 @@ class Batch:
     @cached_property
     def _six(self) -> Mask | None:
         """Which are IPv6; None: there is none, and nothing need be chosen by version."""
+        if self._slots.plain:
+            return None
         six = self.version == 6
         return six if bool(six.any()) else None
+
+    @cached_property
+    def _plain_udp(self) -> bool:
+        """Whether all are whole UDP over IPv4 without options: most batches are."""
+        if not self._slots.plain or not len(self):
+            return False
+        whole = (self.protocol == UDP) & (self.length >= IPV4_BYTES + SHORTEST[UDP])
+        return bool((whole & (self._half(3) & 0x3FFF == 0)).all())
 
     def _by_version(self, four: int, six: int) -> NDArray[np.uint8]:
         if self._six is None:
@@ -272,6 +300,8 @@ class Batch:
 
     def _has(self, protocol: int) -> Mask:
         """Which carry a whole header of this protocol."""
+        if self._plain_udp:
+            return np.full(len(self), protocol == UDP)
         room = self.length - self.header_length >= SHORTEST[protocol]
         later = (self._half(3) & 0x1FFF != 0) & (self.version == 4)
         found: Mask = (self.protocol == protocol) & room & ~later
@@ -286,6 +316,8 @@ class Batch:
         return self._has(UDP) & ~self.fragment
 
     def _port(self, at: int) -> NDArray[np.uint16]:
+        if self._plain_udp:
+            return self._half((IPV4_BYTES + at) // 2)
         header = self.header_length
         if bool((header == header[:1]).all()) and len(header):
             ports = self._half((int(header[0]) + at) // 2)
@@ -295,6 +327,17 @@ class Batch:
         return ports
 
     # How packets are changed
+
+    def _reply_plain(self, payloads: Payloads | None) -> None:
+        """As :meth:`reply` to all of a batch that is plain UDP: whole columns at a time."""
+        rows, words = self._rows, self._slots.words
+        words[rows, 3], words[rows, 4] = self.destination, self.source
+        words[rows, 5] = (self.destination_port.astype(np.uint32) << 16) | self.source_port
+        self._slots.bytes[rows, 8] = _FRESH_TTL
+        if payloads is not None:
+            self._set_payloads(np.arange(len(self)), payloads)
+        self._slots.changed[rows] = True
+        self._slots.verdicts[rows] = REPLY
 
     def _chosen(self, which: Which) -> Index:
         """Return the indices, in this batch, of the packets that are meant."""
@@ -321,23 +364,39 @@ class Batch:
     def _set_payloads(self, chosen: Index, payloads: Payloads) -> None:
         self._ask(self._whole_udp[chosen], "only whole UDP packets can get another payload")
         starts = self.payload_start[chosen]
-        rows = self._index[chosen]
+        rows: Rows = self._index[chosen]
+        if isinstance(self._rows, slice) and len(chosen) == len(self) and self._plain_udp:
+            rows = self._rows
         if isinstance(payloads, Sequence) and not isinstance(payloads, bytes):
-            lengths = self._set_each(rows, starts, payloads)
+            lengths = self._set_each(self._index[chosen], starts, payloads)
         else:
             block = np.frombuffer(payloads, np.uint8) if isinstance(payloads, bytes) else payloads
-            lengths = np.full(len(rows), block.shape[-1], np.int64)
+            lengths = np.full(len(chosen), block.shape[-1], np.int64)
             self._ask(starts + lengths <= self._slots.room, "a payload has no room in its slot")
-            for start in np.unique(starts):
-                alike = starts == start
-                part = block[alike] if block.ndim == 2 else block
-                self._slots.bytes[rows[alike], start : start + block.shape[-1]] = part
+            self._set_block(rows, starts, block)
         header = self.header_length[chosen]
         halves = self._slots.halves
-        halves[rows, header // 2 + 2] = lengths + 8
-        four = self.version[chosen] == 4
-        halves[rows[four], 1] = (header + lengths + 8)[four]
-        halves[rows[~four], 2] = (lengths + 8)[~four]
+        if self._plain_udp:
+            halves[rows, IPV4_BYTES // 2 + 2] = lengths + 8
+        else:
+            halves[rows, header // 2 + 2] = lengths + 8
+        if self._six is None:
+            halves[rows, 1] = header + lengths + 8
+            return
+        index, four = self._index[chosen], self.version[chosen] == 4
+        halves[index[four], 1] = (header + lengths + 8)[four]
+        halves[index[~four], 2] = (lengths + 8)[~four]
+
+    def _set_block(self, rows: Rows, starts: NDArray[np.int64], block: Bytes) -> None:
+        if self._plain_udp:
+            start = IPV4_BYTES + SHORTEST[UDP]
+            self._slots.bytes[rows, start : start + block.shape[-1]] = block
+            return
+        index = np.arange(len(self._slots))[rows]
+        for start in np.unique(starts):
+            alike = starts == start
+            part = block[alike] if block.ndim == 2 else block
+            self._slots.bytes[index[alike], start : start + block.shape[-1]] = part
 
     def _set_each(
         self, rows: Index, starts: NDArray[np.int64], payloads: Sequence[bytes]

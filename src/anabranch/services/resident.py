@@ -249,8 +249,10 @@ class Resident:
                 raise
 
     async def _revive(self, lived: float) -> None:
-        with suppress(ServicesError):
-            await self._claim({})  # what went to it goes its plain way meanwhile
+        async with self._turn:
+            if self.sandbox is None:
+                with suppress(ServicesError):
+                    await self._claim({})  # what went to it goes its plain way meanwhile
         if self._deaths >= _MOST_DEATHS:
             self.failed = True
             _log.error("sandbox.given_up", user=self.tenant.user, deaths=self._deaths)

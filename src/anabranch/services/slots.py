@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from anabranch.services.frames import (
     CHECKSUM_AT,
     ETHERNET_BYTES,
+    ICMP,
     IPV4_BYTES,
     IPV6_BYTES,
     SHORTEST,
@@ -40,6 +41,8 @@ class Slots:
         self.verdicts = np.zeros(len(memory), np.uint8)
         self.changed = np.zeros(len(memory), np.bool_)
         self.emitted: list[bytes] = []
+        self.plain = False
+        """Whether all are IPv4 without options, as :meth:`whole` has found."""
 
     def __len__(self) -> int:
         return len(self.memory)
@@ -64,6 +67,7 @@ class Slots:
         sizes = self.sizes.astype(np.int64) - ETHERNET_BYTES
         first, total = self.bytes[:, 0], self.halves[:, 1].astype(np.int64)
         if bool(((first == 0x45) & (total <= sizes) & (total > IPV4_BYTES)).all()):
+            self.plain = True
             return slice(0, len(self))
         header = (first & 15).astype(np.int64) * 4
         four = (first >> 4 == 4) & (header >= IPV4_BYTES) & (total >= header)
@@ -81,53 +85,58 @@ class Slots:
         rows = np.flatnonzero(self.verdicts != DROP)
         sizes = self.sizes[rows]
         changed = self.changed[rows]
-        if bool(changed.any()):
-            written = rows[changed]
-            sizes[changed] = self._complete(written) + ETHERNET_BYTES
+        if len(rows) == len(self) and bool(changed.all()):
+            sizes[:] = self._complete(slice(0, len(self))) + ETHERNET_BYTES
+        elif bool(changed.any()):
+            sizes[changed] = self._complete(rows[changed]) + ETHERNET_BYTES
         return rows, sizes
 
-    def _complete(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    def _complete(self, rows: Rows) -> NDArray[np.int64]:
         """Set the checksums of changed packets; return the bytes of the packets."""
         first = self.bytes[rows, 0]
         total: NDArray[np.int64] = self.halves[rows, 1].astype(np.int64)
-        header = (first & 15).astype(np.int64) * 4
-        protocol = self.bytes[rows, 9]
-        fragment = (self.halves[rows, 3] & 0x3FFF) != 0
-        six = first >> 4 == 6
-        if bool(six.any()):
-            total[six] = self.halves[rows[six], 2].astype(np.int64) + IPV6_BYTES
-            header[six] = IPV6_BYTES
-            protocol[six] = self.bytes[rows[six], 6]
-            fragment[six] = False
         # Packets of one shape are one rectangle of memory: those of a batch mostly are.
-        shapes = (total << 16) | (header << 9) | (protocol.astype(np.int64) << 1) | fragment
-        for shape in _distinct(shapes):
+        shapes = (total << 16) | ((self.halves[rows, 3] & 0x3FFF) != 0)
+        shapes |= self.halves[rows, 4].astype(np.int64) & 0xFF
+        if self.plain and bool((shapes == shapes[0]).all()):
+            self._complete_alike(rows, IPV4_BYTES, int(total[0]), 4)
+            return total
+        index = np.arange(len(self), dtype=np.intp)[rows]
+        six = first >> 4 == 6
+        total[six] = self.halves[index[six], 2].astype(np.int64) + IPV6_BYTES
+        header = np.where(six, IPV6_BYTES, (first & 15).astype(np.int64) * 4)
+        protocol = np.where(six, self.bytes[rows, 6], self.bytes[rows, 9]).astype(np.int64)
+        fragment = ((self.halves[rows, 3] & 0x3FFF) != 0) & ~six
+        shapes = (total << 17) | (header << 10) | (protocol << 2) | (fragment * 2) | six
+        for shape in np.unique(shapes):
             alike = shapes == shape
-            chosen, at = rows[alike], int(header[alike][0])
-            if at != IPV6_BYTES or not bool(six[alike][0]):
-                self._complete_header(chosen, at)
-            if not shape & 1:
-                self._complete_payload(chosen, at, int(total[alike][0]), int(protocol[alike][0]))
+            version = 6 if shape & 1 else 4
+            self._complete_alike(index[alike], int(header[alike][0]), int(total[alike][0]), version)
         return total
 
-    def _complete_header(self, rows: NDArray[np.intp], header: int) -> None:
-        self.halves[rows, 5] = 0
-        words = self._native[rows, : header // 2]
-        self._native[rows, 5] = folded(word_sums(words))
+    def _complete_alike(self, rows: Rows, header: int, total: int, version: int) -> None:
+        """Set the checksums of packets of one length, kind and length of header."""
+        protocol, fragment = int(self.bytes[rows, 6][0]), False
+        if version == 4:
+            protocol, flags = int(self.bytes[rows, 9][0]), int(self.halves[rows, 3][0])
+            fragment = flags & 0x3FFF != 0
+            self.halves[rows, 5] = 0
+            self._native[rows, 5] = folded(word_sums(self._words[rows, : header // 4]))
+        if not fragment:
+            self._complete_payload(rows, header, total, protocol, version)
 
-    def _complete_payload(self, rows: NDArray[np.intp], at: int, end: int, protocol: int) -> None:
+    def _complete_payload(self, rows: Rows, at: int, end: int, protocol: int, version: int) -> None:
         if protocol not in CHECKSUM_AT or end < at + SHORTEST[protocol]:
             return
         where = (at + CHECKSUM_AT[protocol]) // 2
         self.halves[rows, where] = 0
-        if end % 2:
-            self.bytes[rows, end] = 0  # past the end: the padding of RFC 1071
-        sums = word_sums(self._native[rows, at // 2 : (end + 1) // 2])
-        if protocol != 1:
+        stop = (end + 3) // 4
+        self.bytes[rows, end : stop * 4] = 0  # past the end: the padding of RFC 1071
+        sums = word_sums(self._words[rows, at // 4 : stop])
+        if protocol != ICMP:
             # The pseudo header: both addresses, the protocol, the length (RFC 768, RFC 8200).
-            six = self.bytes[rows[0], 0] >> 4 == 6
-            sums += word_sums(self._native[rows, 4:20] if six else self._native[rows, 6:10])
-            sums += _as_read(protocol) + _as_read(end - at)
+            sums += word_sums(self._words[rows, 2:10] if version == 6 else self._words[rows, 3:5])
+            sums += np.uint64(_as_read(protocol) + _as_read(end - at))
         checksums = folded(sums)
         if protocol == UDP:
             checksums[checksums == 0] = 0xFFFF  # 0 says that there is none
@@ -135,16 +144,15 @@ class Slots:
 
     @cached_property
     def _native(self) -> NDArray[np.uint16]:
-        """As :attr:`halves`, in this machine's byte order: sums do not mind, and are faster."""
+        """As :attr:`halves`, in this machine's byte order."""
         return self.memory.view(np.uint16)[:, self.start // 2 :]
+
+    @cached_property
+    def _words(self) -> NDArray[np.uint32]:
+        """As :attr:`words`, in this machine's byte order: sums do not mind, and are faster."""
+        return self.memory.view(np.uint32)[:, self.start // 4 :]
 
 
 def _as_read(number: int) -> int:
     """Return what 16 bits of network byte order are when they are read in this machine's."""
     return int(np.array([number], ">u2").view(np.uint16)[0])
-
-
-def _distinct(values: NDArray[np.int64]) -> list[int]:
-    if bool((values == values[0]).all()):
-        return [int(values[0])]
-    return [int(value) for value in np.unique(values)]

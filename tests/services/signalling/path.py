@@ -179,7 +179,8 @@ class Path:
                 outcome = run(node.controller.act(act.request, act.session, act.origin))
                 node.relay.acted(act.transaction, outcome.hop, self.now, ttl=outcome.ttl)
                 if outcome.ended:
-                    node.relay.let_go(outcome.ended, self.now)
+                    request = act.request
+                    node.relay.let_go(outcome.ended, request.user, request.name, self.now)
         moved = bool(node.gist.outputs)
         while node.gist.outputs:
             output = node.gist.outputs.popleft()
@@ -261,7 +262,8 @@ class Path:
                 if node.relay and node.controller:
                     node.relay.handle_timer(self.now)
                     for module in run(node.controller.expire(self.now)):
-                        node.relay.let_go(module.session, self.now)
+                        place = (module.session, module.user, module.name)
+                        node.relay.let_go(*place, self.now)
             self.settle()
         self.now = until
 

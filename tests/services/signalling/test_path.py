@@ -107,6 +107,8 @@ def test_a_wrong_signature_an_unknown_user_and_nonsense() -> None:
     assert stack(path.ask(data)) == [("a", 403), ("b", 401)]
     assert stack(path.ask(b"SETUP x NETSERV/0.1\nuser:janedoe\n\n")) == [("a", 400)]
     assert stack(path.ask(b"\xff\xfe")) == [("a", 400)]
+    refusals = [(one.user, one.hop.status) for one in path.nodes["a"].relay.refusals]
+    assert refusals == [("janedoe", 403)] * 3 + [("", 400)] * 2
 
 
 def test_node_id_aims_a_request_at_one_node() -> None:
@@ -320,3 +322,71 @@ def test_what_is_no_query_for_us_goes_on_unchanged() -> None:
         gist.receive_datagram(data, here, there, path.now, local=False, ttl=1)
         gist.receive_datagram(data, here, there, path.now, local=True)
         assert not gist.outputs
+
+
+def test_hosts_send_few_icmp_errors_so_one_counts_for_all_sessions_of_its_destination() -> None:
+    path = Path("a")
+    path.ask(path.message(S))
+    path.unreachable = False
+    began = path.now
+    assert stack(path.ask(path.message(R))) == [("a", 200)]
+    assert path.now - began < 1.0
+    path.run(10)
+    began = path.now
+    assert stack(path.ask(path.message(P, probe="status"))) == [("a", 200)]
+    assert path.now - began > 3.0
+
+
+def test_an_icmp_error_counts_only_from_the_destination_and_with_our_cookie() -> None:
+    path = Path("a", unreachable=False)
+    gist = path.nodes["s"].gist
+    path.begin(path.message(R))
+    (query,) = gist.outputs
+    gist.outputs.clear()
+    for offender, quoted in [
+        (path.nodes["a"].address, query.data),
+        (DESTINATION, query.data[:60]),
+        (DESTINATION, b"nonsense"),
+    ]:
+        gist.handle_unreachable(offender, quoted, path.now)
+        assert not gist.events
+    gist.handle_unreachable(DESTINATION, query.data, path.now)
+    assert gist.events
+
+
+def test_a_session_with_two_modules_lives_as_long_as_either() -> None:
+    path = Path("a", refresh=30)
+    session = path.ask(path.message(S, ttl="1000")).session
+    path.ask(path.message(S, name="Short_1.0", ttl="10"), session=session)
+    path.run(20)
+    assert path.nodes["a"].runtime.calls[-1] == "remove Short_1.0"
+    path.run(300)
+    assert len(path.nodes["a"].gist) == 1
+    path.nodes["a"].controller.set_users({})
+    path.run(1200)
+    assert path.nodes["a"].runtime.installed == {}, "also of users who are gone"
+    assert len(path.nodes["a"].gist) == 0
+
+
+def test_a_request_that_keeps_coming_in_other_words_is_bounded(monkeypatch) -> None:
+    from anabranch.services.signalling import relay
+
+    monkeypatch.setattr(relay, "MAX_TRANSACTIONS", 2)
+    path = Path("a")
+    for data in (b"one", b"two"):
+        assert stack(path.ask(data)) == [("a", 400)]
+    path.begin(path.message(R))
+    path.run(10)
+    assert not path.nodes["s"].sender.results
+    path.run(60)
+    assert stack(path.ask(path.message(R))) == [("a", 404)], "when the first are over"
+
+
+def test_a_message_in_a_loop_ends() -> None:
+    path = Path("abc")
+    sender = path.nodes["s"]
+    session = sender.sender.open(path.nodes["s"].address, DESTINATION)
+    sender.gist.send(session, path.message(S), path.now, upstream=False, hops=2)
+    path.run(10)
+    installed = [len(path.nodes[name].runtime.calls) for name in "abc"]
+    assert installed == [1, 0, 0], "the second node would have been one too many"

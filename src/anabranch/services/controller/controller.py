@@ -170,7 +170,7 @@ class Controller:
                 continue  # it is being renewed, or removed
             self._busy.add(place)
             try:
-                await self._take_down(module.user, module.name)
+                await self._take_down(module)
             except RuntimeRefusedError:
                 continue  # it still runs, and is tried again
             finally:
@@ -178,11 +178,9 @@ class Controller:
             gone.append(module)
         return gone
 
-    async def _take_down(self, user_name: str, name: str) -> None:
-        user = self._users.get(user_name)
-        if user is not None:
-            await self._runtime.remove(user, name)
-        self.modules.pop(user_name, name)
+    async def _take_down(self, module: Module) -> None:
+        await self._runtime.remove(module.owner, module.name)
+        self.modules.pop(module.user, module.name)
 
     # SETUP
 
@@ -211,7 +209,7 @@ class Controller:
         details = await self._runtime.install(user, module)
         self.modules.put(
             Module(
-                user.name,
+                user,
                 request.name,
                 request.digest,
                 wanted,
@@ -260,7 +258,7 @@ class Controller:
         module = self.modules.get(user.name, request.name)
         if module is None:
             raise _RefusedError(Status.NOT_FOUND, f"{request.name} is not installed")
-        await self._take_down(user.name, request.name)
+        await self._take_down(module)
         self._notify(request, "removed")
         return Outcome(self._hop(Status.OK, "removed"), ended=module.session)
 

@@ -3,6 +3,7 @@
 import heapq
 from dataclasses import dataclass
 
+from anabranch.services.controller.users import User
 from anabranch.services.signalling.values import Filter
 
 _AGAIN = 5.0  # seconds after which one that could not be removed is looked at again
@@ -13,12 +14,13 @@ class Module:
     """One installed module.
 
     Attributes:
+        owner: as known when it was installed.
         session: the GIST session whose SETUP brought or last renewed it.
         setup: SHA-256 of that SETUP, the whole message.
         expires: monotonic seconds.
     """
 
-    user: str
+    owner: User
     name: str
     digest: bytes
     filter: Filter | None
@@ -26,6 +28,10 @@ class Module:
     session: bytes
     setup: bytes
     expires: float
+
+    @property
+    def user(self) -> str:
+        return self.owner.name
 
     def same(self, digest: bytes, wanted: Filter | None, properties: dict[str, str]) -> bool:
         """Return whether a SETUP asks for exactly what is installed."""

@@ -20,11 +20,13 @@ from anabranch.services.node.web import Web
 from anabranch.services.signalling.gist.associations import HOLD_TIME
 from anabranch.services.signalling.gist.objects import Stack, Transport
 from anabranch.services.signalling.gist.options import PORT, GistOptions
+from anabranch.services.signalling.message import Method
 from anabranch.services.signalling.relay import Act, Relay
 from anabranch.services.signalling.response import Hop, Status
 from anabranch.services.signalling.values import module_name
 
 _MAX_ACTS = 256  # under way at a time
+_LOGGED_PER_S = 20
 _log = structlog.get_logger("anabranch.services")
 
 
@@ -78,6 +80,7 @@ class ServiceNode:
         self.relay = Relay(self._endpoint.gist, self.controller, os.urandom)
         self._acts: set[asyncio.Task[None]] = set()
         self._expiring: asyncio.Task[None] | None = None
+        self._log_second, self._log_left = 0, 0
         self._endpoint.on_event = self._on_event
         self._endpoint.on_timer = self._on_timer
         self._endpoint.next_timer = self._next_timer
@@ -115,6 +118,25 @@ class ServiceNode:
             self._acts.add(task)
             task.add_done_callback(self._acts.discard)
         self.relay.process(now)
+        self._log_refusals(now)
+
+    def _log_refusals(self, now: float) -> None:
+        """Log who was turned away, so many a second: a flood must not fill the disk."""
+        refusals = self.relay.refusals
+        while refusals:
+            one = refusals.popleft()
+            if int(now) != self._log_second:
+                self._log_second, self._log_left = int(now), _LOGGED_PER_S
+            if self._log_left > 0:
+                self._log_left -= 1
+                _log.warning(
+                    "request refused",
+                    user=one.user,
+                    module=one.name,
+                    origin=str(one.origin),
+                    status=one.hop.status,
+                    reason=one.hop.reason,
+                )
 
     async def _act(self, act: Act) -> None:
         request = act.request
@@ -124,10 +146,11 @@ class ServiceNode:
         except Exception:
             log.exception("a request failed")
             outcome = Outcome(Hop(self.controller.node_id, Status.FAILED, "this node failed"))
-        log.info("request", status=outcome.hop.status, reason=outcome.hop.reason)
+        report = log.debug if request.method is Method.PROBE else log.info
+        report("request", status=outcome.hop.status, reason=outcome.hop.reason)
         now = time.monotonic()
         if outcome.ended is not None:
-            self.relay.let_go(outcome.ended, now)
+            self.relay.let_go(outcome.ended, request.user, request.name, now)
         self.relay.acted(act.transaction, outcome.hop, now, ttl=outcome.ttl)
         self._endpoint.pump()
 
@@ -141,7 +164,8 @@ class ServiceNode:
         try:
             for module in await self.controller.expire(now):
                 _log.info("module expired", user=module.user, module=module.name)
-                self.relay.let_go(module.session, time.monotonic())
+                now = time.monotonic()
+                self.relay.let_go(module.session, module.user, module.name, now)
         except Exception:
             _log.exception("modules could not be removed")
         finally:

@@ -39,11 +39,15 @@ class Streams:
         self._open: dict[int, _Connection] = {}
         self._dialling: set[asyncio.Task[None]] = set()
 
-    async def listen(self, port: int) -> int:
-        """Take connections on every address, and return the port (for 0). Raises OSError."""
+    async def listen(self, port: int, host: str | None = None) -> int:
+        """Take connections, on every address unless at ``host``, and return the port.
+
+        Raises:
+            OSError: the port is taken.
+        """
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: _Connection(self), port=port, ssl=self._server_tls, reuse_address=True
+            lambda: _Connection(self), host, port, ssl=self._server_tls, reuse_address=True
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])

@@ -6,8 +6,9 @@ or its link, no redirects, no proxies of the environment, limits on size and tim
 
 import asyncio
 import os
+import socket
 import xmlrpc.client
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from ipaddress import ip_address
@@ -39,9 +40,19 @@ class UnusableUrlError(ServicesError):
 class Web:
     """One HTTP client for a node; use it as ``async with``."""
 
-    def __init__(self, cache: Path, *, routability_port: int = routability.PORT) -> None:
-        """Keep archives in ``cache``, which is made if need be; by their SHA-256."""
+    def __init__(
+        self,
+        cache: Path,
+        *,
+        routability_port: int = routability.PORT,
+        may_ask: Callable[[Address], bool] = routability.is_public_enough,
+    ) -> None:
+        """Keep archives in ``cache``, which is made if need be; by their SHA-256.
+
+        ``may_ask`` says to which addresses connections are made.
+        """
         self._cache = cache
+        self._may_ask = may_ask
         self._routability_port = routability_port
         self._client: httpx.AsyncClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,7 +165,7 @@ class Web:
         parts = urlsplit(url)
         assert parts.hostname is not None
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        address = await _resolved(parts.hostname, port)
+        address = await self._resolved(parts.hostname, port)
         host = f"[{address}]" if address.version == 6 else str(address)
         target = parts._replace(netloc=f"{host}:{port}").geturl()
         headers = {"Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"}
@@ -166,16 +177,17 @@ class Web:
         ) as response:
             yield response
 
-
-async def _resolved(host: str, port: int) -> Address:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
-    except OSError as error:
-        raise UnusableUrlError(f"{host}: {error.strerror}") from error
-    address = ip_address(str(found[0][4][0]).partition("%")[0])
-    if not routability.is_public_enough(address):
-        raise UnusableUrlError(f"{host} is {address}, of this machine or its link")
-    return address
+    async def _resolved(self, host: str, port: int) -> Address:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            raise UnusableUrlError(f"{host}: {error.strerror}") from error
+        address = ip_address(str(found[0][4][0]).partition("%")[0])
+        if not self._may_ask(address):
+            raise UnusableUrlError(f"{host} is {address}, of this machine or its link")
+        return address
 
 
 async def _beginning(response: httpx.Response) -> str:

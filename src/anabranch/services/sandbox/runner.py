@@ -204,7 +204,7 @@ class Runner:
         for link in self._chain.links:
             status: dict[str, Any] = {"packets": link.packets, "failures": link.failures}
             status["state"] = "failed" if link.failed else "running"
-            status |= {str(k): v for k, v in link.module.status().items()}
+            status |= {str(k): str(v) for k, v in link.module.status().items()}
             modules[link.name] = status
         return {"modules": modules, "path": self._path.figures() if self._path else {}}
 

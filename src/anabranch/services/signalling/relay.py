@@ -36,6 +36,7 @@ TIMEOUT = 45.0  # seconds for the whole way, the first node's
 _PER_HOP = 2.0  # each further node gives up that much earlier, so that its answer still counts
 _LEAST_TIMEOUT = 10.0
 _DIGEST_BYTES = 32
+MAX_TRANSACTIONS = 100_000  # about 1 KiB each; beyond that senders have to repeat
 KEEP = 64.0  # seconds for which a request that comes again is known
 
 
@@ -87,6 +88,16 @@ class Act:
     origin: Address
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that this node turned away at first sight; ``user`` is what it claims."""
+
+    user: str
+    name: str
+    origin: Address
+    hop: Hop
+
+
 @dataclass(slots=True)
 class Transaction:
     """A request on its way through this node."""
@@ -97,6 +108,7 @@ class Transaction:
     name: str
     deadline: float
     end: float
+    user: str = ""
     hop: Hop | None = None
     acting: bool = False
     forwarded: bool = False
@@ -115,6 +127,7 @@ class Relay:
 
     Attributes:
         acts: what the controller is to do, in order.
+        refusals: the last requests that were turned away, for the log.
     """
 
     def __init__(self, gist: Gist, gatekeeper: Gatekeeper, random: Callable[[int], bytes]) -> None:
@@ -123,8 +136,10 @@ class Relay:
         self._random = random
         self._transactions: dict[bytes, Transaction] = {}
         self._timers: list[tuple[float, bytes]] = []  # a heap; two entries for each transaction
-        self._live: dict[bytes, tuple[bytes, float]] = {}  # session: SETUP and until when
+        # by session, then by user and module: the SETUP, and until when the module is here
+        self._live: dict[bytes, dict[tuple[str, str], tuple[bytes, float]]] = {}
         self.acts: deque[Act] = deque()
+        self.refusals: deque[Refused] = deque(maxlen=64)
 
     def process(self, now: float) -> None:
         """Take what GIST has to tell."""
@@ -152,15 +167,23 @@ class Relay:
         if found is None:
             return
         found.hop, found.acting = hop, False
-        if ttl > 0:
-            self._live[found.session] = (found.data, now + ttl)
-            self._gist.hold(found.session, now + ttl, now)
+        if ttl > 0 and found.data:  # else it was answered before, since it took too long
+            modules = self._live.setdefault(found.session, {})
+            modules[found.user, found.name] = (found.data, now + ttl)
+            self._hold(found.session, now)
         self._finish(found, now)
 
-    def let_go(self, session: bytes, now: float) -> None:
-        """Keep a session no longer than its answers need: its module is gone."""
-        if self._live.pop(session, None) is not None:
-            self._gist.hold(session, now + KEEP, now)
+    def let_go(self, session: bytes, user: str, name: str, now: float) -> None:
+        """A module is gone: keep its session only for what else is there, and for answers."""
+        modules = self._live.get(session, {})
+        if modules.pop((user, name), None) is not None:
+            if not modules:
+                del self._live[session]
+            self._hold(session, now)
+
+    def _hold(self, session: bytes, now: float) -> None:
+        modules = self._live.get(session, {}).values()
+        self._gist.hold(session, max([now + KEEP, *(until for _, until in modules)]), now)
 
     def next_timer(self) -> float | None:
         """Return when to call :meth:`handle_timer`."""
@@ -187,6 +210,8 @@ class Relay:
             elif known.forwarded and known.beyond is None:
                 self._gist.send(known.session, known.data, now, upstream=False, hops=received.hops)
             return
+        if len(self._transactions) >= MAX_TRANSACTIONS:
+            return
         one = self._begin(key, received.key, received.data, received.hops, now)
         self._judge(one, received.flow.source, received.hops, now)
 
@@ -196,8 +221,7 @@ class Relay:
         self._transactions[key] = one
         heapq.heappush(self._timers, (one.deadline, key))
         heapq.heappush(self._timers, (one.end, key))
-        if session not in self._live:
-            self._gist.hold(session, now + KEEP, now)
+        self._hold(session, now)
         return one
 
     def _judge(self, one: Transaction, origin: Address, hops: int, now: float) -> None:
@@ -207,11 +231,15 @@ class Relay:
             if request.method is Method.TRIGGER or one.outer is not None:
                 _check_trigger(request, inner=one.outer is not None)
         except MessageError as error:
-            self._refuse(one, Status.BAD_REQUEST, str(error), now)
+            one.hop = Hop(self._gatekeeper.node_id, Status.BAD_REQUEST, str(error))
+            self.refusals.append(Refused("", one.name, origin, one.hop))
+            self._end(one, now)
             return
-        one.name = request.name
+        one.user, one.name = request.user, request.name
         admission = self._gatekeeper.admit(request, one.session)
         one.hop, one.acting = admission.hop, admission.act
+        if admission.hop is not None:
+            self.refusals.append(Refused(request.user, request.name, origin, admission.hop))
         if request.method is Method.TRIGGER and admission.act:
             one.trigger, one.acting = request, False
         elif admission.act:
@@ -219,14 +247,9 @@ class Relay:
         if admission.way is Way.ON:
             one.forwarded = True
             self._gist.send(one.session, one.data, now, upstream=False, hops=hops)
-            if one.session not in self._live:
-                self._gist.hold(one.session, now + KEEP, now)
+            self._hold(one.session, now)  # it may have begun here
         else:
             self._end(one, now)
-
-    def _refuse(self, one: Transaction, status: int, reason: str, now: float) -> None:
-        one.hop = Hop(self._gatekeeper.node_id, status, reason)
-        self._end(one, now)
 
     # The end of the path, and the way back
 
@@ -297,9 +320,9 @@ class Relay:
 
     def _send_again(self, session: bytes, now: float) -> None:
         """Tell a new next node what is installed; too old a SETUP, its sender has to renew."""
-        data, until = self._live.get(session, (b"", 0.0))
-        if until > now:
-            self._gist.send(session, data, now, upstream=False, hops=HOPS)
+        for data, until in self._live.get(session, {}).values():
+            if until > now:
+                self._gist.send(session, data, now, upstream=False, hops=HOPS)
 
 
 def _check_trigger(request: Request, *, inner: bool) -> None:

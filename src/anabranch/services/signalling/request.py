@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 from anabranch.services.errors import MessageError, SignatureError
 from anabranch.services.keys import PrivateKey, PublicKey
@@ -17,6 +18,7 @@ from anabranch.services.signalling.values import MAX_TTL, Dependency, Filter
 PURPOSE = "netserv-message"
 MAX_TIME = 2**40
 _NONCE_BYTES = range(12, 33)
+_WITH_PORTS = [values.PROTOCOLS[name] for name in ("udp", "tcp", "sctp")]
 
 S, R, P, T = Method.SETUP, Method.REMOVE, Method.PROBE, Method.TRIGGER
 
@@ -141,7 +143,7 @@ def read(message: Message, data: bytes) -> Request:
     _check_places(message)
     if message.name == ANY_MODULE and method in (S, R):
         raise MessageError(f"a {method} names a module")
-    given: dict[str, object] = {}
+    given: dict[str, Any] = {}
     for name, text in message.headers:
         if name in _READERS:
             attribute, reader = _READERS[name]
@@ -149,13 +151,13 @@ def read(message: Message, data: bytes) -> Request:
                 given[attribute] = reader(text)
             except MessageError as error:
                 raise MessageError(f"{name}: {error}") from error
-    given["filter"] = _filter(message)
+    given["filter"] = _filter(given)
     return Request(
         method=method,
         name=message.name,
         signed=_signed(message),
         encoded=data,
-        **given,  # type: ignore[arg-type]  # each reader returns its attribute's type
+        **given,
     )
 
 
@@ -173,19 +175,13 @@ def _check_places(message: Message) -> None:
             raise MessageError(f"a {message.method} needs the header {name}")
 
 
-def _filter(message: Message) -> Filter | None:
-    destination = message.get("filter-dst")
-    protocol = message.get("filter-proto")
-    ports = message.get("filter-port")
-    if destination is None and protocol is None and ports is None:
+def _filter(given: dict[str, Any]) -> Filter | None:
+    """Take the parts of a filter out of what was read and put them together."""
+    parts = [given.pop(name, None) for name in ("filter_dst", "filter_proto", "filter_ports")]
+    if parts == [None, None, None]:
         return None
-    found = Filter(
-        values.network(destination) if destination else None,
-        values.protocol(protocol) if protocol else None,
-        values.ports(ports) if ports else (),
-    )
-    with_ports = (values.PROTOCOLS["udp"], values.PROTOCOLS["tcp"], values.PROTOCOLS["sctp"])
-    if found.ports and found.protocol not in with_ports:
+    found = Filter(parts[0], parts[1], parts[2] or ())
+    if found.ports and found.protocol not in _WITH_PORTS:
         raise MessageError("filter-port: needs filter-proto:udp, tcp or sctp")
     return found
 
@@ -247,6 +243,9 @@ def _password(text: str) -> str:
 _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "dependencies": ("dependencies", values.dependencies),
     "digest": ("digest", _digest),
+    "filter-dst": ("filter_dst", values.network),
+    "filter-port": ("filter_ports", values.ports),
+    "filter-proto": ("filter_proto", values.protocol),
     "message": ("inner", decode_base64),
     "node-id": ("node_id", values.module_name),
     "nonce": ("nonce", _nonce),

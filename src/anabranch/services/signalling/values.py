@@ -66,7 +66,13 @@ def number(text: str, low: int, high: int) -> int:
 
 def protocol(text: str) -> int:
     """Read ``udp``, ``tcp``, ``icmp``, ``sctp`` or a number. Raises MessageError."""
-    return PROTOCOLS.get(text.lower()) or number(text, 1, 255)
+    if not text.isdecimal():
+        try:
+            return PROTOCOLS[text.lower()]
+        except KeyError as error:
+            known = ", ".join(PROTOCOLS)
+            raise MessageError(f"{text[:20]!r} is no protocol: {known} or a number") from error
+    return number(text, 1, 255)
 
 
 def ports(text: str) -> tuple[int, ...]:

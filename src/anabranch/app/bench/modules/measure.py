@@ -31,6 +31,7 @@ _SMALL = b"x" * 22  # 64 bytes with Ethernet, IP and UDP
 _SANDBOXES = 100
 _STEADY = 100_000
 _WARM_UP_S = 0.5
+_PATIENCE = 10  # seconds for the sender to begin
 _ATTACK = """
 from anabranch.services.module import Module
 import threading
@@ -49,19 +50,21 @@ class Attack(Module):
 
 def measure(samples: int) -> list[Result]:
     """Return all rows; ``samples`` is how often each rate is taken (the median counts)."""
-    return asyncio.run(_measure(samples))
-
-
-async def _measure(samples: int) -> list[Result]:
     with make_world(sink=True) as world:
-        results = await _rates(world, samples)
-        results += await _replaced(world)
-        results += await _neighbour(world, samples)
-        results += await _density(world, samples)
+        results = asyncio.run(_counted(world, samples))
     with make_world(sink=False) as world:
-        results += await _correct(world)
-        results += await latency.measure(world)
-    return results
+        return results + asyncio.run(_received(world))
+
+
+async def _counted(world: World, samples: int) -> list[Result]:
+    results = await _rates(world, samples)
+    results += await _replaced(world)
+    results += await _neighbour(world, samples)
+    return results + await _density(world, samples)
+
+
+async def _received(world: World) -> list[Result]:
+    return await _correct(world) + await latency.measure(world)
 
 
 async def _rate(world: World, frames: latency.Frames, count: Callable[[], int], seconds: float = 2,
@@ -71,7 +74,9 @@ async def _rate(world: World, frames: latency.Frames, count: Callable[[], int], 
         send(world, frames, seconds + 2 * _WARM_UP_S + 1.0, rate=rate, core=_SENDER_CORE)
     )
     before = count()
-    while count() == before and not sending.done():
+    for _ in range(_PATIENCE * 50):
+        if count() != before or sending.done():
+            break
         await asyncio.sleep(0.02)
     await asyncio.sleep(_WARM_UP_S)
     began, first = time.perf_counter(), count()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anabranch.app.bench.modules.world import RECEIVER, SENDER, World, mac_of
+from anabranch.app.bench.modules.world import RECEIVER, SOURCES_FROM, World, mac_of
 from anabranch.services.errors import ServicesError
 from anabranch.services.frames import checksum
 
@@ -50,7 +50,7 @@ def udp_frames(
     head += bytes.fromhex(mac_of(world.sender, "s0").replace(":", "")) + b"\x08\x00"
     frames = []
     for number in range(count):
-        source = IPv4Address(SENDER) + number % sources
+        source = IPv4Address(SOURCES_FROM) + number % sources
         destination = IPv4Address(destinations[number % len(destinations)])
         body = payload.replace(b"{n:05}", b"%05d" % number)
         frames.append(head + _udp(source, destination, 20000 + number % sources, port, body))

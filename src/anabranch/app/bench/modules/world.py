@@ -24,7 +24,8 @@ from anabranch.host.network import (
 )
 
 SENDER, RECEIVER = "10.1.0.1", "10.2.0.1"
-SENDERS, RECEIVERS = "10.1.0.0/16", "10.2.0.0/16"
+SOURCES_FROM = "10.1.128.1"
+"""The first address that packets of measurements come from: behind the sender."""
 _FILTER = """
 table ip filter {
   chain forward {
@@ -35,7 +36,7 @@ table ip filter {
 """
 _SINK = """
 table netdev sink {{
-  chain all {{
+  chain ingress_udp {{
     type filter hook ingress device "{device}" priority 0; policy accept;
     ip protocol udp drop
   }}

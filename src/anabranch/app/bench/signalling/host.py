@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from anabranch.app.config_parts import LogConfig
+from anabranch.app.logs import set_up_logs
 from anabranch.services.controller.runtime import ModuleRequest
 from anabranch.services.controller.users import User
 from anabranch.services.keys import PrivateKey
@@ -191,6 +193,7 @@ async def _lines(serve: Serve) -> None:
 
 
 async def _main(role: str, more: Command) -> None:
+    set_up_logs(LogConfig(level="error"))  # standard output is for answers
     os.sched_setaffinity(0, {more["core"] % (os.cpu_count() or 1)})
     if role == "service":
         key = PrivateKey.load(Path(more["key"]))

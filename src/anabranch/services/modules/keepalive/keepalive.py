@@ -16,6 +16,8 @@ from anabranch.services.frames import UDP
 from anabranch.services.module import Module, Status
 
 _METHOD = b"NOTIFY "
+_EVENT = b"keep-alive"
+_LINE_FEED = 10
 _STATUS_LINE = b"SIP/2.0 200 OK\r\n"
 _END = b"Content-Length: 0\r\n\r\n"
 _COMPACT = {b"v": b"via", b"f": b"from", b"t": b"to", b"i": b"call-id", b"o": b"event"}
@@ -36,26 +38,25 @@ class Plan:
 
     Attributes:
         request: that one.
-        fixed: 0xFF where another has to have the same byte, else 0.
-        line_ends: where it has line feeds, and another has to have them, and nowhere else.
+        free: where another may have another byte, but no line feed.
         to: where the value of To is, in which a tag is added, or is already.
         tagged: whether it is already.
         pieces: the answer.
     """
 
     request: NDArray[np.uint8]
-    fixed: NDArray[np.uint8]
-    line_ends: NDArray[np.bool_]
+    free: NDArray[np.bool_]
     to: tuple[int, int]
     tagged: bool
     pieces: tuple[Piece, ...]
 
     def fits(self, requests: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Say which of some requests, (requests, bytes), are laid out like this one."""
-        differs = ((requests ^ self.request) & self.fixed).any(axis=1)
-        differs |= ((requests == 10) != self.line_ends).any(axis=1)
-        tagged = _has_tag(requests[:, self.to[0] : self.to[1]])
-        fitting: NDArray[np.bool_] = ~differs & (tagged == self.tagged)
+        alike = requests != _LINE_FEED
+        alike &= self.free
+        alike |= requests == self.request
+        fitting: NDArray[np.bool_] = alike.all(axis=1)
+        fitting &= _has_tag(requests[:, self.to[0] : self.to[1]]) == self.tagged
         return fitting
 
     def answers(self, requests: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,6 +78,8 @@ def plan_for(request: bytes, tag: bytes) -> Plan | None:
     """
     if not request.startswith(_METHOD) or b"\r\n\r\n" not in request:
         return None
+    if _EVENT not in request.lower():
+        return None  # said at once, and true of most others
     head = request[: request.index(b"\r\n\r\n") + 2]
     fixed = bytearray(len(request))
     fixed[: len(_METHOD)] = b"\xff" * len(_METHOD)
@@ -105,7 +108,7 @@ def plan_for(request: bytes, tag: bytes) -> Plan | None:
         at = end
     fixed[at : at + 2] = b"\xff\xff"
     start, stop = seen.get(b"event", (0, 0))
-    if request[start:stop].strip().lower() != b"keep-alive" or not seen.keys() >= _COPIED:
+    if request[start:stop].strip().lower() != _EVENT or not seen.keys() >= _COPIED:
         return None
     bytes_ = np.frombuffer(request, np.uint8)
     to = seen[b"to"]
@@ -114,8 +117,7 @@ def plan_for(request: bytes, tag: bytes) -> Plan | None:
         return None  # something that only looks like a letter
     return Plan(
         request=bytes_,
-        fixed=np.frombuffer(bytes(fixed), np.uint8),
-        line_ends=bytes_ == 10,
+        free=np.frombuffer(bytes(fixed), np.uint8) == 0,
         to=to,
         tagged=tagged,
         pieces=(*pieces, _END),
@@ -150,7 +152,7 @@ class KeepAliveResponder(Module):
         chosen = (batch.protocol == UDP) & ~batch.fragment
         chosen &= (lengths >= _SHORTEST) & (lengths <= _LONGEST)
         shapes = np.where(chosen, (batch.payload_start << 16) | lengths, 0)
-        for shape in np.unique(shapes).tolist():
+        for shape in sorted(set(shapes.tolist())):
             if shape:
                 rows = np.flatnonzero(shapes == shape)
                 self._answer(batch, rows, shape >> 16, shape & 0xFFFF)
@@ -165,15 +167,11 @@ class KeepAliveResponder(Module):
             if not bool(open_.any()):
                 break
             self._use(plan, batch, rows, requests, open_)
-        while bool(open_.any()):
-            first = int(open_.argmax())
-            made = plan_for(requests[first].tobytes(), self._tag)
-            if made is None:
-                open_[first] = False
-                continue
-            self._use(made, batch, rows, requests, open_)
-            open_[first] = False
-            plans[:] = [made, *plans][:_PLANS_PER_LENGTH]
+        for index in np.flatnonzero(open_).tolist():
+            made = plan_for(requests[index].tobytes(), self._tag) if open_[index] else None
+            if made is not None:
+                self._use(made, batch, rows, requests, open_)
+                plans[:] = [made, *plans][:_PLANS_PER_LENGTH]
         if len(self._plans) > _LENGTHS:
             self._plans.pop(next(iter(self._plans)))
 

@@ -46,8 +46,12 @@ class Association:
 class Associations:
     """All connections of a node, and what is to be sent by which way."""
 
-    def __init__(self, outputs: deque[Output], *, hold_time: float = HOLD_TIME) -> None:
+    def __init__(
+        self, outputs: deque[Output], *, tls: bool = False, hold_time: float = HOLD_TIME
+    ) -> None:
+        """Put what is to be sent into ``outputs``; ``tls``: we speak that, and nothing else."""
         self._outputs = outputs
+        self._tls = tls
         self._hold_time = hold_time
         self._open: dict[int, Association] = {}
         self._number = 0
@@ -75,9 +79,9 @@ class Associations:
         stack = peer.stack
         if stack is None or not stack.profiles or not stack.port:
             return False
-        if len(self._open) >= MAX_ASSOCIATIONS:
+        tls = any(Transport.TLS in profile for profile in stack.profiles)
+        if tls != self._tls or len(self._open) >= MAX_ASSOCIATIONS:
             return False
-        tls = Transport.TLS in stack.profiles[0]
         association = self._add(peer, now)
         peer.association = association.number
         self._outputs.append(Connect(association.number, peer.address, stack.port, tls))

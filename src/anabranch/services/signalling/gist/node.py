@@ -22,7 +22,14 @@ from anabranch.services.signalling.gist.events import (
     Received,
     Undeliverable,
 )
-from anabranch.services.signalling.gist.objects import Address, Flow, GistError, PeerInfo
+from anabranch.services.signalling.gist.objects import (
+    Address,
+    Flow,
+    GistError,
+    PeerInfo,
+    Stack,
+    Transport,
+)
 from anabranch.services.signalling.gist.options import GistOptions
 from anabranch.services.signalling.gist.sessions import (
     Downstream,
@@ -89,8 +96,10 @@ class Gist:
         self._ends: dict[Address, float] = {}
         self.outputs: deque[Output] = deque()
         self.events: deque[GistEvent] = deque()
-        hold_time = options.stack.hold_time / 1000 if options.stack else HOLD_TIME
-        self.associations = Associations(self.outputs, hold_time=hold_time)
+        stack = options.stack or Stack((), hold_time=int(HOLD_TIME * 1000))
+        tls = any(Transport.TLS in profile for profile in stack.profiles)
+        hold_time = stack.hold_time / 1000
+        self.associations = Associations(self.outputs, tls=tls, hold_time=hold_time)
         self.refused = 0
 
     def __len__(self) -> int:
@@ -369,7 +378,7 @@ class Gist:
             self._deliver(session, message)
 
     def _keep_upstream(self, session: Session, info: PeerInfo, now: float) -> None:
-        validity = min(info.validity / 1000, 10 * self._options.validity)
+        validity = min(info.validity / 1000, self._options.validity)
         session.upstream_until = now + validity
         if session.cookie is None and session.timer == 0.0:
             self._set_timer(session, now)
