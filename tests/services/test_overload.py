@@ -16,6 +16,7 @@ from anabranch.services.keys import PrivateKey
 from anabranch.services.module import Context
 from anabranch.services.modules.overload.overload import (
     Admission,
+    Answer,
     Bucket,
     Feedback,
     Kind,
@@ -86,8 +87,8 @@ def test_the_excess_is_answered() -> None:
 
 def gate_answer(gate: Admission, data: bytes) -> sip.Message:
     verdict = gate.decide(data, SOURCE, 1.0)
-    assert isinstance(verdict, bytes)
-    return sip.parse(verdict)
+    assert isinstance(verdict, Answer)
+    return sip.parse(verdict.data)
 
 
 def test_the_ack_to_our_answer_goes_no_further() -> None:
@@ -101,7 +102,7 @@ def test_the_ack_to_our_answer_goes_no_further() -> None:
 def test_retransmissions_share_the_fate_of_the_first() -> None:
     gate = admission(1.0)
     assert gate.decide(request(number=1), SOURCE, 0.0) is True
-    assert isinstance(gate.decide(request(number=2), SOURCE, 0.1), bytes)
+    assert isinstance(gate.decide(request(number=2), SOURCE, 0.1), Answer)
     assert gate.decide(request(number=1), SOURCE, 0.5) is True
     assert gate.offered == 2
 
@@ -124,7 +125,7 @@ def test_what_cannot_be_read_takes_its_turn() -> None:
 @given(st.binary(max_size=300), st.booleans())
 def test_any_payload_is_decided(data: bytes, behind: bool) -> None:
     verdict = admission(0.0).decide(request() + data if behind else data, SOURCE, 0.0)
-    assert isinstance(verdict, bool | bytes)
+    assert isinstance(verdict, bool | Answer)
 
 
 # The module on a batch
@@ -166,6 +167,19 @@ def test_a_batch_is_sorted(ends: tuple[str, str]) -> None:
         assert packet[at : at + 4] == bytes.fromhex("13c49c40")
         assert sip.parse(packet[at + 8 :]).status == 503
     assert one.status()["shed"] == 6
+
+
+def test_an_answer_goes_where_via_says() -> None:
+    """RFC 3261, 18.2.2: not to where the request came from, unless ``rport`` asks for that."""
+    one, _ = module(rate="0")
+    asking = request().replace(b"40000;branch", b"40000;rport;branch")
+    bare = request().replace(b"192.0.2.9:40000;", b"192.0.2.9;")
+    packets = [udp(data, ports=(33000, 5060)) for data in (request(), asking, bare)]
+    slots = slots_of(*packets)
+    one.process(Batch(slots, slots.whole()))
+    out = leaving(slots)
+    assert all(map(is_right, out))
+    assert [int.from_bytes(packet[22:24]) for packet in out] == [40000, 33000, 5060]
 
 
 def test_an_answer_without_room_is_none() -> None:

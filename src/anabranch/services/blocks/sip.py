@@ -311,6 +311,13 @@ def _with_source(via: Via, value: bytes, source: tuple[bytes, int]) -> bytes:
     return first + rest
 
 
+def response_port(request: Message, source_port: int) -> int:
+    """Return the UDP port to which a response goes (RFC 3261, 18.2.2; RFC 3581, 4)."""
+    if b"rport" in request.via.parameters:
+        return source_port
+    return request.via.port or 5060
+
+
 def stateless_tag(request: Message, key: bytes) -> bytes:
     """Return a To tag that is the same for each retransmission (RFC 3261, 8.2.7).
 

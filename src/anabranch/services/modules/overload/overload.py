@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -187,6 +187,13 @@ class Recent:
         return transaction in self._since
 
 
+class Answer(NamedTuple):
+    """What is sent instead of a request, and to which port of its sender."""
+
+    data: bytes
+    port: int
+
+
 class Admission:
     """Decides about one datagram after the other. Pure: time is passed in."""
 
@@ -197,8 +204,8 @@ class Admission:
         self._recent = Recent()
         self.offered = self.admitted = self.shed = self.malformed = 0
 
-    def decide(self, data: bytes, source: tuple[bytes, int], now: float) -> bytes | bool:
-        """Return True: let it pass; False: drop it; bytes: answer it with these instead."""
+    def decide(self, data: bytes, source: tuple[bytes, int], now: float) -> "Answer | bool":
+        """Return True: let it pass; False: drop it; else how to answer it."""
         if not data.strip(b"\r\n\0") or data.startswith(b"SIP/2.0 "):
             return True  # keeps a NAT's binding open (RFC 5626, 3.5.1), or is a response
         try:
@@ -218,10 +225,11 @@ class Admission:
             self._recent.add(transaction, now)
             return True
         tag = sip.stateless_tag(request, self.key)
-        return sip.respond(
+        said = sip.respond(
             request, 503, b"Service Unavailable",
             to_tag=tag, source=source, headers=self._headers,
         )  # fmt: skip
+        return Answer(said, sip.response_port(request, source[1]))
 
     def _let_in(self, kind: Kind, now: float) -> bool:
         self.offered += 1
@@ -291,7 +299,7 @@ class OverloadControl(Module):
         judged = (batch.protocol == UDP) & (batch.destination_port != 0)
         drops: list[int] = []
         replies: list[int] = []
-        answers: list[bytes] = []
+        answers: list[Answer] = []
         whole = judged & ~batch.fragment
         ports = batch.source_port
         for index in np.flatnonzero(judged).tolist():
@@ -299,7 +307,7 @@ class OverloadControl(Module):
             verdict = self.admission.decide(bytes(batch.payload(index)), source, now)
             if verdict is True:
                 continue
-            if verdict is False or len(verdict) > room or not whole[index]:
+            if verdict is False or len(verdict.data) > room or not whole[index]:
                 drops.append(index)
             else:
                 replies.append(index)
@@ -307,7 +315,10 @@ class OverloadControl(Module):
         if drops:
             batch.drop(np.array(drops))
         if replies:
-            batch.reply(np.array(replies), answers)
+            batch.reply(np.array(replies), [answer.data for answer in answers])
+            for index, answer in zip(replies, answers, strict=True):
+                if answer.port != ports[index]:
+                    batch.rewrite(index, destination_port=answer.port)
 
     def status(self) -> Status:
         one = self.admission
