@@ -11,7 +11,7 @@ import csv
 import os
 import signal
 import socket
-import sys
+import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -167,7 +167,7 @@ async def running_kamailio(
     namespace: str, directory: Path, address: str = RECEIVER
 ) -> AsyncIterator[None]:
     """Run a Kamailio that is as slow as its database; ``directory/rpc`` is its RPC socket."""
-    libraries = Path(_LIBRARIES.format(sys.implementation._multiarch))
+    libraries = Path(_LIBRARIES.format(sysconfig.get_config_var("MULTIARCH")))
     text = CONFIGURATION.format(
         workers=WORKERS, address=address, port=SIP_PORT, libraries=libraries,
         modules="\n".join(f'loadmodule "{name}.so"' for name in _MODULES),
