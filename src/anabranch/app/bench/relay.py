@@ -20,10 +20,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from anabranch.app.bench.modules.traffic import send, udp_frames
-from anabranch.app.bench.modules.world import RECEIVER, SENDER, World, make_world
+from anabranch.app.bench.modules.world import RECEIVER, SOURCES_FROM, World, make_world
 from anabranch.app.bench.report import Result
 from anabranch.core.errors import UnavailableError
-from anabranch.host.network import made_inside
+from anabranch.host.network import made_inside, run_tool
 from anabranch.services.archive import pack
 from anabranch.services.blocks import stun, turn
 from anabranch.services.blocks.stun import Attribute, Kind, Method
@@ -77,6 +77,8 @@ async def _measure(world: World, directory: Path) -> float:
                     break
                 else:
                     failures += 1
+            if not best:
+                raise UnavailableError("the relay passes nothing on without loss")
             return best
     finally:
         await runtime.close()
@@ -99,12 +101,14 @@ async def _installed(runtime: NodeRuntime, directory: Path) -> bytes:
 
 @contextmanager
 def _client(world: World, secret: bytes) -> Iterator[None]:
-    """Hold an allocation with a channel to the receiver."""
+    """Hold an allocation with a channel to the receiver, made from where the frames come from."""
+    address = f"{SOURCES_FROM}/32"
+    run_tool("ip", "address", "add", address, "dev", "s0", namespace=world.sender)
     peer = made_inside(world.receiver, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     client = made_inside(world.sender, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with peer, client:
         peer.bind((RECEIVER, PEER_PORT))
-        client.bind((SENDER, _CLIENT_PORT))
+        client.bind((SOURCES_FROM, _CLIENT_PORT))
         client.settimeout(5)
         client.connect((RELAY, PORT))
         username, password = turn.credential(secret, "bench", time.time() + 600)
