@@ -15,6 +15,7 @@ TEST_PACKAGES=(
   gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice
   chromium nats-server postgresql sqlite3 socat procps git openssl
   mininet iperf iputils-ping udhcpc vlc-bin vlc-plugin-base
+  kamailio sip-tester coturn
 )
 
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'
@@ -68,7 +69,7 @@ install_packages() {
   rm -f $policy
   trap - EXIT
   if [ -d /run/systemd/system ]; then
-    for service in janus openvswitch-switch nginx nats-server postgresql; do
+    for service in janus openvswitch-switch nginx nats-server postgresql kamailio coturn; do
       case " $* " in *" $service"*) systemctl disable --now "$service" || true ;; esac
     done
   fi

@@ -26,9 +26,12 @@ from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
 from anabranch.app.logs import set_up_logs
+from anabranch.app.module_commands import add_module_commands
+from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
+from anabranch.app.provide_commands import provide_app
 from anabranch.app.public import in_url
 from anabranch.app.seat_commands import seat_app
 from anabranch.app.settings import check_run_dir, site_settings
@@ -50,8 +53,15 @@ app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
+module_app = typer.Typer(
+    no_args_is_help=True, help="Services in the network: modules on the nodes along a path."
+)
+add_module_commands(module_app)
+add_send_commands(module_app)
+app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
+app.add_typer(provide_app, name="provide")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 tree_app.command("stats")(tree_figures.show_statistics)
@@ -356,7 +366,11 @@ def bench(
         ingress,
         join,
         latency,
+        modules,
+        overload,
         recovery,
+        relay,
+        signalling,
         takeover,
         tree,
         viewers,
@@ -371,11 +385,15 @@ def bench(
         "latency": (latency.measure, 500),
         "idle": (idle.measure, 20),
         "recovery": (recovery.measure, 5),
+        "overload": (overload.measure, 1),
+        "relay": (relay.measure, 1),
         "ingress": (ingress.measure, 5),
         "failover": (failover.measure, 5),
         "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
         "join": (partial(join.measure, kinds=kinds), 50),
+        "signalling": (signalling.measure, signalling.SESSIONS),
         "takeover": (takeover.measure, 50),
+        "modules": (modules.measure, 3),
         "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},

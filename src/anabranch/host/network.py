@@ -29,6 +29,8 @@ _GUARD = "anabranch_guard"
 VXLAN_PORT = 4789
 """RFC 7348, section 8."""
 _SETTINGS_6 = Path("/proc/sys/net/ipv6/conf")
+_LINK_SCOPE = 253
+"""RT_SCOPE_LINK of linux/rtnetlink.h: straight to whom it is for."""
 _NO_DAD = 0x02
 """IFA_F_NODAD of linux/if_addr.h: the address is usable at once."""
 
@@ -367,12 +369,19 @@ def _have_ipv6_alone(port: Port) -> None:
                 ) from error
 
 
-def add_route(namespace: str, destination: str, *, device: str, via: str | None = None) -> None:
-    """Add a route inside a namespace; ``destination`` may be ``default``, of ``via``'s family."""
+def add_route(
+    namespace: str | None, destination: str, *, device: str, via: str | None = None
+) -> None:
+    """Add a route inside a namespace (None: the host's own).
+
+    ``destination`` may be ``default``, of ``via``'s family.
+    """
     with _inside(namespace) as inside:
         index = inside.link_lookup(ifname=device)[0]
-        extra = {"gateway": via} if via is not None else {}
         family = socket.AF_INET6 if ":" in (via or destination) else socket.AF_INET
+        extra: dict[str, object] = {"gateway": via} if via is not None else {}
+        if via is None and family == socket.AF_INET:
+            extra["scope"] = _LINK_SCOPE  # such a route can lead to another's gateway
         inside.route("add", dst=destination, oif=index, family=family, **extra)
 
 

@@ -1,0 +1,5 @@
+"""Benchmarks of service modules on the packet path of a plain Linux router."""
+
+from anabranch.app.bench.modules.measure import measure
+
+__all__ = ["measure"]

@@ -1,0 +1,62 @@
+"""Reads the answers to keep-alives at the sender, every one, and checks all of it."""
+
+import asyncio
+import struct
+
+from anabranch.app.bench.modules.latency import Frames
+from anabranch.app.bench.modules.traffic import send
+from anabranch.app.bench.modules.world import World
+from anabranch.host.network import made_inside
+from anabranch.services.frames import checksum
+from anabranch.services.rings.receive import ETHERNET_AT, ReceiveRing, open_ring_socket
+
+_SLOTS = 4096
+_RATE, _SECONDS = 10_000, 2.0
+_KEPT = (b"Via", b"From", b"Call-ID", b"CSeq")
+
+
+async def wrong_answers(world: World, frames: Frames) -> tuple[int, int]:
+    """Return how many answers came, and how many were wrong or missing."""
+    opened = made_inside(world.sender, lambda: open_ring_socket("s0", _SLOTS))
+    ring = ReceiveRing(opened, _SLOTS)
+    expected = {frame[42:].tobytes(): frame.tobytes() for frame in frames}
+    by_call = {_header(payload, b"Call-ID"): frame for payload, frame in expected.items()}
+    came = wrong = 0
+    sending = asyncio.create_task(send(world, frames, _SECONDS, rate=_RATE))
+    quiet = 0
+    while not sending.done() or quiet < 20:
+        first, count = ring.take(_SLOTS)
+        quiet = 0 if count else quiet + 1
+        if not count:
+            await asyncio.sleep(0.01)
+            continue
+        lengths = ring.lengths(first, count).tolist()
+        for slot, length in zip(range(first, first + count), lengths, strict=True):
+            packet = ring.memory[slot, ETHERNET_AT + 14 : ETHERNET_AT + length].tobytes()
+            if packet[0] == 0x45 and packet[9] == 17:
+                came += 1
+                wrong += not _is_right(packet, by_call)
+        ring.release(count)
+    sent = (await sending).packets
+    ring.close()
+    return sent, wrong + max(sent - came, 0)
+
+
+def _is_right(packet: bytes, by_call: dict[bytes, bytes]) -> bool:
+    packet = packet[: struct.unpack("!H", packet[2:4])[0]]
+    pseudo = packet[12:20] + struct.pack("!BBH", 0, 17, len(packet) - 20)
+    if checksum(packet[:20]) != 0 or checksum(pseudo + packet[20:]) != 0:
+        return False
+    answer = packet[28:]
+    asked = by_call.get(_header(answer, b"Call-ID"))
+    if asked is None or not answer.startswith(b"SIP/2.0 200 OK\r\n"):
+        return False
+    turned = asked[30:34] + asked[26:30] + asked[36:38] + asked[34:36]
+    if packet[12:24] != turned:
+        return False
+    return all(_header(answer, name) == _header(asked[42:], name) for name in _KEPT)
+
+
+def _header(message: bytes, name: bytes) -> bytes:
+    found = message.partition(b"\r\n" + name + b": ")[2]
+    return found.partition(b"\r\n")[0]

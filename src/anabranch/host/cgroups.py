@@ -1,0 +1,155 @@
+"""Control groups: how much processor, memory and how many tasks some processes have together.
+
+Both hierarchies of the kernel are spoken: version 2 (cgroup-v2.rst), and version 1, where each
+controller has a tree of its own (cgroup-v1/), for machines on which version 2 has none.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from anabranch.core.errors import AnabranchError
+
+CONTROLLERS = ("cpu", "memory", "pids")
+_PARENT = "anabranch"
+_PERIOD_US = 20_000
+_WEIGHT = 10
+"""Of all our groups together, beside 1 for any other process: packets do not wait."""
+
+
+class ControlGroupError(AnabranchError):
+    """The kernel has no such controller here, or refused a group."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a group may use: bytes of memory, percent of one core, tasks (processes and threads)."""
+
+    memory: int
+    cpu_percent: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """A group; ``directories`` is where its processes are written down, one or one a controller."""
+
+    directories: tuple[Path, ...]
+
+    def memory(self) -> int:
+        """Return the bytes in use now."""
+        for directory in self.directories:
+            for name in ("memory.current", "memory.usage_in_bytes"):
+                with suppress(OSError):
+                    return int((directory / name).read_text())
+        return 0
+
+    def processes(self) -> list[int]:
+        """Return the process numbers in it."""
+        found: set[int] = set()
+        for directory in self.directories:
+            with suppress(OSError):
+                found.update(map(int, (directory / "cgroup.procs").read_text().split()))
+        return sorted(found)
+
+    def remove(self, patience: float = 2.0) -> None:
+        """Remove it, once the last process in it is gone; absent is fine.
+
+        Raises:
+            ControlGroupError: there are still processes in it after ``patience`` seconds.
+        """
+        deadline = time.monotonic() + patience
+        for directory in self.directories:
+            while directory.exists():
+                try:
+                    directory.rmdir()
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise ControlGroupError(f"{directory}: {error.strerror}") from error
+                    time.sleep(0.005)
+
+
+def make_group(name: str, limits: Limits) -> ControlGroup:
+    """Make a group, or give one that is there these limits.
+
+    Raises:
+        ControlGroupError: a controller is missing, or this user may not.
+    """
+    unified = _unified()
+    try:
+        if unified is not None:
+            return ControlGroup((_make_unified(unified, name, limits),))
+        return ControlGroup(tuple(
+            _make_single(_tree_of(controller), controller, name, limits)
+            for controller in CONTROLLERS
+        ))  # fmt: skip
+    except OSError as error:
+        raise ControlGroupError(f"{error.filename}: {error.strerror}") from error
+
+
+def _mounts() -> list[tuple[str, Path, set[str]]]:
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, options, *_ = line.split()
+        found.append((kind, Path(where), set(options.split(","))))
+    return found
+
+
+def _unified() -> Path | None:
+    """Return the tree of version 2, if it has the controllers."""
+    for kind, where, _ in _mounts():
+        if kind == "cgroup2":
+            with suppress(OSError):
+                there = (where / "cgroup.controllers").read_text().split()
+                if set(CONTROLLERS) <= set(there):
+                    return where
+    return None
+
+
+def _tree_of(controller: str) -> Path:
+    """Return where this process is in a controller's tree of version 1: limits of ours hold on."""
+    for kind, where, options in _mounts():
+        if kind == "cgroup" and controller in options:
+            for line in Path("/proc/self/cgroup").read_text().splitlines():
+                _, names, path = line.split(":", 2)
+                if controller in names.split(",") and (where / path.lstrip("/")).is_dir():
+                    return where / path.lstrip("/")
+            return where
+    raise ControlGroupError(f"this machine has no control groups for {controller}")
+
+
+def _make_unified(tree: Path, name: str, limits: Limits) -> Path:
+    # A group with processes may not have groups with controllers, so ours are at the top.
+    parent = tree / _PARENT
+    parent.mkdir(exist_ok=True)
+    enabled = " ".join(f"+{controller}" for controller in CONTROLLERS)
+    for each in (tree, parent):
+        (each / "cgroup.subtree_control").write_text(enabled)
+    (parent / "cpu.weight").write_text(str(100 * _WEIGHT))
+    directory = parent / name
+    directory.mkdir(exist_ok=True)
+    (directory / "memory.max").write_text(str(limits.memory))
+    with suppress(OSError):
+        (directory / "memory.swap.max").write_text("0")
+    quota = limits.cpu_percent * _PERIOD_US // 100
+    (directory / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+    (directory / "pids.max").write_text(str(limits.tasks))
+    return directory
+
+
+def _make_single(tree: Path, controller: str, name: str, limits: Limits) -> Path:
+    directory = tree / _PARENT / name
+    directory.parent.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    match controller:
+        case "memory":
+            (directory / "memory.limit_in_bytes").write_text(str(limits.memory))
+        case "cpu":
+            (directory.parent / "cpu.shares").write_text(str(1024 * _WEIGHT))
+            (directory / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+            quota = limits.cpu_percent * _PERIOD_US // 100
+            (directory / "cpu.cfs_quota_us").write_text(str(quota))
+        case "pids":
+            (directory / "pids.max").write_text(str(limits.tasks))
+    return directory

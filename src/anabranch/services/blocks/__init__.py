@@ -1,0 +1,1 @@
+"""What modules are made of: protocols that many of them speak, sans-IO and for whole batches."""

@@ -1,0 +1,1 @@
+"""Adapters: sockets, netfilter, HTTP and the event loop beneath signalling and controller."""
