@@ -45,7 +45,7 @@ class Endpoint:
         self._responder = responder
         self._sockets: dict[int, DatagramSocket] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._pumping = False
+        self._pumping = self._pump_asked = False
         self.received = self.sent = 0
         self.streams = Streams(
             self.gist,
@@ -109,6 +109,16 @@ class Endpoint:
             self._pumping = False
         self._set_timer()
 
+    def pump_soon(self) -> None:
+        """Pump once for all who ask for it in this turn of the loop."""
+        if not self._pump_asked:
+            self._pump_asked = True
+            asyncio.get_running_loop().call_soon(self._pump_as_asked)
+
+    def _pump_as_asked(self) -> None:
+        self._pump_asked = False
+        self.pump()
+
     def _readable(self, made: DatagramSocket) -> None:
         now = time.monotonic()
         for error in made.errors():
@@ -125,14 +135,18 @@ class Endpoint:
     def _set_timer(self) -> None:
         times = (self.gist.next_timer(), self.next_timer())
         due = min((one for one in times if one is not None), default=None)
+        if due is None:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(0.001, due - time.monotonic())
         if self._timer is not None:
+            if self._timer.when() <= when:
+                return  # it comes early enough, and looks again
             self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            delay = max(0.001, due - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+        self._timer = loop.call_at(when, self._due)
 
     def _due(self) -> None:
+        self._timer = None
         now = time.monotonic()
         self.gist.handle_timer(now)
         self.on_timer(now)

@@ -152,7 +152,7 @@ class ServiceNode:
         if outcome.ended is not None:
             self.relay.let_go(outcome.ended, request.user, request.name, now)
         self.relay.acted(act.transaction, outcome.hop, now, ttl=outcome.ttl)
-        self._endpoint.pump()
+        self._endpoint.pump_soon()
 
     def _on_timer(self, now: float) -> None:
         self.relay.handle_timer(now)
