@@ -1,4 +1,4 @@
-"""The whole of it: a signed message installs a module on both nodes of a path; packets pass both."""
+"""A signed message installs a module on both nodes of a path, and packets pass both."""
 
 import socket
 import time

@@ -43,7 +43,7 @@ class Attack(Module):
         hoard = []
         while True:
             hoard.append(b"x" * 100_000)
-            if len(hoard) > 300:
+            if len(hoard) > 10:
                 hoard.clear()
 """
 
