@@ -29,7 +29,7 @@ from anabranch.services.rings.transmit import open_transmit_socket
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RING_SLOTS = 2048
+RING_SLOTS = 1024
 _NEIGHBOUR = ip_address("169.254.1.1")
 """The router, as every sandbox sees it: one address for all, on each link."""
 _NETNS = Path("/run/netns")
