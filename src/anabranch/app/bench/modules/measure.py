@@ -168,8 +168,9 @@ async def _neighbour(world: World, samples: int) -> list[Result]:
                 )
                 during.append(await _rate(world, frames, world.received, rate=_STEADY))
                 await node.remove("mallory", identity)
+    offered = f"of {_STEADY} packets/s offered, the attacker granted {_UNTRUSTED_PERCENT} %"
     return [
-        Result("neighbour_rate_ratio", f"of {_STEADY} packets/s offered, the attacker granted {_UNTRUSTED_PERCENT} %", samples,
+        Result("neighbour_rate_ratio", offered, samples,
                round(median(during) / median(before), 3), target=">= 0.9",
                peer=Peer("packets/s without the attack", round(median(before))))
     ]  # fmt: skip
