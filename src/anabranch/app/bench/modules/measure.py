@@ -161,14 +161,15 @@ async def _neighbour(world: World, samples: int) -> list[Result]:
         grant = Grant(memory_mb=64, cpu_percent=_UNTRUSTED_PERCENT)
         async with running_node(world, mallory=grant) as node:
             await node.install("one", MONITOR, core=_SANDBOX_CORE)
+            half = round(await _rate(world, frames, world.received) / 2)
             for _ in range(samples):
-                before.append(await _rate(world, frames, world.received, rate=_STEADY))
+                before.append(await _rate(world, frames, world.received, rate=half))
                 identity = await node.install(
                     "mallory", source, "10.2.200.0/24", core=_SANDBOX_CORE, port=9
                 )
-                during.append(await _rate(world, frames, world.received, rate=_STEADY))
+                during.append(await _rate(world, frames, world.received, rate=half))
                 await node.remove("mallory", identity)
-    offered = f"of {_STEADY} packets/s offered, the attacker granted {_UNTRUSTED_PERCENT} %"
+    offered = f"of {half} packets/s, half of what it can; attacker granted {_UNTRUSTED_PERCENT} %"
     return [
         Result("neighbour_rate_ratio", offered, samples,
                round(median(during) / median(before), 3), target=">= 0.9",
