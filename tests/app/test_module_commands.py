@@ -31,7 +31,7 @@ def test_new_test_pack_sign(run, tmp_path: Path) -> None:
     report = json.loads(said.output)
     assert (report["given"], report["passed"]) == (3, 1)
     assert (report["forwarded"], report["dropped"]) == (1, 2)
-    assert report["status"] == {"ttl 3": 2, "ttl 64": 1}
+    assert report["status"] == {"ttl.3": 2, "ttl.64": 1}
     assert list(read_capture(Path("out.pcap"))) == [udp(b"a", ttl=64)]
     assert run("pack", "ttl-guard").exit_code == 0
     signed = run("sign", "TtlGuard_1.0.0.abm", "--user", "jane", "--key", "jane.pem", "--make")

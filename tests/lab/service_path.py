@@ -46,7 +46,7 @@ class ServicePath:
     def netns(self, name: str) -> str:
         return f"{self.prefix}-{name}"
 
-    def build(self) -> None:
+    def build(self, **options: Any) -> None:
         """Make the namespaces and links, then start both nodes and the sender's web server."""
         for name in CHAIN:
             netns = self.netns(name)
@@ -77,7 +77,7 @@ class ServicePath:
         self.key.store(self.directory / "key.pem")
         self._serve()
         for name in ("a", "b"):
-            self.start(name)
+            self.start(name, **options)
 
     def start(self, name: str, **options: Any) -> None:
         """Start a node, and wait until it runs."""
@@ -90,7 +90,8 @@ class ServicePath:
         }
         (directory / "users.yaml").write_text(yaml.safe_dump({"users": [user]}))
         host = subprocess.Popen(
-            ("ip", "netns", "exec", self.netns(name), sys.executable, "-m",
+            # not `ip netns exec`: it would hide the control groups
+            ("nsenter", f"--net=/run/netns/{self.netns(name)}", "--", sys.executable, "-m",
              "tests.lab.service_host", name, str(directory), json.dumps(options)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

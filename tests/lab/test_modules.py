@@ -133,7 +133,7 @@ async def test_packets_pass_a_module_and_go_on(world: World, runtime: NodeRuntim
     assert int(status["counted"]) == sent.packets
     assert int(status["flows"]) == 16
     assert world.received() - before >= sent.packets
-    assert status["10.1.128.1>10.2.0.1 ttl 64"] == str(sent.packets // 16)
+    assert status["10.1.128.1_10.2.0.1_64"] == str(sent.packets // 16)
     await runtime.remove(alice, MONITOR)
     assert await runtime.status(alice, MONITOR) == {}
     before = world.received()

@@ -32,10 +32,23 @@ def headers(message: bytes) -> dict[str, str]:
     return found | {"": first}
 
 
+FILLERS = [udp(b"x" * 99)] * 5
+
+
 def run(module: KeepAliveResponder, *payloads: bytes) -> list[bytes]:
-    slots = slots_of(*(udp(p, ports=(40000 + i, 5060)) for i, p in enumerate(payloads)))
+    """Give a module packets all at once; and another one by one, which is another way in it."""
+    packets = [udp(p, ports=(40000 + i, 5060)) for i, p in enumerate(payloads)]
+    singly = KeepAliveResponder()
+    singly.restore_state(module.take_state())
+    slots = slots_of(*packets, *FILLERS)
     module.process(Batch(slots, slots.whole()))
-    return leaving(slots)
+    together = leaving(slots)[: len(packets)]
+    for packet, expected in zip(packets, together, strict=True):
+        slots = slots_of(packet)
+        singly.process(Batch(slots, slots.whole()))
+        assert leaving(slots) == [expected]
+    assert singly.status() == module.status()
+    return together
 
 
 def test_answers_as_a_stateless_server_does() -> None:

@@ -21,7 +21,7 @@ name = "{name}"
 version = "1.0.0"
 entry = "{file}:{cls}"
 description = ""
-# What must be on the node, such as "numba>=0.60".
+# What must be on the node, such as "numpy>=2".
 dependencies = ["numpy>=2"]
 
 # Packets that the module wants; whoever installs it says to which addresses.
@@ -54,7 +54,7 @@ class {cls}(Module):
         batch.drop(batch.ttl < self.lowest)
 
     def status(self) -> Status:
-        return {{f"ttl {{ttl}}": int(self.counts[ttl]) for ttl in np.flatnonzero(self.counts)}}
+        return {{f"ttl.{{ttl}}": int(self.counts[ttl]) for ttl in np.flatnonzero(self.counts)}}
 
     def take_state(self) -> bytes:
         return self.counts.tobytes()

@@ -42,6 +42,7 @@ class Chain:
         if not isinstance(rows, slice):
             slots.verdicts[:] = DROP
             slots.verdicts[rows] = FORWARD
+            slots.touched = True
         batch = Batch(slots, rows)
         for link in self.links:
             if link.failed or not link.module.sees_packets:

@@ -78,7 +78,10 @@ class Module:
         raise NotImplementedError
 
     def status(self) -> Status:
-        """Return a few figures for whoever asks the node how the module fares."""
+        """Return a few figures for whoever asks the node how the module fares.
+
+        At most 20; names have letters, digits and ``_ . -``, names and values 64 characters.
+        """
         return {}
 
     def take_state(self) -> bytes:

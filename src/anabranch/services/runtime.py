@@ -5,6 +5,7 @@ what its tenant may have; whether the tenant may ask at all, the controller has 
 """
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -29,7 +30,10 @@ from anabranch.services.tenancy import home_of
 
 MAX_TENANTS = 9999
 _MAX_PORTS = 4096
-_BLOCKS = ("numpy", "numba", "wasmtime")
+_BLOCKS = ("numpy",)
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
+_MAX_FIGURES, _MAX_WORD = 24, 64
+"""Of a module's status: it goes into a message, whose size and names are limited."""
 _log = structlog.get_logger("anabranch.services")
 
 
@@ -173,7 +177,10 @@ class NodeRuntime:
         if not isinstance(figures, dict):
             return {"state": "restarting"}
         lost = said.get("path", {}).get("lost", 0)
-        return {str(k): str(v) for k, v in figures.items()} | {"lost": str(lost)}
+        return {"lost": str(lost)} | {
+            _NOT_IN_NAMES.sub("-", str(name))[:_MAX_WORD]: str(value)[:_MAX_WORD]
+            for name, value in list(figures.items())[:_MAX_FIGURES]
+        }
 
     def _open_archive(self, user: User, module: ModuleRequest) -> tuple[Archive, Manifest]:
         try:

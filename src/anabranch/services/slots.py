@@ -22,6 +22,7 @@ from anabranch.services.frames import (
 FORWARD, DROP, REPLY = 0, 1, 2
 """Verdicts."""
 Rows = NDArray[np.intp] | slice
+_NUMBERS = np.arange(4096, dtype=np.intp)
 
 
 class Slots:
@@ -41,6 +42,8 @@ class Slots:
         self.verdicts = np.zeros(len(memory), np.uint8)
         self.changed = np.zeros(len(memory), np.bool_)
         self.emitted: list[bytes] = []
+        self.touched = False
+        """Whether a verdict was given or a packet changed: most batches just go on."""
         self.plain = False
         """Whether all are IPv4 without options, as :meth:`whole` has found."""
 
@@ -64,6 +67,12 @@ class Slots:
 
     def whole(self) -> Rows:
         """Return the rows that hold a whole and well-formed packet of IPv4 or IPv6."""
+        if len(self) == 1:
+            head = self.bytes[0, :4].tobytes()
+            total_1 = head[2] << 8 | head[3]
+            if head[0] == 0x45 and IPV4_BYTES < total_1 <= int(self.sizes[0]) - ETHERNET_BYTES:
+                self.plain = True
+                return slice(0, 1)
         sizes = self.sizes.astype(np.int64) - ETHERNET_BYTES
         first, total = self.bytes[:, 0], self.halves[:, 1].astype(np.int64)
         if bool(((first == 0x45) & (total <= sizes) & (total > IPV4_BYTES)).all()):
@@ -82,6 +91,8 @@ class Slots:
         What was no whole packet never goes out: the batch did not show it, nobody can have
         decided about it.
         """
+        if not self.touched and len(self) <= len(_NUMBERS):
+            return _NUMBERS[: len(self)], self.sizes
         rows = np.flatnonzero(self.verdicts != DROP)
         sizes = self.sizes[rows]
         changed = self.changed[rows]

@@ -29,7 +29,7 @@ from anabranch.services.rings.transmit import open_transmit_socket
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RING_SLOTS = 2048
+RING_SLOTS = 1024
 _NEIGHBOUR = ip_address("169.254.1.1")
 """The router, as every sandbox sees it: one address for all, on each link."""
 _NETNS = Path("/run/netns")
@@ -135,6 +135,7 @@ class LinuxPlane:
             # leaves by this end: a module sees packets as they are on a wire.
             run_tool("ethtool", "-K", device, "tx", "off", namespace=self._namespace)
             self._configure(self._namespace, device, rp_filter="0")
+            self._silence_ipv6(device)
             if tenant.address is not None:
                 self._make_server_link(tenant, namespace)
             self._nft(rules.tenant(tenant))
@@ -180,6 +181,17 @@ class LinuxPlane:
         with entered(namespace):
             for name, value in settings.items():
                 Path(f"/proc/sys/net/ipv4/conf/{device}/{name}").write_text(value)
+
+    def _silence_ipv6(self, device: str) -> None:
+        """Have the router's end forward IPv6, and say nothing of its own: it would be claimed."""
+        with entered(self._namespace):
+            settings = Path(f"/proc/sys/net/ipv6/conf/{device}")
+            if not settings.exists():
+                return  # a kernel without IPv6
+            was = (settings / "disable_ipv6").read_text()
+            for name, value in (("disable_ipv6", "1"), ("addr_gen_mode", "1"), ("accept_ra", "0")):
+                (settings / name).write_text(value)
+            (settings / "disable_ipv6").write_text(was)
 
     def _detach(self, attachment: Attachment) -> None:
         tenant = attachment.tenant

@@ -11,7 +11,7 @@ from anabranch.services.frames import checksum
 from anabranch.services.rings.receive import ETHERNET_AT, ReceiveRing, open_ring_socket
 
 _SLOTS = 4096
-_RATE, _SECONDS = 10_000, 2.0
+_RATE, _SECONDS = 2_500, 4.0
 _KEPT = (b"Via", b"From", b"Call-ID", b"CSeq")
 
 

@@ -30,6 +30,7 @@ _SENDER_CORE, _SANDBOX_CORE = 0, 1
 _SMALL = b"x" * 22  # 64 bytes with Ethernet, IP and UDP
 _SANDBOXES = 100
 _STEADY = 100_000
+_UNTRUSTED_PERCENT = 25  # of a core: what an operator grants a tenant that nobody knows
 _WARM_UP_S = 0.5
 _PATIENCE = 10  # seconds for the sender to begin
 _ATTACK = """
@@ -43,7 +44,7 @@ class Attack(Module):
         hoard = []
         while True:
             hoard.append(b"x" * 100_000)
-            if len(hoard) > 300:
+            if len(hoard) > 10:
                 hoard.clear()
 """
 
@@ -157,18 +158,20 @@ async def _neighbour(world: World, samples: int) -> list[Result]:
             'name = "attack"\nversion = "1.0.0"\nentry = "attack:Attack"\n'
         )
         (source / "attack.py").write_text(_ATTACK)
-        grant = Grant(memory_mb=64, cpu_percent=100)
-        async with running_node(world, grant) as node:
+        grant = Grant(memory_mb=64, cpu_percent=_UNTRUSTED_PERCENT)
+        async with running_node(world, mallory=grant) as node:
             await node.install("one", MONITOR, core=_SANDBOX_CORE)
+            half = round(await _rate(world, frames, world.received) / 2)
             for _ in range(samples):
-                before.append(await _rate(world, frames, world.received, rate=_STEADY))
+                before.append(await _rate(world, frames, world.received, rate=half))
                 identity = await node.install(
                     "mallory", source, "10.2.200.0/24", core=_SANDBOX_CORE, port=9
                 )
-                during.append(await _rate(world, frames, world.received, rate=_STEADY))
+                during.append(await _rate(world, frames, world.received, rate=half))
                 await node.remove("mallory", identity)
+    offered = f"of {half} packets/s, half of what it can; attacker granted {_UNTRUSTED_PERCENT} %"
     return [
-        Result("neighbour_rate_ratio", f"of {_STEADY} packets/s offered", samples,
+        Result("neighbour_rate_ratio", offered, samples,
                round(median(during) / median(before), 3), target=">= 0.9",
                peer=Peer("packets/s without the attack", round(median(before))))
     ]  # fmt: skip

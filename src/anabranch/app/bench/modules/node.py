@@ -69,11 +69,11 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(world: World, grant: Grant | None = None) -> AsyncIterator[Node]:
-    """Run a node on the world's router."""
+async def running_node(world: World, **grants: Grant) -> AsyncIterator[Node]:
+    """Run a node on the world's router; ``grants`` are those of single users."""
     with tempfile.TemporaryDirectory(prefix="ab-node-") as directory:
         state = Path(directory) / "tenants"
-        settings = RuntimeSettings(state, f"bench-{os.getpid()}", grant or Grant(memory_mb=64))
+        settings = RuntimeSettings(state, f"bench-{os.getpid()}", Grant(memory_mb=64), grants)
         runtime = NodeRuntime(settings, LinuxPlane("bench", world.router, ("in0", "out0")))
         await runtime.open()
         try:

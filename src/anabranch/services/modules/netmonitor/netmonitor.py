@@ -82,7 +82,7 @@ class NetMonitor(Module):
             "flows": len(counts),
             "counted": sum(counts.values()),
             **{
-                f"{IPv4Address(source)}>{IPv4Address(destination)} ttl {ttl}": count
+                f"{IPv4Address(source)}_{IPv4Address(destination)}_{ttl}": count
                 for (source, destination, ttl), count in largest
             },
         }
