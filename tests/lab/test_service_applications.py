@@ -66,8 +66,8 @@ class RelayPath(ServicePath):
     sip server s --- node a --- plain router r --- node b --- user agent d
     """
 
-    def build(self) -> None:
-        super().build()
+    def build(self, **options: Any) -> None:
+        super().build(**options)
         run("ip", "-n", self.netns("d"), "route", "add", f"{RELAYS['b']}/32", "via", "10.77.4.1")
         archive = pack(Path(modules.__file__).parent / "mediarelay").sign("janedoe", self.key)
         (self.web / "relay.abm").write_bytes(bytes(archive))
