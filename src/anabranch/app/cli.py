@@ -25,13 +25,11 @@ from anabranch.app.client import ROOT_HINT, Client, runs_as_root
 from anabranch.app.config import Config, load_config
 from anabranch.app.config_parts import LogConfig
 from anabranch.app.fabric_commands import fabric_app
+from anabranch.app.later import LaterGroup
 from anabranch.app.logs import set_up_logs
-from anabranch.app.module_commands import add_module_commands
-from anabranch.app.module_send_commands import add_send_commands
 from anabranch.app.node_commands import node_app
 from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
-from anabranch.app.provide_commands import provide_app
 from anabranch.app.public import in_url
 from anabranch.app.seat_commands import seat_app
 from anabranch.app.settings import check_run_dir, site_settings
@@ -44,6 +42,7 @@ from anabranch.site.plan import make_plan
 _RESTART_S = 90.0
 
 app = typer.Typer(
+    cls=LaterGroup,
     help="A programmable edge for live media: one command, and a channel plays in a browser.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -53,15 +52,8 @@ app.add_typer(channel_app, name="channel")
 app.add_typer(fabric_app, name="fabric")
 app.add_typer(tree_app, name="tree")
 app.add_typer(node_app, name="node")
-module_app = typer.Typer(
-    no_args_is_help=True, help="Services in the network: modules on the nodes along a path."
-)
-add_module_commands(module_app)
-add_send_commands(module_app)
-app.add_typer(module_app, name="module")
 app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
-app.add_typer(provide_app, name="provide")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
 tree_app.command("stats")(tree_figures.show_statistics)

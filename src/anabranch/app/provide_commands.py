@@ -34,7 +34,9 @@ from anabranch.services.node.sending import signalling
 from anabranch.services.provider import Offer
 from anabranch.services.signalling.compose import Author
 
-provide_app = typer.Typer(help="Have modules where your users are.", no_args_is_help=True)
+group = typer.Typer(
+    help="Have modules where your users are.", no_args_is_help=True, add_completion=False
+)
 
 Url = Annotated[str, typer.Option(help="Where nodes fetch the archive.")]
 ArchiveFile = Annotated[Path, typer.Option("--archive", help="The same archive here.")]
@@ -43,7 +45,7 @@ Sip = Annotated[str, typer.Option(help="ADDRESS:PORT of the SIP server.")]
 Ttl = Annotated[int, typer.Option(min=10, help="Seconds that modules outlive this command.")]
 
 
-@provide_app.command()
+@group.command()
 @command
 def overload(
     user: UserName,
@@ -84,7 +86,7 @@ def overload(
     _until_interrupted(run)
 
 
-@provide_app.command()
+@group.command()
 @command
 def relay(
     user: UserName,
