@@ -354,7 +354,7 @@ class Attempt(Module):
     def status(self):
         return self.results
 """
-ALLOWED = {"listen here", "own code", "write files"}
+ALLOWED = {"listen-here", "own-code", "write-files"}
 
 
 async def test_what_a_module_may_not_it_cannot(

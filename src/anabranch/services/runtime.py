@@ -32,7 +32,7 @@ MAX_TENANTS = 9999
 _MAX_PORTS = 4096
 _BLOCKS = ("numpy",)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
-_MAX_FIGURES, _MAX_WORD = 24, 64
+_MAX_FIGURES, _MAX_WORD = 32, 64
 """Of a module's status: it goes into a message, whose size and names are limited."""
 _log = structlog.get_logger("anabranch.services")
 
