@@ -1,6 +1,7 @@
 """Overload Control and Media Relay on real nodes: sandboxes, Kamailio, sipp, coturn, aioice."""
 
 import asyncio
+import os
 import re
 import shutil
 import signal
@@ -86,15 +87,25 @@ class RelayPath(ServicePath):
             run("ip", "netns", "exec", netns, "sysctl", "-qw", setting)
         # Not by ip-netns(8): it mounts /sys anew, and the control groups are out of sight.
         host = subprocess.Popen(
-            ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "tests.lab.module_host",
-             name, str(directory)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "anabranch", "module",
+             "serve", "--users", str(directory / "users.yaml"), "--name", f"{name}{os.getpid()}",
+             "--state", str(directory / "state")),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._hosts[name] = host
         assert host.stdout
         lines = iter(host.stdout.readline, "")
-        assert any(line == "ready\n" for line in lines)
+        assert any("Stop: Ctrl-C" in line for line in lines)
         # What it logs from now on is nobody's to read, and shall not fill the pipe.
         threading.Thread(target=host.stdout.read, daemon=True).start()
+
+    def stop(self, name: str) -> None:
+        host = self._hosts.pop(name)
+        host.terminate()
+        assert host.wait(20) == 0
+        for end in (host.stdin, host.stdout):
+            assert end is not None
+            end.close()
 
 
 @pytest.fixture

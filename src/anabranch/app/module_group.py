@@ -4,6 +4,7 @@ import typer
 
 from anabranch.app.module_commands import add_module_commands
 from anabranch.app.module_send_commands import add_send_commands
+from anabranch.app.module_serve_command import add_serve_command
 
 group = typer.Typer(
     add_completion=False,
@@ -12,3 +13,4 @@ group = typer.Typer(
 )
 add_module_commands(group)
 add_send_commands(group)
+add_serve_command(group)
