@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.fabric.groups import bare, bucket_change, in_parts, same
-from anabranch.fabric.openflow.actions import Output
+from anabranch.fabric.groups import bare, bucket_change, in_parts, is_large, same
+from anabranch.fabric.openflow.actions import Output, SetField
 from anabranch.fabric.openflow.messages import Bucket, GroupType
 from anabranch.fabric.reconcile import held_group
 from anabranch.fabric.tables import GroupSpec
@@ -80,3 +80,14 @@ def test_one_bucket_less_changes_one_part() -> None:
     after = in_parts({1: GroupSpec(1, GroupType.ALL, (*buckets[:500], *buckets[501:]))}, before)
     changed = [n for n in before if before[n] != after[n]]
     assert (len(changed), before.keys()) == (1, after.keys())
+
+
+def test_groups_that_rewrite_ipv6_are_large_sooner() -> None:
+    def copies(field: str, to: str, size: int) -> GroupSpec:
+        buckets = (Bucket((SetField(field, to), Output(n + 1))) for n in range(size))
+        return GroupSpec(1, GroupType.ALL, tuple(buckets))
+
+    assert not is_large(copies("ipv4_dst", "10.0.0.9", 500))
+    assert is_large(copies("ipv4_dst", "10.0.0.9", 501))
+    assert not is_large(copies("ipv6_dst", "fd00::9", 400))
+    assert is_large(copies("ipv6_dst", "fd00::9", 401))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from anabranch.fabric.compiler import Plan
 from anabranch.fabric.failures import Failure
 from anabranch.fabric.flow_rules import cookie_of
-from anabranch.fabric.groups import FIRST_PART, MAX_BUCKETS
+from anabranch.fabric.groups import FIRST_PART, is_large
 from anabranch.fabric.intents import Intents
 from anabranch.fabric.openflow.actions import Group, Meter
 from anabranch.fabric.openflow.messages import GroupType
@@ -87,7 +87,7 @@ class _Wanted:
         return {
             whole.group_id
             for whole in self._tables(switch).groups
-            if len(whole.buckets) > MAX_BUCKETS and buckets <= frozenset(whole.buckets)
+            if is_large(whole) and buckets <= frozenset(whole.buckets)
         }
 
     def _having(self, switch: str, rule: Rule) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from anabranch.fabric.bypass import Bypass, group_number
 from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.groups import MAX_BUCKETS, MAX_PARTS
+from anabranch.fabric.groups import MAX_PARTS, PART_BUCKETS
 from anabranch.fabric.intents import Egress, Flow
 from anabranch.fabric.model import Link, PortRef
 from anabranch.fabric.numbering import hashed
@@ -117,7 +117,7 @@ def _check(flow: Flow) -> None:
         raise MisuseError(f"{flow.rate_kbps} kbit/s is no rate")
     copies = Counter(egress.at.switch for egress in flow.egress)
     for switch, number in copies.items():
-        if number > MAX_PARTS * MAX_BUCKETS:
+        if number > MAX_PARTS * PART_BUCKETS:
             raise MisuseError(f"{number} copies at {switch} are too many for a switch")
     for egress in flow.egress:
         if (egress.ipv4_dst or egress.ipv4_src) and flow.match.eth_type != ETH_IPV4:

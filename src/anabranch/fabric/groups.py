@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from anabranch.fabric.errors import MisuseError
-from anabranch.fabric.openflow.actions import Group
+from anabranch.fabric.openflow.actions import Group, SetField
 from anabranch.fabric.openflow.messages import Bucket, GroupType
 from anabranch.fabric.tables import GroupSpec
 
-MAX_BUCKETS = 400
+MAX_BUCKETS = 500
+"""Of a group that is not in parts: each packet goes straight through it."""
+PART_BUCKETS = 400
+"""Of a part, and of a group that rewrites IPv6 addresses: they are longer."""
 MAX_PARTS = 8
 FIRST_PART = 0xF0000000
 """Group numbers from here on are those of parts, even, and of their doors; nobody else's."""
@@ -39,6 +42,20 @@ def bare(group: GroupSpec) -> GroupSpec:
     return replace(group, buckets=tuple(buckets))
 
 
+def is_large(group: GroupSpec) -> bool:
+    """Say whether a group has too many buckets to be held as one."""
+    size = len(group.buckets)
+    return size > MAX_BUCKETS or (size > PART_BUCKETS and _rewrites_ipv6(group))
+
+
+def _rewrites_ipv6(group: GroupSpec) -> bool:
+    return any(
+        isinstance(action, SetField) and action.field.startswith("ipv6")
+        for bucket in group.buckets
+        for action in bucket.actions
+    )
+
+
 def check_size(group: GroupSpec) -> None:
     """Say which group can neither be sent nor be split.
 
@@ -51,7 +68,7 @@ def check_size(group: GroupSpec) -> None:
         if size != 1:
             raise MisuseError(f"{name} has {size} buckets; such a group has 1")
     elif group.type is GroupType.ALL:
-        limit = MAX_PARTS * MAX_BUCKETS
+        limit = MAX_PARTS * PART_BUCKETS
     if size > limit:
         raise MisuseError(f"{name} has {size} buckets; {limit} is the limit")
     if not 0 <= group.group_id < FIRST_PART:
@@ -59,7 +76,7 @@ def check_size(group: GroupSpec) -> None:
 
 
 def split(group: GroupSpec, present: KnownGroups, numbers: Iterator[int]) -> list[GroupSpec]:
-    """Return an ALL group as parts of at most MAX_BUCKETS, their doors, and what leads to these.
+    """Return an ALL group as parts of at most PART_BUCKETS, their doors, and what leads to these.
 
     A bucket stays in the part that holds it at the switch now, so that one more or one less
     changes one part only.
@@ -80,8 +97,8 @@ def split(group: GroupSpec, present: KnownGroups, numbers: Iterator[int]) -> lis
             parts.append((part.group_id, kept))
     rest = missing.elements()
     for _, buckets in parts:
-        buckets += islice(rest, MAX_BUCKETS - len(buckets))
-    while buckets := list(islice(rest, MAX_BUCKETS)):
+        buckets += islice(rest, PART_BUCKETS - len(buckets))
+    while buckets := list(islice(rest, PART_BUCKETS)):
         parts.append((next(numbers), buckets))
     made = []
     for number, buckets in parts:
@@ -111,8 +128,7 @@ def in_parts(groups: Mapping[int, GroupSpec], present: KnownGroups) -> dict[int,
     numbers = (n for n in count(FIRST_PART, 2) if n not in taken and _door(n) not in taken)
     found: dict[int, GroupSpec] = {}
     for group in groups.values():
-        small = len(group.buckets) <= MAX_BUCKETS
-        for part in [group] if small else split(group, present, numbers):
+        for part in split(group, present, numbers) if is_large(group) else [group]:
             found[part.group_id] = part
     return found
 

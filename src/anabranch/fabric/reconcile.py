@@ -11,11 +11,11 @@ from itertools import count
 
 from anabranch.fabric.errors import MisuseError
 from anabranch.fabric.groups import (
-    MAX_BUCKETS,
     bare,
     bucket_change,
     check_size,
     in_parts,
+    is_large,
     ordered,
 )
 from anabranch.fabric.openflow.messages import (
@@ -170,7 +170,7 @@ def plan_changes(held: Held, wanted: Tables, version: int) -> Changes:
         return NO_CHANGES
     rules = _rules(held, wanted)
     groups = {group.group_id: bare(group) for group in wanted.groups}
-    large = tuple(group for group in groups.values() if len(group.buckets) > MAX_BUCKETS)
+    large = tuple(group for group in groups.values() if is_large(group))
     if large:
         present = {
             number: None if group is None else group.spec for number, group in held.groups.items()
