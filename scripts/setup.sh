@@ -9,7 +9,7 @@ RUN_PACKAGES=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
   gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-x
   python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0
-  wireguard-tools wireguard-go dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux fonts-dejavu-core ca-certificates
+  wireguard-tools wireguard-go dnsmasq-base python3 python3-venv nftables ethtool iproute2 util-linux libseccomp2 fonts-dejavu-core ca-certificates
 )
 TEST_PACKAGES=(
   gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice
