@@ -25,7 +25,7 @@ from anabranch.app.bench.zap import CHANNELS, ONE_LEAF
 from anabranch.core.errors import UnavailableError
 
 SEATS = 2000
-_AT_ONCE = 8
+_AT_ONCE = 64
 _PPS = 250
 _WATCH_S = 5.0
 _HOLD_S = 1
@@ -69,8 +69,14 @@ async def _seat(site: SiteProcess, crowd: Receivers) -> None:
 
 async def _leave(site: SiteProcess) -> None:
     async with httpx.AsyncClient(base_url=site.url, headers=site.bearer, timeout=60) as client:
-        for seat in (await client.get("/api/seats")).json():
-            await client.delete(f"/api/seats/{seat['id']}")
+        found = (await client.get("/api/seats")).json()
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def leave(seat: str) -> None:
+            async with slots:
+                await client.delete(f"/api/seats/{seat}")
+
+        await asyncio.gather(*(leave(seat["id"]) for seat in found))
 
 
 def _count(site: SiteProcess, crowd: Receivers) -> tuple[float, int]:
