@@ -16,7 +16,7 @@ from tests.lab.machines import ROOT_ADDRESS, Machines, machines
 from tests.lab.two_bridges import run
 
 from anabranch.core.errors import ConflictError
-from anabranch.host import network
+from anabranch.host import network, packet_rules
 from anabranch.host.journal import Journal
 from anabranch.host.process import find_marked
 from anabranch.host.wireguard import KEEPALIVE_S, Interface, Peer, private_key, public_key
@@ -152,10 +152,10 @@ async def test_only_the_sites_own_traffic_comes_in(tmp_path: Path) -> None:
     async with tunnel(tmp_path) as made:
         assert await off(echo, made.far, HUB.ip, made.near, b"open")
         await off(
-            network.guard_tunnel, made.near, made.hub.device, tcp_port=6653, from_address=None
+            packet_rules.guard_tunnel, made.near, made.hub.device, tcp_port=6653, from_address=None
         )
         await off(
-            network.guard_tunnel, made.near, made.hub.device, tcp_port=6653, from_address=None
+            packet_rules.guard_tunnel, made.near, made.hub.device, tcp_port=6653, from_address=None
         )
         assert not await off(echo, made.far, HUB.ip, made.near, b"shut", 1.0)
         run("ip", "netns", "exec", made.far, "ping", "-c1", "-W5", str(HUB.ip))

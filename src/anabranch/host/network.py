@@ -4,7 +4,6 @@ Thin over pyroute2 (netlink) and nft. All functions block for milliseconds: they
 a site is set up or removed, in a thread.
 """
 
-import json
 import os
 import socket
 import subprocess
@@ -20,12 +19,9 @@ from pyroute2 import IPRoute, netns
 from pyroute2.netlink.exceptions import NetlinkError
 
 from anabranch.core.errors import AnabranchError
-from anabranch.host.process import run_command
 
 Made = TypeVar("Made")
 _NETNS = Path("/run/netns")
-_HEARD = "anabranch_heard"
-_GUARD = "anabranch_guard"
 VXLAN_PORT = 4789
 """RFC 7348, section 8."""
 _SETTINGS_6 = Path("/proc/sys/net/ipv6/conf")
@@ -181,13 +177,7 @@ def place_device(
     Raises:
         NetworkError: there is no such device or namespace, or the kernel refused it.
     """
-    with _inside(None) as outside, _open_namespace(namespace) as descriptor:
-        found = outside.link_lookup(ifname=device)
-        if not found:
-            raise NetworkError(f"there is no device {device}")
-        outside.link("set", index=found[0], net_ns_fd=descriptor)
-    with _inside(namespace) as inside:
-        index = inside.link_lookup(ifname=device)[0]
+    with _moved(device, namespace) as (inside, index):
         inside.link("set", index=index, mtu=mtu, state="up")
         inside.addr(
             "replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen
@@ -205,14 +195,20 @@ def lend_device(device: str, namespace: str) -> None:
     Raises:
         NetworkError: there is no such device or namespace, or the kernel refused it.
     """
+    with _moved(device, namespace) as (inside, index):
+        inside.link("set", index=index, state="up")
+
+
+@contextmanager
+def _moved(device: str, namespace: str) -> Iterator[tuple[IPRoute, int]]:
+    """Move a device of this machine's own into a namespace; give its index and a socket there."""
     with _inside(None) as outside, _open_namespace(namespace) as descriptor:
         found = outside.link_lookup(ifname=device)
         if not found:
             raise NetworkError(f"there is no device {device} on this machine")
         outside.link("set", index=found[0], net_ns_fd=descriptor)
     with _inside(namespace) as inside:
-        index = inside.link_lookup(ifname=device)[0]
-        inside.link("set", index=index, state="up")
+        yield inside, inside.link_lookup(ifname=device)[0]
 
 
 def take_back(device: str, namespace: str) -> None:
@@ -239,39 +235,6 @@ def socket_inside(namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM) 
         made = socket.socket(socket.AF_INET, kind, protocol)
     made.setblocking(False)
     return made
-
-
-def guard_tunnel(
-    namespace: str, device: str, *, tcp_port: int, from_address: IPv4Address | None
-) -> None:
-    """Let only a site's own traffic in by the tunnel of a namespace: VXLAN, one TCP port, answers.
-
-    Args:
-        device: the tunnel's.
-        tcp_port: where this end listens.
-        from_address: who may connect to it; None: whoever is at the far ends.
-    """
-    who = "" if from_address is None else f"ip saddr {from_address} "
-    run_tool("nft", "-f", "-", namespace=namespace, stdin=f"""
-table ip {_GUARD}
-delete table ip {_GUARD}
-table ip {_GUARD} {{
-  chain input {{
-    type filter hook input priority 0; policy accept;
-    iifname != "{device}" udp dport {VXLAN_PORT} drop
-    iifname != "{device}" accept
-    ct state established accept
-    udp dport {VXLAN_PORT} accept
-    {who}tcp dport {tcp_port} accept
-    icmp type echo-request accept
-    drop
-  }}
-  chain forward {{
-    type filter hook forward priority 0; policy drop;
-    iifname "{device}" oifname "{device}" udp dport {VXLAN_PORT} accept
-  }}
-}}
-""")  # fmt: skip
 
 
 @contextmanager
@@ -420,42 +383,6 @@ def remove_link(device: str, namespace: str | None = None) -> None:
         for index in inside.link_lookup(ifname=device):
             with suppress(NetlinkError):
                 inside.link("del", index=index)
-
-
-def watch_ports(
-    namespace: str, device: str, ports: tuple[int, int], *, forget_after_s: int
-) -> None:
-    """Have the kernel remember on which UDP ports of a device something arrives.
-
-    Args:
-        namespace: where the device is; the table goes with it.
-        device: the device that packets come in by.
-        ports: first and last port.
-        forget_after_s: seconds of silence after which a port is forgotten.
-    """
-    run_tool("nft", "-f", "-", namespace=namespace, stdin=f"""
-table ip {_HEARD} {{
-  set ports {{ type inet_service; flags dynamic,timeout; timeout {forget_after_s}s; size 65535; }}
-  chain input {{
-    type filter hook input priority 0; policy accept;
-    iifname "{device}" udp dport {ports[0]}-{ports[1]} update @ports {{ udp dport }}
-  }}
-}}
-""")  # fmt: skip
-
-
-async def heard_ports(namespace: str) -> frozenset[int]:
-    """Return the ports that :func:`watch_ports` remembers.
-
-    Raises:
-        ProcessError: the namespace or its table is gone.
-    """
-    text = await run_command("nft", "-j", "list", "set", "ip", _HEARD, "ports", netns=namespace)
-    return frozenset(
-        int(element["elem"]["val"])
-        for item in json.loads(text)["nftables"]
-        for element in item.get("set", {}).get("elem", ())
-    )
 
 
 def made_inside(namespace: str | None, make: Callable[[], Made]) -> Made:

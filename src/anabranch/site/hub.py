@@ -17,7 +17,7 @@ import structlog
 
 from anabranch.core.errors import ConflictError
 from anabranch.core.names import new_id
-from anabranch.host import network
+from anabranch.host import network, packet_rules
 from anabranch.host.journal import Journal
 from anabranch.host.process import Child, ProcessError
 from anabranch.host.wireguard import (
@@ -117,7 +117,7 @@ class Hub:
                 ) from error
             raise
         await asyncio.to_thread(
-            network.guard_tunnel,
+            packet_rules.guard_tunnel,
             self._namespace,
             self._interface.device,
             tcp_port=CONTROLLER_PORT,

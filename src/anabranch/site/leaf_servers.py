@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from anabranch.channels.seats import Seat
-from anabranch.host import network
+from anabranch.host import packet_rules
 from anabranch.host.forwarding import family_of
 from anabranch.media.janus import JanusLeaf
 from anabranch.media.leaf import Feed, LeafPlace, LeafServer, Rung
@@ -18,14 +18,14 @@ from anabranch.site.sorting import neighbours
 def make_leaf(settings: LeafSettings, place: LeafPlace) -> LeafServer:
     """Return a leaf server, to be started.
 
-    One that has a namespace of its own must have :func:`network.watch_ports` there, which is how a
-    Janus learns that a viewer has fallen silent.
+    One that has a namespace of its own must have :func:`packet_rules.watch_ports` there,
+    which is how a Janus learns that a viewer has fallen silent.
     """
     if settings.kind == "anabranch":
         return NativeLeaf(place, threads=settings.threads)
     public = tuple(each for each in place.public_addresses if family_of(each) == "ip")
     place = replace(place, public_addresses=public)  # a Janus is at IPv4 addresses alone
-    heard = None if place.netns is None else partial(network.heard_ports, place.netns)
+    heard = None if place.netns is None else partial(packet_rules.heard_ports, place.netns)
     return JanusLeaf(place, heard=heard)
 
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from anabranch.host import forwarding, network, streams_out
+from anabranch.host import forwarding, network, packet_rules, streams_out
 from anabranch.host.forwarding import Family
 from anabranch.host.journal import Journal, Kind
 from anabranch.site.carriage import STREAM_PORT
@@ -156,7 +156,7 @@ def make_node(node: NodePlan, journal: Journal) -> None:
                 device=node.access.device,
                 via=str(node.gateway.address_6.ip),
             )
-        network.watch_ports(
+        packet_rules.watch_ports(
             node.namespace,
             node.access.device,
             node.media_ports,

@@ -16,7 +16,7 @@ import structlog
 from anabranch.core.events import Event
 from anabranch.fabric.bridges import Bfd, Bridge, ControllerTarget, Device, Tls
 from anabranch.fabric.openvswitch import OpenVSwitch
-from anabranch.host import network
+from anabranch.host import network, packet_rules
 from anabranch.host.journal import TABLE_PREFIX, Journal
 from anabranch.host.network import Port
 from anabranch.host.process import Child
@@ -187,7 +187,7 @@ class _Made:
             [Peer(terms.hub_key, (network_of_tunnels,), endpoint, KEEPALIVE_S)]
         )
         await asyncio.to_thread(
-            network.guard_tunnel,
+            packet_rules.guard_tunnel,
             namespace,
             self.tunnel.device,
             tcp_port=terms.api_port,
