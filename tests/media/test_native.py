@@ -128,7 +128,7 @@ async def test_a_viewer_is_answered_by_what_the_server_says(both: Both) -> None:
         "payload_type": 106,
         "rtx_payload_type": 107,
         "mid": "0",
-        "extensions": {"abs-send-time": 2, "mid": 9},
+        "extensions": {"abs-send-time": 2, "playout-delay": 5, "mid": 9},
     }
     assert added["audio"] == {"payload_type": 111, "mid": "1", "extensions": {"mid": 9}}
     assert [rung["kbps"] for rung in added["ladder"]] == [1000, 300]

@@ -10,6 +10,7 @@ pub mod answers;
 pub mod clock;
 pub mod cursor;
 pub mod gaps;
+pub mod hurry;
 pub mod ladder;
 pub mod output;
 pub mod pace;

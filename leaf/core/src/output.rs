@@ -1,5 +1,6 @@
 //! What goes out to a viewer.
 
+use leaf_wire::header::Playout;
 use serde::{Deserialize, Serialize};
 
 use crate::Micros;
@@ -30,6 +31,8 @@ pub struct Outgoing<'a> {
     pub marker: bool,
     /// On [`Output::Rtx`] the sequence number that it stands for; it precedes the payload.
     pub original: Option<u16>,
+    /// What it says of how long the receiver may hold it back.
+    pub playout: Option<Playout>,
     /// The payload, in the ring.
     pub payload: &'a [u8],
     /// When the packet came, if it is sent at its turn.
@@ -52,13 +55,14 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Send a packet at the place that it was given, and count it.
+    /// Send a packet at the place that it was given, and count it. `live`: it goes at its turn.
     pub fn send(
         &mut self,
         output: Output,
         packet: &Packet<'_>,
         placed: Placed,
         live: bool,
+        playout: Option<Playout>,
         sink: &mut impl Sink,
     ) {
         self.packets = self.packets.wrapping_add(1);
@@ -69,6 +73,7 @@ impl Sent {
             timestamp: placed.timestamp as u32,
             marker: packet.marker,
             original: None,
+            playout,
             payload: packet.payload,
             arrived: live.then_some(packet.arrived),
         });

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Micros;
 use crate::cursor::{Cursor, Segment, Start, StreamId};
+use crate::hurry::Hurry;
 use crate::output::{Outgoing, Output, Sent, Sink};
 use crate::pace::Pace;
 use crate::retransmit::Retransmissions;
@@ -52,6 +53,9 @@ pub struct Picture {
     pub sent: Sent,
     /// How fast a catch-up goes.
     pub pace: Pace,
+    /// Whether it is to be shown as it comes.
+    #[serde(default)]
+    pub hurry: Hurry,
     retransmissions: Retransmissions,
     next_rtx: Option<u64>,
 }
@@ -67,6 +71,7 @@ impl Picture {
             mode: Mode::Waiting,
             sent: Sent::default(),
             pace: Pace::default(),
+            hurry: Hurry::default(),
             retransmissions: Retransmissions::default(),
             next_rtx,
         }
@@ -79,6 +84,11 @@ impl Picture {
 
     /// Put the cursor on the last key frame of a stream; without one wait for it.
     pub fn begin(&mut self, stream: StreamId, streams: &Streams, now: Micros) -> Begun {
+        // Not so where it goes on with the same picture: another rendition, or after a loss.
+        let [shown, pending] = [self.stream, self.pending].map(|it| it == Some(stream));
+        if self.mode == Mode::Waiting || !(shown || pending) {
+            self.hurry.begin(now);
+        }
         self.stream = Some(stream);
         self.pending = self.pending.filter(|pending| *pending != stream);
         self.mode = Mode::Waiting;
@@ -140,8 +150,10 @@ impl Picture {
         let mut credit = if live {
             f64::INFINITY
         } else {
+            self.hurry.go_on(now);
             self.pace.credit(now)
         };
+        let playout = self.hurry.playout(now);
         while self.cursor.next() < ring.end() {
             let next = self.cursor.next();
             let Some(packet) = ring.get(next) else {
@@ -158,7 +170,8 @@ impl Picture {
                 self.pace.spend(bytes);
             }
             if let Some(placed) = self.cursor.advance(&packet) {
-                self.sent.send(Output::Video, &packet, placed, live, sink);
+                self.sent
+                    .send(Output::Video, &packet, placed, live, playout, sink);
             }
         }
         if !live {
@@ -176,7 +189,8 @@ impl Picture {
         sink: &mut impl Sink,
     ) {
         if let Some(placed) = self.cursor.late(stream, ring, packet) {
-            self.sent.send(Output::Video, packet, placed, true, sink);
+            self.sent
+                .send(Output::Video, packet, placed, true, None, sink);
         }
     }
 
@@ -211,6 +225,7 @@ impl Picture {
             timestamp,
             marker: packet.marker,
             original,
+            playout: None,
             payload: packet.payload,
             arrived: None,
         });

@@ -78,7 +78,8 @@ impl Sound {
             };
             packet.marker = std::mem::take(&mut self.begins);
             if let Some(placed) = self.cursor.advance(&packet) {
-                self.sent.send(Output::Audio, &packet, placed, true, sink);
+                self.sent
+                    .send(Output::Audio, &packet, placed, true, None, sink);
             }
         }
         self.cursor.skip_to(ring.end());
@@ -93,7 +94,8 @@ impl Sound {
         sink: &mut impl Sink,
     ) {
         if let Some(placed) = self.cursor.late(stream, ring, packet) {
-            self.sent.send(Output::Audio, packet, placed, true, sink);
+            self.sent
+                .send(Output::Audio, packet, placed, true, None, sink);
         }
     }
 }

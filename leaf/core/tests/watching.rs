@@ -9,6 +9,7 @@ use leaf_core::output::Output;
 use leaf_core::picture::{Begun, Mode};
 use leaf_core::ring::{Arrival, Inserted, Kind};
 use leaf_core::viewer::{Event, Report};
+use leaf_wire::header::Playout;
 use proptest::prelude::*;
 
 #[test]
@@ -41,6 +42,34 @@ fn a_change_plays_from_the_key_frame_to_the_head() {
         watch.viewer.take_events(),
         [Event::Shown(1), Event::Shown(2)]
     );
+}
+
+#[test]
+fn pictures_are_to_be_shown_at_once_after_a_change_but_not_for_long() {
+    let mut watch = Watch::new(50);
+    watch.pass(30, |_, _| true);
+    watch.start();
+    watch.pass(60, |_, _| true);
+    let said = |watch: &mut Watch| {
+        let mut said: Vec<_> = watch.wire.sent.drain(..).map(|sent| sent.playout).collect();
+        said.dedup();
+        said
+    };
+    let whole = [Some(Playout::AtOnce), Some(Playout::Free), None];
+    assert_eq!(said(&mut watch), whole);
+    watch.change(&[2]);
+    watch.pass(60, |_, _| true);
+    assert_eq!(said(&mut watch), whole);
+    let now = watch.now;
+    watch.viewer.refresh(&watch.streams, now, &mut watch.wire);
+    watch.pass(60, |_, _| true);
+    assert_eq!(said(&mut watch), [None], "the same picture once more");
+    watch.change(&[1]);
+    watch.pass(60, |_, _| true);
+    said(&mut watch);
+    watch.change(&[3]);
+    watch.pass(60, |_, _| true);
+    assert_eq!(said(&mut watch), [None], "another rendition");
 }
 
 #[test]

@@ -5,8 +5,10 @@ use thiserror::Error;
 
 const FIXED_LEN: usize = 12;
 const EXTENSION_PROFILE: [u8; 2] = [0xbe, 0xde];
-/// Fixed header, extension header, abs-send-time and the longest mid.
-const MAX_LEN: usize = FIXED_LEN + 4 + 4 + 17 + 3;
+/// Fixed header, extension header, abs-send-time, playout-delay and the longest mid.
+const MAX_LEN: usize = FIXED_LEN + 4 + 4 + 4 + 17 + 3;
+/// What `playout-delay` counts in: 10 ms, in 12 bits.
+const PLAYOUT_MAX: u16 = 0xfff;
 
 /// Why a header cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -23,6 +25,15 @@ pub enum HeaderError {
     /// The extensions together are longer than a template holds.
     #[error("the header extensions do not fit")]
     TooLong,
+}
+
+/// How long a receiver may hold pictures back from when it reads this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Playout {
+    /// Not at all.
+    AtOnce,
+    /// As long as it likes.
+    Free,
 }
 
 /// The header of one RTP stream, of which only sequence number, timestamp, marker and send time
@@ -78,6 +89,22 @@ impl HeaderTemplate {
         Ok(self)
     }
 
+    /// Adds how long the receiver may hold a picture back (`playout-delay`: least and greatest in 12
+    /// bits each, in 10 ms). The least is 0.
+    ///
+    /// # Errors
+    ///
+    /// [`HeaderError`] if the id is taken or out of range.
+    pub fn with_playout_delay(mut self, id: u8, playout: Playout) -> Result<Self, HeaderError> {
+        let [high, low] = match playout {
+            Playout::AtOnce => 0,
+            Playout::Free => PLAYOUT_MAX,
+        }
+        .to_be_bytes();
+        self.push(id, &[0, high, low])?;
+        Ok(self)
+    }
+
     /// Appends an extension element and brings the extension's length up to date.
     fn push(&mut self, id: u8, value: &[u8]) -> Result<(), HeaderError> {
         if !(1..=14).contains(&id) || self.has_extension(id) {
@@ -112,7 +139,7 @@ impl HeaderTemplate {
         false
     }
 
-    /// Length in bytes of every header of this template: 12 to 40, a multiple of 4.
+    /// Length in bytes of every header of this template: 12 to 44, a multiple of 4.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub fn len(&self) -> usize {
@@ -152,7 +179,7 @@ impl HeaderTemplate {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{HeaderError, HeaderTemplate, MAX_LEN};
+    use super::{HeaderError, HeaderTemplate, MAX_LEN, Playout};
     use crate::rtp::RtpPacket;
 
     fn write(template: &HeaderTemplate) -> Vec<u8> {
@@ -187,10 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_playout_delay_has_two_twelves_of_bits() {
+        let bytes = |playout| {
+            let template = HeaderTemplate::new(96, 1).unwrap();
+            write(&template.with_playout_delay(6, playout).unwrap())[12..].to_vec()
+        };
+        assert_eq!(bytes(Playout::AtOnce), [0xbe, 0xde, 0, 1, 0x62, 0, 0, 0]);
+        assert_eq!(
+            bytes(Playout::Free),
+            [0xbe, 0xde, 0, 1, 0x62, 0, 0x0f, 0xff]
+        );
+    }
+
+    #[test]
     fn all_extensions_at_their_longest_fit() {
         let template = HeaderTemplate::new(96, 1)
             .and_then(|header| header.with_mid(1, "0123456789abcdef"))
             .and_then(|header| header.with_abs_send_time(2))
+            .and_then(|header| header.with_playout_delay(3, Playout::Free))
             .unwrap();
         assert_eq!(template.len(), MAX_LEN);
         assert_eq!(

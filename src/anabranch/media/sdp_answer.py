@@ -24,8 +24,10 @@ from anabranch.media.leaf import OfferError
 from anabranch.media.sdp import Codec, Offer, Section, codec_lines, offered_feedback
 
 ABS_SEND_TIME = "abs-send-time"
+PLAYOUT_DELAY = "playout-delay"
 _URIS = {
     ABS_SEND_TIME: "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+    PLAYOUT_DELAY: "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
     MID: MID_URI,
 }
 _NAMES = {uri: name for name, uri in _URIS.items()}
@@ -91,6 +93,8 @@ def agree(offer: Offer) -> Agreement:
         # Without a stream of its own a retransmission must be the very packet, which a later time
         # of sending would change: and AES-GCM must not see two texts under one index (RFC 7714).
         extensions.pop(ABS_SEND_TIME, None)
+    if rtx is None:
+        extensions.pop(PLAYOUT_DELAY, None)
     video = Medium(
         offer.video_codec,
         rtx,

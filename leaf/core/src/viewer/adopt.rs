@@ -48,6 +48,7 @@ impl Viewer {
             return;
         };
         picture.cursor.shift_clock(clock);
+        picture.hurry.end(now);
         picture.jump(jump, now);
         picture.pending = None;
         let here = sent.and_then(|id| Some((id, &streams.get(id)?.ring)));

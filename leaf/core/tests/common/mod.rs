@@ -12,6 +12,7 @@ use leaf_core::picture::Begun;
 use leaf_core::ring::{Arrival, Kind};
 use leaf_core::streams::Streams;
 use leaf_core::viewer::{Agreed, Target, Viewer};
+use leaf_wire::header::Playout;
 
 pub const FRAME: Micros = 40_000;
 
@@ -23,6 +24,7 @@ pub struct Sent {
     pub timestamp: u32,
     pub marker: bool,
     pub original: Option<u16>,
+    pub playout: Option<Playout>,
     pub at: Micros,
     pub stream: u8,
     pub frame: u32,
@@ -45,6 +47,7 @@ impl Sink for Wire {
             timestamp: packet.timestamp,
             marker: packet.marker,
             original: packet.original,
+            playout: packet.playout,
             at: self.now,
             stream: mark[0],
             frame: u32::from_be_bytes(mark[1..5].try_into().unwrap()),

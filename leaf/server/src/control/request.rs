@@ -289,8 +289,19 @@ impl Media {
         if self.rtx_payload_type == Some(self.payload_type) {
             return Err(invalid("rtx_payload_type: the same as payload_type"));
         }
-        let Extensions { abs_send_time, mid } = self.extensions;
-        if abs_send_time.is_some() && abs_send_time == mid {
+        let Extensions {
+            abs_send_time,
+            mid,
+            playout_delay,
+        } = self.extensions;
+        let mut ids: Vec<_> = [abs_send_time, mid, playout_delay]
+            .into_iter()
+            .flatten()
+            .collect();
+        let count = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() < count {
             return Err(invalid("extensions: two with the same id"));
         }
         Ok(())
@@ -314,6 +325,9 @@ pub struct Extensions {
     /// The media section (RFC 9143).
     #[serde(default)]
     pub mid: Option<ExtensionId>,
+    /// How long a picture may be held back.
+    #[serde(default)]
+    pub playout_delay: Option<ExtensionId>,
 }
 
 /// One rendition of a ladder.

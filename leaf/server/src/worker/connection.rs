@@ -7,7 +7,7 @@ use leaf_core::streams::Streams;
 use leaf_core::viewer::{Agreed, Report, Target, Viewer};
 use leaf_secure::dtls::Fingerprint;
 use leaf_secure::memory::prefetch;
-use leaf_wire::header::{HeaderError, HeaderTemplate};
+use leaf_wire::header::{HeaderError, HeaderTemplate, Playout};
 use leaf_wire::ice::Credentials;
 use leaf_wire::ntp;
 use leaf_wire::rtcp::{Feedback, SenderReport, parse, sender_report};
@@ -243,9 +243,17 @@ pub fn headers(media: &[Option<Media>; 2], ssrcs: Ssrcs) -> Result<Headers, Head
     let rtx = video
         .as_ref()
         .and_then(|media| Some((media, media.rtx_payload_type?)));
+    let saying = |playout: Playout| {
+        let (media, _) = rtx?;
+        let id = media.extensions.playout_delay?;
+        let plain = header(media, media.payload_type.get(), ssrcs.video, true);
+        Some(plain.and_then(|it| it.with_playout_delay(id.get(), playout)))
+    };
     Ok(Headers {
+        at_once: saying(Playout::AtOnce).transpose()?,
+        free: saying(Playout::Free).transpose()?,
         // Without a stream for retransmissions a packet is sent again bit by bit, so its header
-        // must not tell the time (see docs/protocols/leaf.md).
+        // must not tell the time or anything else that changes (see docs/protocols/leaf.md).
         video: video
             .as_ref()
             .map(|media| header(media, media.payload_type.get(), ssrcs.video, rtx.is_some()))

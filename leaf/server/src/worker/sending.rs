@@ -7,12 +7,12 @@ use leaf_core::Micros;
 use leaf_core::output::{Outgoing, Output, Sink};
 use leaf_core::ring::MAX_PAYLOAD;
 use leaf_secure::srtp::Outbound;
-use leaf_wire::header::HeaderTemplate;
+use leaf_wire::header::{HeaderTemplate, Playout};
 
 use crate::net::batch::Batch;
 
 /// The longest header of a template.
-const MAX_HEADER: usize = 40;
+const MAX_HEADER: usize = 44;
 /// The longest delay that is told apart.
 const MAX_DELAY: u64 = 10_000_000;
 
@@ -24,10 +24,25 @@ const NEAR: usize = 16;
 pub struct Headers {
     /// The picture.
     pub video: Option<HeaderTemplate>,
+    /// The picture that is to be shown at once; None: that cannot be said.
+    pub at_once: Option<HeaderTemplate>,
+    /// The picture after such ones.
+    pub free: Option<HeaderTemplate>,
     /// Its retransmissions.
     pub rtx: Option<HeaderTemplate>,
     /// The sound.
     pub audio: Option<HeaderTemplate>,
+}
+
+impl Headers {
+    fn video(&self, playout: Option<Playout>) -> Option<&HeaderTemplate> {
+        let said = match playout {
+            None => &None,
+            Some(Playout::AtOnce) => &self.at_once,
+            Some(Playout::Free) => &self.free,
+        };
+        said.as_ref().or(self.video.as_ref())
+    }
 }
 
 /// How long packets take from their arrival until the kernel has them.
@@ -94,9 +109,9 @@ pub struct Sending<'a> {
 impl Sink for Sending<'_> {
     fn send(&mut self, packet: Outgoing<'_>) {
         let template = match packet.output {
-            Output::Video => &self.headers.video,
-            Output::Audio => &self.headers.audio,
-            Output::Rtx => &self.headers.rtx,
+            Output::Video => self.headers.video(packet.playout),
+            Output::Audio => self.headers.audio.as_ref(),
+            Output::Rtx => self.headers.rtx.as_ref(),
         };
         let Some(template) = template else { return };
         let (outbound, send_time) = (self.outbound, self.send_time);

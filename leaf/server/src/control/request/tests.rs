@@ -26,7 +26,7 @@ fn viewer_add() -> Value {
            "remote": {"ufrag": "abcd", "pwd": "abcdefghijklmnopqrstuv",
                       "fingerprint": "sha-256 AB:CD", "setup": "actpass"},
            "video": {"payload_type": 102, "rtx_payload_type": 103, "mid": "0",
-                     "extensions": {"abs-send-time": 3, "mid": 4}},
+                     "extensions": {"abs-send-time": 3, "mid": 4, "playout-delay": 5}},
            "audio": {"payload_type": 111, "mid": "1", "extensions": {}},
            "ladder": [{"stream": 7, "kbps": 1000}, {"stream": 8, "kbps": 300}], "sound": 9,
            "start": 0, "pinned": false, "cname": "c"})
@@ -75,6 +75,7 @@ fn the_requests_of_the_protocol_document() {
     let video = viewer.video.clone().unwrap();
     assert_eq!(video.rtx_payload_type.unwrap().get(), 103);
     assert_eq!(video.extensions.abs_send_time.unwrap().get(), 3);
+    assert_eq!(video.extensions.playout_delay.unwrap().get(), 5);
     assert_eq!(
         video.mid_extension().map(|(id, mid)| (id.get(), mid)),
         Some((4, "0"))
