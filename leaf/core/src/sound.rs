@@ -39,6 +39,11 @@ impl Sound {
         }
     }
 
+    /// Whether it has begun: what came for it can be sent at any time.
+    pub fn is_going_on(&self) -> bool {
+        self.stream.is_some() && !self.begins
+    }
+
     /// Go on at the head, wherever it was.
     pub fn begin_anew(&mut self) {
         self.begins = true;

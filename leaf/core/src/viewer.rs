@@ -214,6 +214,11 @@ impl Viewer {
                 self.begin(stream, streams, now, sink);
             }
         } else if picture.stream == Some(stream) {
+            // One visit for both: a viewer's memory is fetched once, and a short packet of sound takes
+            // the parameter sets of a key frame along in one message.
+            if let Some(sound) = self.sound.as_mut().filter(|it| it.is_going_on()) {
+                sound.flush(streams, sink);
+            }
             if picture.mode == Mode::Waiting || !picture.is_in_place(streams) {
                 self.begin(stream, streams, now, sink);
             } else if picture.mode == Mode::Live {

@@ -20,8 +20,8 @@ const SOON: usize = 4;
 const NEXT: usize = 2;
 /// So long viewers are served before others have their turn.
 const SLICE: Micros = 1_000;
-/// So long sound waits for pictures at most.
-const PATIENCE: Micros = 15_000;
+/// So long sound waits for pictures at most: until the next of it comes, mostly.
+const PATIENCE: Micros = 20_000;
 
 /// One stream's way through the list of those who watch it, from its end to its beginning: who
 /// leaves the list is replaced by its last one, who was served already.
