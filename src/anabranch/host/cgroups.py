@@ -24,7 +24,10 @@ class ControlGroupError(AnabranchError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a group may use: bytes of memory, percent of one core, tasks (processes and threads)."""
+    """What a group may use: bytes of memory, percent of one core, tasks (processes and threads).
+
+    Where several want the processor at once, each has its part of it in proportion to its percent.
+    """
 
     memory: int
     cpu_percent: int
@@ -134,6 +137,7 @@ def _make_unified(tree: Path, name: str, limits: Limits) -> Path:
         (directory / "memory.swap.max").write_text("0")
     quota = limits.cpu_percent * _PERIOD_US // 100
     (directory / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+    (directory / "cpu.weight").write_text(str(min(max(limits.cpu_percent, 1), 10_000)))
     (directory / "pids.max").write_text(str(limits.tasks))
     return directory
 
@@ -150,6 +154,7 @@ def _make_single(tree: Path, controller: str, name: str, limits: Limits) -> Path
             (directory / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
             quota = limits.cpu_percent * _PERIOD_US // 100
             (directory / "cpu.cfs_quota_us").write_text(str(quota))
+            (directory / "cpu.shares").write_text(str(max(1024 * limits.cpu_percent // 100, 2)))
         case "pids":
             (directory / "pids.max").write_text(str(limits.tasks))
     return directory

@@ -167,16 +167,26 @@ class Resident:
             self.modules = {}
             await self._leave_if_empty()
 
-    def note_end(self, sandbox: Sandbox, code: int) -> None:
-        """Take notice that a sandbox has ended; one that was not told to is forked anew."""
+    @property
+    def running(self) -> bool:
+        """Whether its sandbox runs."""
+        return self.sandbox is not None and self.sandbox.running
+
+    def note_end(self, sandbox: Sandbox, code: int) -> bool:
+        """Take notice that a sandbox has ended; one that was not told to is forked anew.
+
+        Returns:
+            Whether it was not told to.
+        """
         if sandbox is not self.sandbox:
-            return
+            return False
         self.sandbox = None
         lived = time.monotonic() - sandbox.started_at
         self._deaths = 0 if lived > _HEALTHY_S else self._deaths + 1
         last = self.log.last[-1] if self.log.last else None
         _log.warning("sandbox.died", user=self.tenant.user, code=code, last=last)
         self._revival = asyncio.create_task(self._revive(lived), name=f"revive:{self.tenant.user}")
+        return True
 
     # The sandbox's life
 
@@ -205,7 +215,6 @@ class Resident:
         spec = SandboxSpec(
             user=self.tenant.user,
             uid=self._uid,
-            root=str(self.home.root),
             code=str(self.home.code),
             image=str(self.home.image) if disk else None,
             groups=tuple(str(each / "cgroup.procs") for each in self._group.directories),

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,11 +24,13 @@ class Nursery:
 
     Args:
         run_id: marks the processes, for who cleans up after a node that was killed.
+        root: an empty directory of the node's, made if need be: sandboxes build over it.
         on_end: called when a sandbox has ended, with its exit code.
     """
 
-    def __init__(self, run_id: str, on_end: Callable[[Sandbox, int], None]) -> None:
+    def __init__(self, run_id: str, root: Path, on_end: Callable[[Sandbox, int], None]) -> None:
         self._run_id = run_id
+        self._root = root
         self._on_end = on_end
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
@@ -53,9 +56,10 @@ class Nursery:
                 "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
             }  # fmt: skip
             self._ready.clear()
+            self._root.mkdir(mode=0o755, parents=True, exist_ok=True)
             with its:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", _MODULE, str(its.fileno()),
+                    sys.executable, "-m", _MODULE, str(its.fileno()), str(self._root),
                     pass_fds=(its.fileno(),), env=environment, start_new_session=True,
                     stdin=asyncio.subprocess.DEVNULL,
                 )  # fmt: skip

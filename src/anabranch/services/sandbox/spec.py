@@ -19,7 +19,6 @@ class SandboxSpec:
     Attributes:
         user: whose it is.
         uid: the machine's user and group number of its process.
-        root: an empty directory, over which its file system is built.
         code: the directory with its modules' files.
         image: a file system image for its own directory, or None.
         groups: ``cgroup.procs`` files to join.
@@ -33,7 +32,6 @@ class SandboxSpec:
 
     user: str
     uid: int
-    root: str
     code: str
     image: str | None
     groups: tuple[str, ...]

@@ -141,6 +141,11 @@ class Relay:
         self.acts: deque[Act] = deque()
         self.refusals: deque[Refused] = deque(maxlen=64)
 
+    @property
+    def known(self) -> int:
+        """How many requests are known: under way, or answered within :data:`KEEP`."""
+        return len(self._transactions)
+
     def process(self, now: float) -> None:
         """Take what GIST has to tell."""
         events = self._gist.events
