@@ -111,7 +111,8 @@ class LinuxPlane:
             if attachment is None:
                 raise PlaneError(f"{tenant.user} has no place in this plane")
             self._check_claims(tenant, claims)
-            await self._in_thread(self._nft, self._claims(tenant, claims))
+            text = rules.claims(self._places[tenant.number].number, attachment.claims, claims)
+            await self._in_thread(self._nft, text)
             attachment.claims = list(claims)
 
     async def detach(self, tenant: Tenant) -> None:
@@ -260,7 +261,8 @@ class LinuxPlane:
     def _detach(self, tenant: Tenant) -> None:
         place = self._places[tenant.number]
         placed = replace(tenant, number=place.number)
-        text = self._claims(tenant, ()) + rules.without_tenant(placed)
+        text = rules.claims(place.number, self._attached[tenant.number].claims, ())
+        text += rules.without_tenant(placed)
         del self._attached[tenant.number], self._places[tenant.number]
         try:
             self._nft(text)
@@ -280,15 +282,6 @@ class LinuxPlane:
 
     def _namespace_of(self, number: int) -> str:
         return f"{self._prefix}{number}"
-
-    def _claims(self, tenant: Tenant, claims: tuple[Claim, ...]) -> str:
-        """Return the rules by which a tenant has these claims and all others what they had."""
-        wanted = {self._places[each].number: tuple(a.claims) for each, a in self._attached.items()}
-        number = self._places[tenant.number].number
-        wanted[number] = claims
-        if not claims:
-            del wanted[number]
-        return rules.claims(wanted, number)
 
     def _check_claims(self, tenant: Tenant, claims: Iterable[Claim]) -> None:
         for claim in claims:

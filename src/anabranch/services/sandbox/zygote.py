@@ -1,9 +1,10 @@
 """The zygote: a process that has all of Python and NumPy loaded, and forks sandboxes.
 
 A child shares its pages until it writes to them, so a sandbox costs a hundredth of a Python of its
-own and is there in milliseconds. One child is forked ahead: it has its namespaces and file system,
-knows nobody, and waits for its tenant. The zygote runs no tenant's code; it lives as long as the
-socket to its node is open, and its sandboxes no longer than it.
+own and is there in milliseconds. When the node says so, a child is forked ahead: it has its control
+group, namespaces and file system, knows nobody, and waits for its tenant. The zygote runs no
+tenant's code; it lives as long as the socket to its node is open, and its sandboxes no longer than
+it.
 
     python -m anabranch.services.sandbox.zygote DESCRIPTOR DIRECTORY
 """
@@ -14,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +27,6 @@ from anabranch.services.sandbox.spec import MAX_MESSAGE, SandboxSpec, decode, en
 
 _MAX_DESCRIPTORS = 8
 _FAILED_TO_CONFINE = 71  # EX_OSERR of sysexits.h
-_REST_S = 0.1
-"""So long after a sandbox was asked for the next child is forked: the one goes first."""
 
 
 def main() -> None:
@@ -39,11 +37,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's
     zygote = Zygote(node, confinement.fences(sys.argv[2]))
-    zygote.fork_ahead()
     node.send(encode({"ready": True}))
     while True:
         watched: list[Any] = [node, read_end]
-        ready, _, _ = select.select(watched, [], [], zygote.rest(time.monotonic()))
+        ready, _, _ = select.select(watched, [], [])
         if read_end in ready:
             os.read(read_end, 4096)
             zygote.reap()
@@ -51,9 +48,11 @@ def main() -> None:
             data, descriptors, _, _ = socket.recv_fds(node, MAX_MESSAGE, _MAX_DESCRIPTORS)
             if not data:
                 break
-            zygote.give(decode(data), descriptors, time.monotonic())
-        elif not ready:
-            zygote.fork_ahead()
+            message = decode(data)
+            if "ahead" in message:
+                zygote.fork_ahead(tuple(message["ahead"]))
+            else:
+                zygote.give(message, descriptors)
     zygote.close()
 
 
@@ -83,24 +82,18 @@ class Zygote:
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._children: dict[int, int] = {}
         self._next: _Child | None = None
-        self._asked_at = 0.0
+        self._groups: tuple[str, ...] = ()
 
-    def rest(self, now: float) -> float | None:
-        """Return after how many seconds to fork ahead; None: there is one."""
-        return None if self._next is not None else max(self._asked_at + _REST_S - now, 0.0)
+    def fork_ahead(self, groups: tuple[str, ...]) -> None:
+        """Have a child that waits, in these control groups."""
+        self._groups = groups
+        try:
+            self._next = self._forked()
+        except OSError:  # it is tried again when one is needed
+            traceback.print_exc()
 
-    def fork_ahead(self) -> None:
-        """Have a child that waits, unless there is one; without it the next one takes longer."""
-        if self._next is None:
-            try:
-                self._next = self._forked()
-            except OSError:
-                traceback.print_exc()
-                self._asked_at = time.monotonic() + 1.0
-
-    def give(self, message: dict[str, Any], descriptors: list[int], now: float) -> None:
-        """Make a sandbox of a child."""
-        self._asked_at = now
+    def give(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Make a sandbox of the child that waits."""
         request = encode(message["spec"])
         try:
             try:
@@ -130,7 +123,7 @@ class Zygote:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    _become_sandbox(its, self._fences)
+                    _become_sandbox(its, self._groups, self._fences)
             finally:
                 kernel.join_namespace(self._own_pids, kernel.CLONE_NEWPID)
         return _Child(pid, ours)
@@ -150,7 +143,6 @@ class Zygote:
             elif self._next is not None and pid == self._next.pid:
                 self._next.channel.close()
                 self._next = None
-                self._asked_at = time.monotonic() + 1.0
 
     def close(self) -> None:
         """End them all."""
@@ -159,14 +151,15 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
 
 
-def _become_sandbox(channel: socket.socket, fences: Fences) -> None:
+def _become_sandbox(channel: socket.socket, groups: tuple[str, ...], fences: Fences) -> None:
     """Go on as a sandbox, in the child; never returns."""
     code = _FAILED_TO_CONFINE
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _close_all_but(channel.fileno())
-        confinement.begin(fences)
+        confinement.begin(fences, groups)
+        runner.rehearse()
         request, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, _MAX_DESCRIPTORS)
         channel.close()
         if request:
