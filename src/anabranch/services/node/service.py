@@ -164,15 +164,15 @@ class ServiceNode:
 
     async def _act(self, act: Act) -> None:
         request = act.request
-        log = _log.bind(user=request.user, module=request.name, method=str(request.method))
+        who = {"user": request.user, "module": request.name, "method": str(request.method)}
         try:
             outcome = await self.controller.act(request, act.session, act.origin)
         except Exception:
-            log.exception("a request failed")
+            _log.exception("a request failed", **who)
             outcome = Outcome(Hop(self.controller.node_id, Status.FAILED, "this node failed"))
         self.answered[str(request.method), outcome.hop.status] += 1
-        report = log.debug if request.method is Method.PROBE else log.info
-        report("request", status=outcome.hop.status, reason=outcome.hop.reason)
+        report = _log.debug if request.method is Method.PROBE else _log.info
+        report("request", **who, status=outcome.hop.status, reason=outcome.hop.reason)
         now = time.monotonic()
         if outcome.ended is not None:
             self.relay.let_go(outcome.ended, request.user, request.name, now)

@@ -54,10 +54,11 @@ def warm_up() -> None:
 def rehearse() -> None:
     """Do once, in a child that waits, what a tenant's code would wait for.
 
-    A page that is written to for the first time is copied then: it is a thousand pages.
+    A page is copied when it is written to for the first time: some hundred pages by loading a
+    module. A source larger than this one copies more than most modules need.
     """
-    source = Path(__file__).read_text()
-    thread = threading.Thread(target=compile, args=(source, __file__, "exec"))
+    source = Path(__file__).with_name("timers.py").read_text()
+    thread = threading.Thread(target=compile, args=(source, "rehearsal", "exec"))
     thread.start()
     thread.join()
     decode(encode({"up": True}))

@@ -297,7 +297,8 @@ class Relay:
         """Answer if everybody has."""
         if one.answer is not None or one.beyond is None or one.acting:
             return
-        response = replace(one.beyond, name=one.name)
+        beyond = one.beyond
+        response = Response(one.name, beyond.request, beyond.hops, beyond.inner)
         if one.hop is not None:
             response = response.pushed(one.hop)
         one.answer = _encoded(response)
