@@ -11,6 +11,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.services.test_keepalive import notify
 
@@ -48,7 +49,7 @@ async def runtime(world: World) -> AsyncIterator[NodeRuntime]:
         run_id = f"test-{os.getpid()}"
         grants = {"mallory": Grant(memory_mb=32, cpu_percent=20, tasks=8)}
         settings = RuntimeSettings(Path(state), run_id, Grant(memory_mb=128), grants)
-        made = NodeRuntime(settings, LinuxPlane("test", world.router))
+        made = NodeRuntime(settings, LinuxPlane(f"t{os.getpid()}", world.router))
         await made.open()
         try:
             yield made
@@ -429,6 +430,25 @@ class Attempt(Module):
             break
         await asyncio.sleep(0.1)
     assert status["state"] == "running"
+
+
+async def test_a_child_that_dies_before_its_tenant_comes_costs_time_only(
+    runtime: NodeRuntime,
+) -> None:
+    alice = user("alice")
+    (zygote,) = [p for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())]
+    for _ in range(100):
+        if waiting := zygote.children():
+            break
+        await asyncio.sleep(0.05)
+    waiting[0].kill()
+    await install(runtime, alice, MODULES / "netmonitor", MONITOR)
+    assert (await runtime.status(alice, MONITOR))["state"] == "running"
+    for _ in range(100):  # and the next one waits again
+        if len(zygote.children()) == 2:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody waits")
 
 
 async def test_a_tenant_cannot_forge_or_take_anothers_packets(

@@ -59,9 +59,23 @@ def look_up(text: str, packet: tuple[str, int, int]) -> set[int]:
 
 @given(st.lists(CLAIMS, max_size=5))
 def test_maps_hold_exactly_what_is_claimed(claims: list[Claim]) -> None:
-    text = rules.claims({7: claims}, 7)
+    text = rules.claims(7, [], claims)
     for packet in PACKETS:
         assert look_up(text, packet) == ({7} if any(has(c, packet) for c in claims) else set())
+
+
+@given(st.lists(CLAIMS, max_size=5), st.lists(CLAIMS, max_size=5))
+def test_a_change_touches_what_changes_and_nothing_else(before: list, after: list) -> None:
+    """Elements that go, and those that come, are the difference of the two."""
+
+    def elements(text: str, verb: str) -> set[tuple[str, str]]:
+        found = re.findall(rf"{verb} element netdev \S+ (\w+) \{{ (.*) \}}", text)
+        return {(name, each) for name, keys in found for each in keys.split(", ")}
+
+    text = rules.claims(7, before, after)
+    had, has = (elements(rules.claims(7, [], each), "add") for each in (before, after))
+    assert elements(text, "delete") == had - has
+    assert elements(text, "add") == has - had
 
 
 @given(CLAIMS, CLAIMS)
@@ -73,7 +87,7 @@ def test_claims_overlap_if_some_packet_is_in_both(one: Claim, other: Claim) -> N
 @given(st.lists(CLAIMS, min_size=1, max_size=5))
 def test_elements_of_one_map_do_not_overlap(claims: list[Claim]) -> None:
     """The kernel refuses intervals that do."""
-    text = rules.claims({7: claims}, 7)
+    text = rules.claims(7, [], claims)
     for _, elements in re.findall(r"add element netdev \S+ (\w+) \{ (.*) \}", text):
         keys = [element.split(" : ")[0].split(" . ") for element in elements.split(", ")]
         for i, one in enumerate(keys):

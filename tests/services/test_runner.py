@@ -54,7 +54,7 @@ class Asking:
 @pytest.fixture
 def ask() -> Iterator[Asking]:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    spec = SandboxSpec("alice", 1000, "", "", None, ())
+    spec = SandboxSpec("alice", 1000, "", None)
     runner = Runner(spec, its, [])
     thread = threading.Thread(target=runner.run)
     thread.start()

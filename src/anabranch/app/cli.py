@@ -383,10 +383,10 @@ def bench(
         "failover": (failover.measure, 5),
         "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
         "join": (partial(join.measure, kinds=kinds), 50),
-        "signalling": (signalling.measure, signalling.SESSIONS),
         "takeover": (takeover.measure, 50),
-        "modules": (modules.measure, 3),
         "viewers": (partial(viewers.measure, kinds=kinds, steps=steps or ()), 10),
+        **{f"modules-{part}": each for part, each in modules.parts().items()},
+        **{f"signalling-{part}": each for part, each in signalling.parts().items()},
         **{f"fabric-{part}": each for part, each in fabric.parts().items()},
         **{f"tree-{part}": each for part, each in tree.parts().items()},
         **{f"channels-{part}": each for part, each in channels.parts().items()},
@@ -395,6 +395,8 @@ def bench(
         "fabric": fabric.measure,
         "tree": tree.measure,
         "channels": channels.measure,
+        "modules": modules.measure,
+        "signalling": signalling.measure,
     }
     if name not in whole and name not in benches:
         known = ", ".join([*benches, *(f"{each} (all of its parts)" for each in whole)])

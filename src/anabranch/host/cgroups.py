@@ -24,7 +24,10 @@ class ControlGroupError(AnabranchError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a group may use: bytes of memory, percent of one core, tasks (processes and threads)."""
+    """What a group may use: bytes of memory, percent of one core, tasks (processes and threads).
+
+    Where several want the processor at once, each has its part of it in proportion to its percent.
+    """
 
     memory: int
     cpu_percent: int
@@ -36,6 +39,27 @@ class ControlGroup:
     """A group; ``directories`` is where its processes are written down, one or one a controller."""
 
     directories: tuple[Path, ...]
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The files into which a process writes its number to be in it."""
+        return tuple(str(each / "cgroup.procs") for each in self.directories)
+
+    def limit(self, limits: Limits) -> None:
+        """Set other limits.
+
+        Raises:
+            ControlGroupError: the kernel refused one, say since more is in use.
+        """
+        unified = len(self.directories) == 1
+        try:
+            for index, controller in enumerate(CONTROLLERS):
+                if unified:
+                    _limit_unified(self.directories[0], controller, limits)
+                else:
+                    _limit_single(self.directories[index], controller, limits)
+        except OSError as error:
+            raise ControlGroupError(f"{error.filename}: {error.strerror}") from error
 
     def memory(self) -> int:
         """Return the bytes in use now."""
@@ -129,12 +153,10 @@ def _make_unified(tree: Path, name: str, limits: Limits) -> Path:
     (parent / "cpu.weight").write_text(str(100 * _WEIGHT))
     directory = parent / name
     directory.mkdir(exist_ok=True)
-    (directory / "memory.max").write_text(str(limits.memory))
+    for controller in CONTROLLERS:
+        _limit_unified(directory, controller, limits)
     with suppress(OSError):
         (directory / "memory.swap.max").write_text("0")
-    quota = limits.cpu_percent * _PERIOD_US // 100
-    (directory / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
-    (directory / "pids.max").write_text(str(limits.tasks))
     return directory
 
 
@@ -142,14 +164,32 @@ def _make_single(tree: Path, controller: str, name: str, limits: Limits) -> Path
     directory = tree / _PARENT / name
     directory.parent.mkdir(exist_ok=True)
     directory.mkdir(exist_ok=True)
+    if controller == "cpu":
+        (directory.parent / "cpu.shares").write_text(str(1024 * _WEIGHT))
+    _limit_single(directory, controller, limits)
+    return directory
+
+
+def _limit_unified(directory: Path, controller: str, limits: Limits) -> None:
+    match controller:
+        case "memory":
+            (directory / "memory.max").write_text(str(limits.memory))
+        case "cpu":
+            quota = limits.cpu_percent * _PERIOD_US // 100
+            (directory / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+            (directory / "cpu.weight").write_text(str(min(max(limits.cpu_percent, 1), 10_000)))
+        case "pids":
+            (directory / "pids.max").write_text(str(limits.tasks))
+
+
+def _limit_single(directory: Path, controller: str, limits: Limits) -> None:
     match controller:
         case "memory":
             (directory / "memory.limit_in_bytes").write_text(str(limits.memory))
         case "cpu":
-            (directory.parent / "cpu.shares").write_text(str(1024 * _WEIGHT))
             (directory / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
             quota = limits.cpu_percent * _PERIOD_US // 100
             (directory / "cpu.cfs_quota_us").write_text(str(quota))
+            (directory / "cpu.shares").write_text(str(max(1024 * limits.cpu_percent // 100, 2)))
         case "pids":
             (directory / "pids.max").write_text(str(limits.tasks))
-    return directory

@@ -4,9 +4,11 @@ Thin over pyroute2 (netlink) and nft. All functions block for milliseconds: they
 a site is set up or removed, in a thread.
 """
 
+import ctypes
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import TypeVar
 
 import psutil
 from pyroute2 import IPRoute, netns
+from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 from pyroute2.netlink.exceptions import NetlinkError
 
 from anabranch.core.errors import AnabranchError
@@ -29,6 +32,8 @@ _LINK_SCOPE = 253
 """RT_SCOPE_LINK of linux/rtnetlink.h: straight to whom it is for."""
 _NO_DAD = 0x02
 """IFA_F_NODAD of linux/if_addr.h: the address is usable at once."""
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NetworkError(AnabranchError):
@@ -60,7 +65,11 @@ class Port:
 def make_namespace(name: str) -> None:
     """Make a namespace with its loopback up."""
     try:
-        netns.create(name)
+        with _back_again():
+            # Not pyroute2's create: it forks all of this process for that.
+            if _libc.unshare(_CLONE_NEWNET) < 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            netns.attach(name, threading.get_native_id())
     except OSError as error:
         raise NetworkError(f"cannot make the namespace {name}: {error.strerror}") from error
     with entered(name), suppress(OSError):  # a kernel without IPv6
@@ -299,7 +308,20 @@ def _bring_up(port: Port, *, beside_switch: bool) -> None:
     if port.address is not None and beside_switch:
         # A userspace switch hands packets on as they are: without this, UDP and TCP from a
         # host port leave with their checksum still to be filled in, and are dropped.
-        run_tool("ethtool", "-K", port.device, "tx", "off", namespace=port.namespace)
+        fill_checksums(port.device, port.namespace)
+
+
+def fill_checksums(device: str, namespace: str | None = None) -> None:
+    """Have what leaves by a device be as on a wire: checksums made, segments cut.
+
+    Raises:
+        NetworkError: there is no such device.
+    """
+    try:
+        with entered(namespace), closing(IoctlEthtool(device)) as opened:
+            opened.set_offload_flag("tx-checksumming", 0)
+    except (OSError, EthtoolError) as error:
+        raise NetworkError(f"{device} does not make checksums: {error}") from error
 
 
 def _addresses_6(port: Port) -> tuple[IPv6Interface, ...]:
@@ -372,7 +394,7 @@ def set_address(
         inside.link("set", index=index, state="up")
         if gateway is not None:
             inside.route("replace", dst="default", gateway=str(gateway), oif=index)
-    run_tool("ethtool", "-K", device, "tx", "off", namespace=namespace)  # see _bring_up
+    fill_checksums(device, namespace)  # see _bring_up
 
 
 def remove_link(device: str, namespace: str | None = None) -> None:
@@ -416,12 +438,19 @@ def entered(namespace: str | None) -> Iterator[None]:
     if namespace is None:
         yield
         return
+    with _back_again(), _open_namespace(namespace) as there:
+        try:
+            netns.setns(there)
+        except OSError as error:
+            raise NetworkError(f"{namespace} is no namespace: {error.strerror}") from error
+        yield
+
+
+@contextmanager
+def _back_again() -> Iterator[None]:
+    """Have this thread be in its namespace again afterwards."""
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
-        try:
-            netns.setns(namespace, flags=0)  # without O_CREAT: one that is gone is not made anew
-        except OSError as error:
-            raise NetworkError(f"there is no namespace {namespace}: {error.strerror}") from error
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from anabranch.core.tasks import end_task
-from anabranch.host.cgroups import ControlGroup, ControlGroupError, Limits, make_group
+from anabranch.host.cgroups import Limits
 from anabranch.host.process import Backoff
 from anabranch.services.claim import Claim
 from anabranch.services.errors import ServicesError
@@ -100,7 +100,6 @@ class Resident:
         self._run_id = run_id
         self._uid = uid
         self._attachment: Attachment | None = None
-        self._group: ControlGroup | None = None
         self._turn = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._revival: asyncio.Task[None] | None = None
@@ -167,16 +166,26 @@ class Resident:
             self.modules = {}
             await self._leave_if_empty()
 
-    def note_end(self, sandbox: Sandbox, code: int) -> None:
-        """Take notice that a sandbox has ended; one that was not told to is forked anew."""
+    @property
+    def running(self) -> bool:
+        """Whether its sandbox runs."""
+        return self.sandbox is not None and self.sandbox.running
+
+    def note_end(self, sandbox: Sandbox, code: int) -> bool:
+        """Take notice that a sandbox has ended; one that was not told to is forked anew.
+
+        Returns:
+            Whether it was not told to.
+        """
         if sandbox is not self.sandbox:
-            return
+            return False
         self.sandbox = None
         lived = time.monotonic() - sandbox.started_at
         self._deaths = 0 if lived > _HEALTHY_S else self._deaths + 1
         last = self.log.last[-1] if self.log.last else None
         _log.warning("sandbox.died", user=self.tenant.user, code=code, last=last)
         self._revival = asyncio.create_task(self._revive(lived), name=f"revive:{self.tenant.user}")
+        return True
 
     # The sandbox's life
 
@@ -197,18 +206,11 @@ class Resident:
         limits = Limits(
             self.grant.memory_mb * 1024**2 + _BASE_MEMORY, self.grant.cpu_percent, self.grant.tasks
         )
-        try:
-            name = f"{self._run_id}-{self.tenant.number}"
-            self._group = await asyncio.to_thread(make_group, name, limits)
-        except ControlGroupError as error:
-            raise SandboxError(str(error)) from error
         spec = SandboxSpec(
             user=self.tenant.user,
             uid=self._uid,
-            root=str(self.home.root),
             code=str(self.home.code),
             image=str(self.home.image) if disk else None,
-            groups=tuple(str(each / "cgroup.procs") for each in self._group.directories),
             tcp_ports=self.tenant.ports,
             address=str(self.tenant.address) if self.tenant.address else None,
             file_size=disk * 1024**2,
@@ -219,7 +221,7 @@ class Resident:
         log = self._open_log()
         try:
             self.sandbox = await self._nursery.fork(
-                spec, self._attachment.netns, log, self._attachment.rings
+                spec, limits, self._attachment.netns, log, self._attachment.rings
             )
         finally:
             os.close(log)
@@ -283,10 +285,6 @@ class Resident:
         if self._attachment is not None:
             await self._plane.detach(self.tenant)
             self._attachment = None
-        if self._group is not None:
-            with suppress(ControlGroupError):
-                await asyncio.to_thread(self._group.remove)
-            self._group = None
 
     async def _claim(self, modules: Mapping[str, Installed]) -> None:
         if self._attachment is None:

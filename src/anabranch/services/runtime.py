@@ -61,9 +61,10 @@ class NodeRuntime:
     def __init__(self, settings: RuntimeSettings, plane: Plane) -> None:
         self._settings = settings
         self._plane = plane
-        self._nursery = Nursery(settings.run_id, self._note_end)
+        self._nursery = Nursery(settings.run_id, settings.state / ".root", self._note_end)
         self._residents: dict[str, Resident] = {}
         self._numbers: dict[str, int] = {}
+        self._deaths = 0
 
     async def open(self) -> None:
         """Make ready: the plane, and a warm zygote.
@@ -101,6 +102,19 @@ class NodeRuntime:
             "server-modules": "yes",
             "plane": type(self._plane).__name__.removesuffix("Plane").lower(),
             "landlock": str(landlock.version()),
+        }
+
+    def figures(self) -> dict[str, tuple[str, float]]:
+        """Return what there is to report, by name: in words, and the figure."""
+        residents = list(self._residents.values())
+        return {
+            "sandboxes": ("Sandboxes that run", sum(each.running for each in residents)),
+            "sandboxes_failed": (
+                "Sandboxes that ended too often, and stay away",
+                sum(each.failed for each in residents),
+            ),
+            "sandbox_deaths_total": ("Sandboxes that ended by themselves", self._deaths),
+            "sandbox_modules": ("Modules in sandboxes", sum(len(r.modules) for r in residents)),
         }
 
     def processes(self) -> Mapping[str, int]:
@@ -263,8 +277,8 @@ class NodeRuntime:
 
     def _note_end(self, sandbox: Sandbox, code: int) -> None:
         resident = self._residents.get(sandbox.user)
-        if resident is not None:
-            resident.note_end(sandbox, code)
+        if resident is not None and resident.note_end(sandbox, code):
+            self._deaths += 1
 
 
 def _claims_of(module: ModuleRequest) -> tuple[Claim, ...]:

@@ -31,11 +31,6 @@ class Home:
     path: Path
 
     @property
-    def root(self) -> Path:
-        """Empty; a sandbox builds its file system over it."""
-        return self.path / "root"
-
-    @property
     def code(self) -> Path:
         """Unpacked archives, each in a directory named by its digest."""
         return self.path / "code"
@@ -52,8 +47,7 @@ class Home:
     def make(self) -> None:
         """Make the directories. Raises TenancyError."""
         try:
-            for each in (self.root, self.code):
-                each.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self.code.mkdir(mode=0o755, parents=True, exist_ok=True)
             self.path.chmod(0o755)  # the tenant's process sees its code through it
         except OSError as error:
             raise TenancyError(f"{error.filename}: {error.strerror}") from error

@@ -119,6 +119,7 @@ class Path:
         stack: Stack | None = None,
         refresh: float = 120.0,
         users: dict[str, dict[str, User]] | None = None,
+        **limits: int,
     ) -> None:
         self.now = 1000.0
         self.random = random.Random(1)
@@ -126,7 +127,7 @@ class Path:
         self.sent: list[tuple[str, Datagram]] = []
         self.connections: dict[tuple[str, int], tuple[str, int]] = {}
         self.cut: set[str] = set()
-        self.options = GistOptions(refresh=refresh, stack=stack)
+        self.options = GistOptions(refresh=refresh, stack=stack, **limits)
         self.nodes: dict[str, Node] = {}
         users = users or {}
         self._add("s", 0, SENDER)

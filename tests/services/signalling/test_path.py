@@ -1,6 +1,7 @@
 """Requests along a whole path: sender, nodes a and b, and what lies between."""
 
 from base64 import b64encode
+from ipaddress import ip_address
 
 import pytest
 from tests.services.signalling.path import DESTINATION, NET, STACK, Path, jane
@@ -11,7 +12,9 @@ from anabranch.services.keys import PrivateKey
 from anabranch.services.signalling import message as text
 from anabranch.services.signalling import response as responses
 from anabranch.services.signalling.compose import Author
-from anabranch.services.signalling.gist.wire import MAGIC, MessageType, parse
+from anabranch.services.signalling.gist.objects import Flow, PeerInfo
+from anabranch.services.signalling.gist.sessions import Peer, Shares
+from anabranch.services.signalling.gist.wire import MAGIC, GistMessage, MessageType, parse
 from anabranch.services.signalling.message import Method
 from anabranch.services.signalling.sender import Result
 
@@ -390,3 +393,49 @@ def test_a_message_in_a_loop_ends() -> None:
     path.run(10)
     installed = [len(path.nodes[name].runtime.calls) for name in "abc"]
     assert installed == [1, 0, 0], "the second node would have been one too many"
+
+
+def test_one_source_does_not_take_all_the_room() -> None:
+    path = Path("a", max_per_source=2, max_sessions=4)
+
+    def answered(address: str) -> bool:
+        path.nodes["s"].address = ip_address(address)
+        return path.ask(path.message(P, probe="status")).response is not None
+
+    assert [answered("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert [answered("192.0.2.2") for _ in range(3)] == [True, True, False]
+    assert not answered("192.0.2.3"), "it is full"
+    path.run(600)
+    shares = path.nodes["a"].gist.shares
+    assert len(path.nodes["a"].gist) == len(shares) == 0
+    assert answered("192.0.2.1")
+
+
+def test_a_confirm_beyond_a_sources_share_leaves_nothing() -> None:
+    """Cookies for more may be out already: it is the Confirm that counts."""
+    path = Path("a", max_per_source=1)
+    gist, source = path.nodes["a"].gist, (path.nodes["s"].address, 40000)
+    confirms = []
+    for number in range(3):
+        sid, flow = bytes([number]) * 16, Flow(path.nodes["s"].address, DESTINATION)
+        info = PeerInfo(b"s", source[0], 360_000)
+        query = GistMessage(MessageType.QUERY, flow, sid, info, query_cookie=b"c" * 16)
+        gist.receive_datagram(MAGIC + query.encode(), source, (DESTINATION, 270), 1.0, local=False)
+        cookie = parse(gist.outputs.popleft().data[4:]).responder_cookie
+        confirms.append(GistMessage(MessageType.CONFIRM, flow, sid, info, responder_cookie=cookie))
+    for confirm in confirms:
+        gist.receive_datagram(MAGIC + confirm.encode(), source, (source[0], 270), 1.0)
+    assert len(gist) == 1
+
+
+def test_addresses_of_one_ipv6_network_have_one_share() -> None:
+    shares = Shares(10, 2)
+    peers = [Peer(b"n", ip_address(f"2001:db8::{n}"), 270) for n in (1, 2)]
+    for peer in peers:
+        shares.move(None, peer)
+    assert not shares.has_room(ip_address("2001:db8::3"), 2)
+    assert shares.has_room(ip_address("2001:db8:0:1::1"), 2)
+    assert not shares.has_room(ip_address("2001:db8:0:1::1"), 10)
+    shares.move(peers[0], Peer(b"m", ip_address("2001:db8:0:1::1"), 270))
+    assert shares.has_room(ip_address("2001:db8::3"), 2)
+    assert len(shares) == 2

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from anabranch.services.errors import ServicesError
@@ -89,12 +90,13 @@ class DatagramSocket:
             self.socket.close()
             raise PortTakenError(f"UDP port {port}, IPv{version}: {error.strerror}") from error
         self.socket.setblocking(False)
+        self._room = memoryview(bytearray(_MAX_DATAGRAM))
 
     def receive(self) -> Iterator[Arrived]:
         """Yield what is there, at most 64."""
         for _ in range(_BATCH):
             try:
-                data, ancillary, _flags, source = self.socket.recvmsg(_MAX_DATAGRAM, 256)
+                size, ancillary, _flags, source = self.socket.recvmsg_into((self._room,), 256)
             except BlockingIOError:
                 return
             except OSError:
@@ -105,6 +107,7 @@ class DatagramSocket:
                     destination = _address(value)
                 elif level == self._of.level and kind in (self._of.ttl, self._of.receive_ttl):
                     ttl = int.from_bytes(value[:4], "little")
+            data = bytes(self._room[:size])
             yield Arrived(data, (_parsed(source[0]), source[1]), destination, ttl)
 
     def errors(self) -> Iterator[Unreachable]:
@@ -197,10 +200,12 @@ class OwnAddresses:
             self._forget_at = now + _ROUTES_FOR
 
 
+@lru_cache(maxsize=4096)
 def _parsed(text: str) -> Address:
     return ip_address(text.partition("%")[0])
 
 
+@lru_cache(maxsize=4096)
 def _address(sockaddr: bytes) -> tuple[Address, int]:
     """Read a struct sockaddr_in or sockaddr_in6."""
     (family,) = struct.unpack_from("=H", sockaddr)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,7 +56,12 @@ class NodeOptions:
 
 
 class ServiceNode:
-    """One node; made by :func:`running_node`."""
+    """One node; made by :func:`running_node`.
+
+    Attributes:
+        answered: requests that were acted on, by method and status.
+        turned_away: requests refused at first sight, by status.
+    """
 
     def __init__(
         self, options: NodeOptions, users: Mapping[str, User], runtime: Runtime, web: Web
@@ -78,6 +84,8 @@ class ServiceNode:
             address_towards=self._endpoint.addresses.towards,
         )
         self.relay = Relay(self._endpoint.gist, self.controller, os.urandom)
+        self.answered: Counter[tuple[str, int]] = Counter()
+        self.turned_away: Counter[int] = Counter()
         self._acts: set[asyncio.Task[None]] = set()
         self._expiring: asyncio.Task[None] | None = None
         self._log_second, self._log_left = 0, 0
@@ -89,6 +97,21 @@ class ServiceNode:
     def sessions(self) -> int:
         """How many sessions this node holds."""
         return len(self._endpoint.gist)
+
+    def figures(self) -> dict[str, tuple[str, float]]:
+        """Return what there is to report, by name: in words, and the figure."""
+        gist = self._endpoint.gist
+        return {
+            "gist_sessions": ("Sessions held", len(gist)),
+            "gist_sources": ("Addresses that sessions come from", len(gist.shares)),
+            "gist_connections": ("Connections of connection mode", len(gist.associations)),
+            "gist_refused_total": ("Messages that made no sense here", gist.refused),
+            "gist_received_total": ("Datagrams that came", self._endpoint.received),
+            "gist_sent_total": ("Datagrams that went out", self._endpoint.sent),
+            "service_requests_known": ("Requests under way or answered lately", self.relay.known),
+            "service_requests_acting": ("Requests that are acted on now", len(self._acts)),
+            "service_modules": ("Modules installed by signalling", len(self.controller.modules)),
+        }
 
     async def open(self, options: NodeOptions) -> None:
         """Open the sockets. Raises PortTakenError or OSError."""
@@ -125,6 +148,7 @@ class ServiceNode:
         refusals = self.relay.refusals
         while refusals:
             one = refusals.popleft()
+            self.turned_away[one.hop.status] += 1
             if int(now) != self._log_second:
                 self._log_second, self._log_left = int(now), _LOGGED_PER_S
             if self._log_left > 0:
@@ -140,14 +164,15 @@ class ServiceNode:
 
     async def _act(self, act: Act) -> None:
         request = act.request
-        log = _log.bind(user=request.user, module=request.name, method=str(request.method))
+        who = {"user": request.user, "module": request.name, "method": str(request.method)}
         try:
             outcome = await self.controller.act(request, act.session, act.origin)
         except Exception:
-            log.exception("a request failed")
+            _log.exception("a request failed", **who)
             outcome = Outcome(Hop(self.controller.node_id, Status.FAILED, "this node failed"))
-        report = log.debug if request.method is Method.PROBE else log.info
-        report("request", status=outcome.hop.status, reason=outcome.hop.reason)
+        self.answered[str(request.method), outcome.hop.status] += 1
+        report = _log.debug if request.method is Method.PROBE else _log.info
+        report("request", **who, status=outcome.hop.status, reason=outcome.hop.reason)
         now = time.monotonic()
         if outcome.ended is not None:
             self.relay.let_go(outcome.ended, request.user, request.name, now)

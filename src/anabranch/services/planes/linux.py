@@ -1,26 +1,34 @@
-"""A plain Linux router as a plane: veth links, nft at the ingress, rings of AF_PACKET."""
+"""A plain Linux router as a plane: veth links, nft at the ingress, rings of AF_PACKET.
+
+A tenant gets a *place*: a namespace, a link and a ring. One is always made ahead, so that a tenant
+that comes has only to be written above its door.
+"""
 
 import asyncio
+import itertools
 import os
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+import structlog
 
 from anabranch.host.network import (
     NetworkError,
     Port,
     add_route,
     entered,
+    fill_checksums,
     made_inside,
     make_link,
     make_namespace,
     remove_link,
     remove_namespace,
-    run_tool,
 )
+from anabranch.host.nft import apply_rules
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.planes import rules
 from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
@@ -33,6 +41,24 @@ RING_SLOTS = 1024
 _NEIGHBOUR = ip_address("169.254.1.1")
 """The router, as every sandbox sees it: one address for all, on each link."""
 _NETNS = Path("/run/netns")
+_REST_S = 0.2
+"""So long after a tenant came the next place is made: the tenant goes first."""
+_log = structlog.get_logger("anabranch.services")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A namespace with its end of a packet link, and that link's sockets.
+
+    Attributes:
+        number: unique in this run of the node; names namespace, devices and chains.
+        macs: of the router's end and of its own, hexadecimal.
+    """
+
+    number: int
+    netns: int
+    rings: tuple[socket.socket, socket.socket]
+    macs: tuple[str, str]
 
 
 class LinuxPlane:
@@ -57,16 +83,26 @@ class LinuxPlane:
         self._devices = devices
         self._ring_slots = ring_slots
         self._attached: dict[int, Attachment] = {}
+        self._places: dict[int, _Place] = {}  # by the numbers of their tenants
+        self._ahead: _Place | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
+        self._closing = asyncio.Event()
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         check_machine()
+        self._closing.clear()
         await self._in_thread(self._open)
+        await self._make_ahead()
 
     async def attach(self, tenant: Tenant) -> Attachment:
         async with self._turn:
             if tenant.number not in self._attached:
-                self._attached[tenant.number] = await self._in_thread(self._attach, tenant)
+                place, self._ahead = self._ahead, None
+                self._attached[tenant.number] = await self._in_thread(self._attach, tenant, place)
+                if self._making is None or self._making.done():
+                    self._making = asyncio.create_task(self._make_later(), name="next place")
             return self._attached[tenant.number]
 
     async def set_claims(self, tenant: Tenant, claims: tuple[Claim, ...]) -> None:
@@ -75,21 +111,39 @@ class LinuxPlane:
             if attachment is None:
                 raise PlaneError(f"{tenant.user} has no place in this plane")
             self._check_claims(tenant, claims)
-            wanted = {each: tuple(a.claims) for each, a in self._attached.items()}
-            wanted[tenant.number] = claims
-            await self._in_thread(self._nft, rules.claims(wanted, tenant.number))
+            text = rules.claims(self._places[tenant.number].number, attachment.claims, claims)
+            await self._in_thread(self._nft, text)
             attachment.claims = list(claims)
 
     async def detach(self, tenant: Tenant) -> None:
         async with self._turn:
-            attachment = self._attached.pop(tenant.number, None)
-            if attachment is not None:
-                await self._in_thread(self._detach, attachment)
+            if tenant.number in self._attached:
+                await self._in_thread(self._detach, tenant)
 
     async def close(self) -> None:
+        self._closing.set()
+        if self._making is not None:
+            await self._making
         for attachment in list(self._attached.values()):
             await self.detach(attachment.tenant)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await self._in_thread(self._give_up, ahead)
         await self._in_thread(self._nft, rules.removal())
+
+    async def _make_later(self) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), _REST_S)
+        except TimeoutError:
+            await self._make_ahead()
+
+    async def _make_ahead(self) -> None:
+        """Have a place that waits; without it the next tenant takes longer."""
+        if self._ahead is None:
+            try:
+                self._ahead = await self._in_thread(self._make_place)
+            except PlaneError as error:
+                _log.warning("no place ahead", error=str(error))
 
     async def _in_thread(
         self,
@@ -113,7 +167,7 @@ class LinuxPlane:
         if not devices:
             raise PlaneError("the router has no device by which packets come in")
         for path in _NETNS.glob(f"{self._prefix}*"):
-            remove_namespace(path.name)
+            self._remove(int(path.name.removeprefix(self._prefix)))
         self._nft(rules.base(devices))
 
     def _check_router(self) -> None:
@@ -125,26 +179,45 @@ class LinuxPlane:
                 "net.ipv4.conf.all.rp_filter=1 drops what comes back from sandboxes: set it to 2"
             )
 
-    def _attach(self, tenant: Tenant) -> Attachment:
-        namespace = f"{self._prefix}{tenant.number}"
-        device = f"{rules.PACKETS}{tenant.number}"
+    def _make_place(self) -> _Place:
+        number = next(self._numbers)
+        namespace, device = self._namespace_of(number), f"{rules.PACKETS}{number}"
         try:
             make_namespace(namespace)
             make_link(Port(device, self._namespace), Port("packets", namespace))
             # Checksums and segments that a device would fill in or cut are made before a frame
             # leaves by this end: a module sees packets as they are on a wire.
-            run_tool("ethtool", "-K", device, "tx", "off", namespace=self._namespace)
+            fill_checksums(device, self._namespace)
             self._configure(self._namespace, device, rp_filter="0")
             self._silence_ipv6(device)
-            if tenant.address is not None:
-                self._make_server_link(tenant, namespace)
-            self._nft(rules.tenant(tenant))
-            return self._open_sockets(tenant, namespace, device)
+            macs = _mac(self._namespace, device), _mac(namespace, "packets")
+            rings = self._open_sockets(namespace)
         except BaseException:
-            with suppress(NetworkError):
-                self._nft(rules.without_tenant(tenant))
             remove_namespace(namespace)
             raise
+        netns = os.open(_NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC)
+        return _Place(number, netns, rings, macs)
+
+    def _attach(self, tenant: Tenant, place: _Place | None) -> Attachment:
+        place = place or self._make_place()
+        # Devices and chains have the number of the place.
+        placed = replace(tenant, number=place.number)
+        try:
+            if tenant.address is not None:
+                self._make_server_link(placed, self._namespace_of(place.number))
+            self._nft(rules.tenant(placed))
+        except BaseException:
+            self._give_up(place)
+            raise
+        self._places[tenant.number] = place
+        return Attachment(
+            tenant,
+            netns=place.netns,
+            rings=place.rings,
+            ring_slots=self._ring_slots,
+            router_mac=place.macs[0],
+            own_mac=place.macs[1],
+        )
 
     def _make_server_link(self, tenant: Tenant, namespace: str) -> None:
         device = f"{rules.SERVER}{tenant.number}"
@@ -156,26 +229,18 @@ class LinuxPlane:
         add_route(self._namespace, f"{tenant.address}/32", device=device)
         add_route(namespace, f"{_NEIGHBOUR}/32", device="eth0")
         add_route(namespace, "default", device="eth0", via=str(_NEIGHBOUR))
-        run_tool("nft", "-f", "-", namespace=namespace, stdin=rules.inside(tenant))
+        apply_rules(rules.inside(tenant), namespace)
         with entered(namespace):  # ports below 1024 are like others here: the grant says which
             Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
 
-    def _open_sockets(self, tenant: Tenant, namespace: str, device: str) -> Attachment:
+    def _open_sockets(self, namespace: str) -> tuple[socket.socket, socket.socket]:
         slots = self._ring_slots
         ring = made_inside(namespace, lambda: open_ring_socket("packets", slots))
         try:
-            transmit = made_inside(namespace, lambda: open_transmit_socket("packets"))
+            return ring, made_inside(namespace, lambda: open_transmit_socket("packets"))
         except BaseException:
             ring.close()
             raise
-        return Attachment(
-            tenant,
-            netns=os.open(_NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC),
-            rings=(ring, transmit),
-            ring_slots=slots,
-            router_mac=_mac(self._namespace, device),
-            own_mac=_mac(namespace, "packets"),
-        )
 
     def _configure(self, namespace: str | None, device: str, **settings: str) -> None:
         with entered(namespace):
@@ -193,17 +258,30 @@ class LinuxPlane:
                 (settings / name).write_text(value)
             (settings / "disable_ipv6").write_text(was)
 
-    def _detach(self, attachment: Attachment) -> None:
-        tenant = attachment.tenant
-        wanted = {each: tuple(a.claims) for each, a in self._attached.items()}
-        self._nft(rules.claims(wanted, tenant.number))
-        self._nft(rules.without_tenant(tenant))
-        for each in attachment.rings:
+    def _detach(self, tenant: Tenant) -> None:
+        place = self._places[tenant.number]
+        placed = replace(tenant, number=place.number)
+        text = rules.claims(place.number, self._attached[tenant.number].claims, ())
+        text += rules.without_tenant(placed)
+        del self._attached[tenant.number], self._places[tenant.number]
+        try:
+            self._nft(text)
+        finally:
+            self._give_up(place)
+
+    def _give_up(self, place: _Place) -> None:
+        for each in place.rings:
             each.close()
-        os.close(attachment.netns)
+        os.close(place.netns)
+        self._remove(place.number)
+
+    def _remove(self, number: int) -> None:
         for kind in (rules.PACKETS, rules.SERVER):
-            remove_link(f"{kind}{tenant.number}", self._namespace)
-        remove_namespace(f"{self._prefix}{tenant.number}")
+            remove_link(f"{kind}{number}", self._namespace)
+        remove_namespace(self._namespace_of(number))
+
+    def _namespace_of(self, number: int) -> str:
+        return f"{self._prefix}{number}"
 
     def _check_claims(self, tenant: Tenant, claims: Iterable[Claim]) -> None:
         for claim in claims:
@@ -214,7 +292,7 @@ class LinuxPlane:
                     raise ClaimError(f"{claim}: another tenant has some of these packets")
 
     def _nft(self, text: str) -> None:
-        run_tool("nft", "-f", "-", namespace=self._namespace, stdin=text)
+        apply_rules(text, self._namespace)
 
 
 def check_machine() -> None:

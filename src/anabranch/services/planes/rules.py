@@ -5,7 +5,7 @@ a map leads what is claimed to its tenant's link; at the ingress of each link's 
 back only what is from or to addresses that the tenant has claimed, and not more than its rate.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import collapse_addresses
 
 from anabranch.services.claim import Claim, Network
@@ -107,30 +107,35 @@ def without_tenant(asked: Tenant) -> str:
     return "\n".join(lines) + "\n"
 
 
-def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
-    """Return what makes exactly these claims hold, by tenants' numbers, in one transaction.
+def claims(number: int, before: Iterable[Claim], after: Iterable[Claim]) -> str:
+    """Return what makes a tenant have exactly the claims ``after``, in one transaction.
 
-    Args:
-        changed: the tenant whose claims are other than before.
+    Only what is other than ``before`` is touched: others' claims cost nothing, however many.
     """
     lines = []
     for version in _FAMILIES:
         for name, _, _ in _KEYS:
-            lines.append(f"flush map netdev {TABLE} {name}{version}")
-            found = [
-                f"{element} : goto to{number}"
-                for number, of_one in all_claims.items()
-                for element in _elements(name, [c for c in of_one if _belongs(c, name, version)])
-            ]
-            if found:
-                lines.append(f"add element netdev {TABLE} {name}{version} {{ {', '.join(found)} }}")
-        own = [c.destination for c in all_claims.get(changed, ())
-               if c.destination.version == version]  # fmt: skip
-        lines.append(f"flush set netdev {TABLE} own{version}_{changed}")
-        if own:
-            merged = ", ".join(map(str, collapse_addresses(own)))  # type: ignore[type-var]
-            lines.append(f"add element netdev {TABLE} own{version}_{changed} {{ {merged} }}")
+            place = f"element netdev {TABLE} {name}{version}"
+            had, has = (
+                _elements(name, [c for c in each if _belongs(c, name, version)])
+                for each in (before, after)
+            )
+            verdict = f" : goto to{number}"
+            lines += _changes(place, had, has, verdict)
+        had, has = (
+            [str(n) for n in collapse_addresses(
+                c.destination for c in each if c.destination.version == version)]  # type: ignore[type-var]
+            for each in (before, after)
+        )  # fmt: skip
+        lines += _changes(f"element netdev {TABLE} own{version}_{number}", had, has)
     return "\n".join(lines) + "\n"
+
+
+def _changes(place: str, had: list[str], has: list[str], verdict: str = "") -> list[str]:
+    gone = [f"{each}{verdict}" for each in had if each not in has]
+    new = [f"{each}{verdict}" for each in has if each not in had]
+    lines = [f"delete {place} {{ {', '.join(gone)} }}"] if gone else []
+    return lines + ([f"add {place} {{ {', '.join(new)} }}"] if new else [])
 
 
 def inside(asked: Tenant) -> str:

@@ -16,6 +16,7 @@ ETHERNET_AT = 66
 """Where the Ethernet header begins in a slot; the IP header then begins at 80, aligned."""
 SLOT_BYTES = 2048
 LONGEST_FRAME = SLOT_BYTES - ETHERNET_AT
+_SLOT_WORDS = SLOT_BYTES // 4
 _SOL_PACKET = 263
 _RX_RING, _STATISTICS, _VERSION, _IGNORE_OUTGOING = 5, 6, 10, 23
 _TPACKET_V2 = 1
@@ -64,6 +65,7 @@ class ReceiveRing:
         self._memory = mmap.mmap(opened.fileno(), slots * SLOT_BYTES, mmap.MAP_SHARED)
         self._slots = np.frombuffer(self._memory, np.uint8).reshape(slots, SLOT_BYTES)
         words = self._slots.view(np.uint32)
+        self._words = memoryview(self._memory).cast("I")  # for single packets: no arrays
         self._status = words[:, 0]
         self._length, self._captured = words[:, 1], words[:, 2]
         self._head = 0
@@ -76,20 +78,31 @@ class ReceiveRing:
         """All slots, (slots, SLOT_BYTES)."""
         return self._slots
 
+    @property
+    def view(self) -> memoryview:
+        """The same memory, all in a row."""
+        return self._words.cast("B")
+
     def take(self, most: int) -> tuple[int, int]:
         """Return the first slot and the number of packets that wait, at most ``most``.
 
         The packets stay where they are until :meth:`release`; they never wrap around the end.
         """
-        head = self._head
-        if not self._status[head] & _TO_USER:
+        head, words = self._head, self._words
+        if not words[head * _SLOT_WORDS] & _TO_USER:
             return head, 0
+        if head + 1 == len(self._slots) or not words[(head + 1) * _SLOT_WORDS] & _TO_USER:
+            return head, 1
         waiting = self._status[head : head + most] & _TO_USER
         first_gap = int(waiting.argmin())
         return head, first_gap if not waiting[first_gap] else len(waiting)
 
     def lengths(self, first: int, count: int) -> NDArray[np.uint32]:
         """Return the bytes of each frame; one longer than its slot is reported as 0."""
+        if count == 1:
+            at = first * _SLOT_WORDS
+            whole = self._words[at + 1] <= self._words[at + 2]
+            return np.array([self._words[at + 2] if whole else 0], np.uint32)
         span = slice(first, first + count)
         length: NDArray[np.uint32] = self._captured[span].copy()
         length[self._length[span] > self._captured[span]] = 0
@@ -98,7 +111,10 @@ class ReceiveRing:
     def release(self, count: int) -> None:
         """Give the first ``count`` waiting slots back to the kernel."""
         head = self._head
-        self._status[head : head + count] = _TO_KERNEL
+        if count == 1:
+            self._words[head * _SLOT_WORDS] = _TO_KERNEL
+        else:
+            self._status[head : head + count] = _TO_KERNEL
         self._head = (head + count) % len(self._slots)
 
     def counts(self) -> RingCounts:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import anabranch
@@ -36,23 +37,63 @@ def library_paths() -> tuple[str, ...]:
     )
 
 
-def confine(spec: SandboxSpec, netns: int, libraries: tuple[str, ...]) -> None:
-    """Shut this process in; it is root when this begins and nobody when it returns.
+@dataclass(frozen=True, slots=True)
+class Fences:
+    """What is the same for all sandboxes, and made once.
+
+    Attributes:
+        root: an empty directory, over which each builds its file system, for itself.
+        libraries: see :func:`library_paths`.
+        calls: see :func:`~anabranch.services.sandbox.syscalls.program`.
+    """
+
+    root: str
+    libraries: tuple[str, ...]
+    calls: bytes
+
+
+def fences(root: str) -> Fences:
+    """Make them. Raises OSError."""
+    return Fences(root, library_paths(), syscalls.program())
+
+
+def begin(of: Fences, groups: tuple[str, ...]) -> None:
+    """Build what does not depend on the tenant; this may be long before one comes.
 
     Args:
-        netns: descriptor of its network namespace.
-        libraries: see :func:`library_paths`.
+        groups: ``cgroup.procs`` files to join: the kernel takes 10 ms for it.
 
     Raises:
         OSError: the kernel refused a step; the process must not go on.
     """
-    for path in spec.groups:
+    for path in groups:
         Path(path).write_text("0")
-    kernel.join_namespace(netns, kernel.CLONE_NEWNET)
-    os.close(netns)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     socket.sethostname("sandbox")
-    _build_root(spec, libraries)
+    # What is unmounted outside meanwhile goes here, too: a network namespace, say. But nothing
+    # that is done here is seen outside.
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("tmpfs", of.root, "tmpfs", flags, "size=512k,mode=755")
+    for path in of.libraries:
+        _show(path, of.root + path)
+    for link in ("/lib", "/lib64"):
+        if Path(link).is_symlink():
+            os.symlink(os.readlink(link), of.root + link)
+
+
+def finish(of: Fences, spec: SandboxSpec, netns: int) -> None:
+    """Shut this process in; it is root when this begins and nobody when it returns.
+
+    Args:
+        netns: descriptor of its network namespace.
+
+    Raises:
+        OSError: the kernel refused a step; the process must not go on.
+    """
+    kernel.join_namespace(netns, kernel.CLONE_NEWNET)
+    os.close(netns)
+    _complete_root(spec, of.root)
     _limit(spec)
     # It waits its turn, and finds more packets in its ring then: a hundred sandboxes that each
     # woke up for every packet would do nothing else. On an idle core it wakes at once.
@@ -66,19 +107,11 @@ def confine(spec: SandboxSpec, netns: int, libraries: tuple[str, ...]) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     kernel.no_new_privileges()
     writable = (DATA,) if spec.image else ()
-    landlock.restrict((*libraries, CODE), writable, spec.tcp_ports)
-    syscalls.allow_only()
+    landlock.restrict((*of.libraries, CODE), writable, spec.tcp_ports)
+    kernel.filter_calls(of.calls)
 
 
-def _build_root(spec: SandboxSpec, libraries: tuple[str, ...]) -> None:
-    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    root = spec.root
-    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=512k,mode=755")
-    for path in libraries:
-        _show(path, root + path)
-    for link in ("/lib", "/lib64"):
-        if Path(link).is_symlink():
-            os.symlink(os.readlink(link), root + link)
+def _complete_root(spec: SandboxSpec, root: str) -> None:
     _show(spec.code, root + CODE)
     if spec.image is not None:
         os.mkdir(root + DATA)
@@ -88,6 +121,8 @@ def _build_root(spec: SandboxSpec, libraries: tuple[str, ...]) -> None:
         os.chown(root + DATA, spec.uid, spec.uid)
         os.chmod(root + DATA, 0o700)
     kernel.mount(None, root, None, kernel.MS_BIND | kernel.MS_REMOUNT | _READ_ONLY)
+    # From here on nothing that is mounted outside comes in.
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.change_root(root)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 from anabranch.services.errors import ModuleError
@@ -19,14 +20,15 @@ def load(code: Path, entry: str) -> Module:
         Exception: whatever the module's own code raises.
     """
     file, _, name = entry.partition(":")
-    before = set(sys.modules)
+    # Not a set of them all: to hold the names of a thousand modules copies the pages they are in.
+    last = next(reversed(sys.modules))
     sys.path.insert(0, str(code))
-    importlib.invalidate_caches()
     try:
         module = importlib.import_module(file)
     finally:
         sys.path.remove(str(code))
-        for each in set(sys.modules) - before:
+        sys.path_importer_cache.pop(str(code), None)  # it knows what was there
+        for each in list(takewhile(lambda name: name != last, reversed(sys.modules))):
             origin = getattr(sys.modules[each], "__file__", None)
             if origin is not None and code in Path(origin).parents:
                 del sys.modules[each]

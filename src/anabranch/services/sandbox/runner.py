@@ -46,13 +46,26 @@ def warm_up() -> None:
     """Have done once, before any sandbox is forked, what is slow or impossible inside."""
     "x".encode("idna")  # imports its codec
     socket.getaddrinfo("127.0.0.1", 80)
+    sys.setswitchinterval(_SWITCH_S)
+    sys.dont_write_bytecode = True
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+
+
+def rehearse() -> None:
+    """Do once, in a child that waits, what a tenant's code would wait for.
+
+    A page is copied when it is written to for the first time: some hundred pages by loading a
+    module. A source larger than this one copies more than most modules need.
+    """
+    source = Path(__file__).with_name("timers.py").read_text()
+    thread = threading.Thread(target=compile, args=(source, "rehearsal", "exec"))
+    thread.start()
+    thread.join()
+    decode(encode({"up": True}))
 
 
 def run(spec: SandboxSpec, control: socket.socket, rings: list[socket.socket]) -> int:
     """Run until the node says stop, or is gone; return the process's exit code."""
-    sys.setswitchinterval(_SWITCH_S)
-    sys.dont_write_bytecode = True
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     return Runner(spec, control, rings).run()
 
 

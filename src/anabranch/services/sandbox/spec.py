@@ -19,10 +19,8 @@ class SandboxSpec:
     Attributes:
         user: whose it is.
         uid: the machine's user and group number of its process.
-        root: an empty directory, over which its file system is built.
         code: the directory with its modules' files.
         image: a file system image for its own directory, or None.
-        groups: ``cgroup.procs`` files to join.
         tcp_ports: on which it may listen.
         address: its own, or None.
         address_space: bytes (RLIMIT_AS).
@@ -33,10 +31,8 @@ class SandboxSpec:
 
     user: str
     uid: int
-    root: str
     code: str
     image: str | None
-    groups: tuple[str, ...]
     tcp_ports: tuple[int, ...] = ()
     address: str | None = None
     address_space: int = 4 << 30
@@ -50,9 +46,7 @@ class SandboxSpec:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Self:
-        for name in ("groups", "tcp_ports"):
-            message[name] = tuple(message[name])
-        return cls(**message)
+        return cls(**message | {"tcp_ports": tuple(message["tcp_ports"])})
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import tempfile
 
 import pyseccomp as seccomp
 
@@ -30,13 +31,14 @@ _KIND_MASK = 0xF
 _PR_SET_NAME = 15
 
 
-def allow_only() -> None:
-    """Refuse this process, for good, every call but :data:`ALLOWED`, threads and plain sockets.
+def program() -> bytes:
+    """Return a filter for the kernel that refuses all but :data:`ALLOWED`, threads, plain sockets.
 
-    A refused call fails with EPERM: a module may catch it, and reads why it cannot be.
+    A refused call fails with EPERM: a module may catch it, and reads why it cannot be. Making it
+    takes much longer than having it hold (:func:`..kernel.filter_calls`).
 
     Raises:
-        OSError: the kernel or libseccomp refused.
+        OSError: libseccomp refused.
     """
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     for name in ALLOWED:
@@ -60,4 +62,7 @@ def allow_only() -> None:
     # Of ioctl what asks a descriptor: bytes that wait, and whether it is to block.
     for request in (0x541B, 0x5421, 0x5451, 0x5450):
         rules.add_rule(seccomp.ALLOW, "ioctl", seccomp.Arg(1, seccomp.EQ, request))
-    rules.load()
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return file.read()

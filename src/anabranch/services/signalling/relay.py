@@ -141,6 +141,11 @@ class Relay:
         self.acts: deque[Act] = deque()
         self.refusals: deque[Refused] = deque(maxlen=64)
 
+    @property
+    def known(self) -> int:
+        """How many requests are known: under way, or answered within :data:`KEEP`."""
+        return len(self._transactions)
+
     def process(self, now: float) -> None:
         """Take what GIST has to tell."""
         events = self._gist.events
@@ -292,7 +297,8 @@ class Relay:
         """Answer if everybody has."""
         if one.answer is not None or one.beyond is None or one.acting:
             return
-        response = replace(one.beyond, name=one.name)
+        beyond = one.beyond
+        response = Response(one.name, beyond.request, beyond.hops, beyond.inner)
         if one.hop is not None:
             response = response.pushed(one.hop)
         one.answer = _encoded(response)

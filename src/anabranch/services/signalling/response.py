@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from anabranch.services.errors import MessageError
@@ -93,7 +93,7 @@ class Response:
 
     def pushed(self, hop: Hop) -> Self:
         """Return it with ``hop`` on top of the stack; the far end gives way beyond 48 hops."""
-        return replace(self, hops=(hop, *self.hops)[:MAX_HOPS])
+        return type(self)(self.name, self.request, (hop, *self.hops)[:MAX_HOPS], self.inner)
 
     def encode(self) -> bytes:
         """Write it. Raises :class:`MessageError` if it is too large."""

@@ -17,6 +17,7 @@ _MAX_PAIRS = 64
 _PAIR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _ENDS = re.compile(r"^ +| +$")  # spaces there would be taken for the header's own
+_AS_IT_IS = re.compile(r"[A-Za-z0-9_.:/-]+(?: [A-Za-z0-9_.:/-]+)*")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -144,6 +145,8 @@ def write_pairs(items: Mapping[str, str]) -> str:
 
 
 def _escaped(value: str) -> str:
+    if _AS_IT_IS.fullmatch(value):
+        return value  # most are, and quote() takes ten times as long
     try:
         text = quote(value, safe=_PLAIN)
     except UnicodeEncodeError as error:

@@ -1,5 +1,5 @@
 """Benchmarks of service modules on the packet path of a plain Linux router."""
 
-from anabranch.app.bench.modules.measure import measure
+from anabranch.app.bench.modules.measure import measure, parts
 
-__all__ = ["measure"]
+__all__ = ["measure", "parts"]

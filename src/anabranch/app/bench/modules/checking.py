@@ -1,7 +1,12 @@
-"""Reads the answers to keep-alives at the sender, every one, and checks all of it."""
+"""Takes the answers to keep-alives at the sender, every one, and checks all of it afterwards.
+
+Checking takes ten times as long as taking: done meanwhile, it would have packets overflow the ring
+of who checks.
+"""
 
 import asyncio
 import struct
+from dataclasses import dataclass
 
 from anabranch.app.bench.modules.latency import Frames
 from anabranch.app.bench.modules.traffic import send
@@ -10,36 +15,53 @@ from anabranch.host.network import made_inside
 from anabranch.services.frames import checksum
 from anabranch.services.rings.receive import ETHERNET_AT, ReceiveRing, open_ring_socket
 
-_SLOTS = 4096
-_RATE, _SECONDS = 2_500, 4.0
+_SLOTS = 8192
+_RATE, _SECONDS = 10_000, 4.0
+_LONGEST = 512
 _KEPT = (b"Via", b"From", b"Call-ID", b"CSeq")
 
 
-async def wrong_answers(world: World, frames: Frames) -> tuple[int, int]:
-    """Return how many answers came, and how many were wrong or missing."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of it.
+
+    Attributes:
+        wrong: answers with something wrong.
+        missing: requests without an answer, beyond those for which we had no room ourselves.
+        unseen: packets that overflowed our own ring.
+    """
+
+    sent: int
+    wrong: int
+    missing: int
+    unseen: int
+
+
+async def checked_answers(world: World, frames: Frames) -> Checked:
+    """Send keep-alives for a while and check what comes back."""
     opened = made_inside(world.sender, lambda: open_ring_socket("s0", _SLOTS))
     ring = ReceiveRing(opened, _SLOTS)
-    expected = {frame[42:].tobytes(): frame.tobytes() for frame in frames}
-    by_call = {_header(payload, b"Call-ID"): frame for payload, frame in expected.items()}
-    came = wrong = 0
+    taken: list[bytes] = []
     sending = asyncio.create_task(send(world, frames, _SECONDS, rate=_RATE))
     quiet = 0
     while not sending.done() or quiet < 20:
         first, count = ring.take(_SLOTS)
         quiet = 0 if count else quiet + 1
         if not count:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.002)
             continue
+        begin = ETHERNET_AT + 14
+        rows = ring.memory[first : first + count, begin : begin + _LONGEST].copy()
         lengths = ring.lengths(first, count).tolist()
-        for slot, length in zip(range(first, first + count), lengths, strict=True):
-            packet = ring.memory[slot, ETHERNET_AT + 14 : ETHERNET_AT + length].tobytes()
-            if packet[0] == 0x45 and packet[9] == 17:
-                came += 1
-                wrong += not _is_right(packet, by_call)
         ring.release(count)
-    sent = (await sending).packets
+        taken += [row[: n - 14].tobytes() for row, n in zip(rows, lengths, strict=True)]
+    sent, unseen = (await sending).packets, ring.counts().lost
     ring.close()
-    return sent, wrong + max(sent - came, 0)
+    expected = {frame[42:].tobytes(): frame.tobytes() for frame in frames}
+    by_call = {_header(payload, b"Call-ID"): frame for payload, frame in expected.items()}
+    answers = [packet for packet in taken if packet[0] == 0x45 and packet[9] == 17]
+    wrong = sum(not _is_right(packet, by_call) for packet in answers)
+    return Checked(sent, wrong, max(sent - len(answers) - unseen, 0), unseen)
 
 
 def _is_right(packet: bytes, by_call: dict[bytes, bytes]) -> bool:

@@ -11,19 +11,21 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from anabranch.app.bench.modules import latency
-from anabranch.app.bench.modules.checking import wrong_answers
+from anabranch.app.bench.modules import latency, setups
+from anabranch.app.bench.modules.checking import checked_answers
 from anabranch.app.bench.modules.node import KEEP_ALIVE, MONITOR, running_node
 from anabranch.app.bench.modules.sip import notify
 from anabranch.app.bench.modules.traffic import send, udp_frames
 from anabranch.app.bench.modules.world import World, make_world, packets_in
 from anabranch.app.bench.report import Peer, Result
+from anabranch.core.errors import UnavailableError
 from anabranch.services.resident import Grant
 
 _SENDER_CORE, _SANDBOX_CORE = 0, 1
@@ -49,23 +51,41 @@ class Attack(Module):
 """
 
 
-def measure(samples: int) -> list[Result]:
-    """Return all rows; ``samples`` is how often each rate is taken (the median counts)."""
-    with make_world(sink=True) as world:
-        results = asyncio.run(_counted(world, samples))
-    with make_world(sink=False) as world:
-        return results + asyncio.run(_received(world))
+Measured = Callable[[World, int], Awaitable[list[Result]]]
 
 
-async def _counted(world: World, samples: int) -> list[Result]:
-    results = await _rates(world, samples)
-    results += await _replaced(world)
-    results += await _neighbour(world, samples)
-    return results + await _density(world, samples)
+def parts() -> dict[str, tuple[Callable[[int], list[Result]], int]]:
+    """Return every measurement by name: what to call, and how many samples are usual.
+
+    Of a rate the median of the samples counts; ``replacement``, ``answers`` and ``delay`` take
+    none.
+    """
+    return {
+        "rates": (partial(_measured, _rates, sink=True), 3),
+        "replacement": (partial(_measured, _replaced, sink=True), 1),
+        "neighbour": (partial(_measured, _neighbour, sink=True), 3),
+        "density": (partial(_measured, _density, sink=True), 3),
+        "answers": (partial(_measured, _correct, sink=False), 1),
+        "delay": (partial(_measured, latency.measure, sink=False), 1),
+        "setups": (partial(_measured, setups.measure, sink=False), 50),
+    }
 
 
-async def _received(world: World) -> list[Result]:
-    return await _correct(world) + await latency.measure(world)
+def measure(samples: int | None = None) -> list[Result]:
+    """Measure everything, each with its usual number of samples or with ``samples``."""
+    return [
+        result
+        for function, usual in parts().values()
+        for result in function(usual if samples is None else samples)
+    ]
+
+
+def _measured(part: Measured, samples: int, *, sink: bool) -> list[Result]:
+    async def work(world: World) -> list[Result]:
+        return await part(world, samples)
+
+    with make_world(sink=sink) as world:
+        return asyncio.run(work(world))
 
 
 async def _rate(world: World, frames: latency.Frames, count: Callable[[], int], seconds: float = 2,
@@ -120,7 +140,7 @@ async def _rates(world: World, samples: int) -> list[Result]:
     return rows
 
 
-async def _replaced(world: World) -> list[Result]:
+async def _replaced(world: World, _: int) -> list[Result]:
     """Five new versions while 100,000 packets a second pass."""
     frames = udp_frames(world, _SMALL)
     with tempfile.TemporaryDirectory(prefix="ab-versions-") as directory:
@@ -205,10 +225,19 @@ async def _density(world: World, samples: int) -> list[Result]:
     ]  # fmt: skip
 
 
-async def _correct(world: World) -> list[Result]:
+async def _correct(world: World, _: int) -> list[Result]:
     """Whether each answer to a keep-alive is right, every checksum and header of it."""
     frames = udp_frames(world, notify(340 - 42))
     async with running_node(world) as node:
-        await node.install("one", KEEP_ALIVE)
-        checked, wrong = await wrong_answers(world, frames)
-    return [Result("keepalive_wrong_answers", f"of {checked} answers", checked, wrong, target="0")]
+        identity = await node.install("one", KEEP_ALIVE)
+        found = await checked_answers(world, frames)
+        status = await node.status("one", identity)
+    if found.unseen:
+        raise UnavailableError(f"{found.unseen} answers came too fast to be looked at")
+    overflowed = Peer("of them, packets that overflowed the sandbox's ring", int(status["lost"]))
+    return [
+        Result("keepalive_wrong_answers", f"of {found.sent} answers", found.sent, found.wrong,
+               target="0"),
+        Result("keepalive_missing_answers", f"of {found.sent} answers", found.sent, found.missing,
+               target="0", peer=overflowed),
+    ]  # fmt: skip

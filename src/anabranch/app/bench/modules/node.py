@@ -74,7 +74,9 @@ async def running_node(world: World, **grants: Grant) -> AsyncIterator[Node]:
     with tempfile.TemporaryDirectory(prefix="ab-node-") as directory:
         state = Path(directory) / "tenants"
         settings = RuntimeSettings(state, f"bench-{os.getpid()}", Grant(memory_mb=64), grants)
-        runtime = NodeRuntime(settings, LinuxPlane("bench", world.router, ("in0", "out0")))
+        runtime = NodeRuntime(
+            settings, LinuxPlane(f"b{os.getpid()}", world.router, ("in0", "out0"))
+        )
         await runtime.open()
         try:
             yield Node(runtime, Path(directory))

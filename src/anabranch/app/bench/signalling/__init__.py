@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -31,20 +31,38 @@ from anabranch.services.keys import PrivateKey
 SESSIONS = 50_000
 REFRESH_S = 120.0
 _OPENED_PER_S = 1000
-_REQUESTS = 20_000
+REQUESTS = 20_000
 _AT_A_TIME = 64
 _SENDER, _NODE, _END = "10.77.1.1", "10.77.2.1", "10.77.2.2"
 _DESTINATIONS = "10.80.0.0"  # /14, one for each session
 
 
-def measure(sessions: int) -> list[Result]:
-    """Hold ``sessions`` for more than one refresh, then ask as fast as a node answers.
+def parts() -> dict[str, tuple[Callable[[int], list[Result]], int]]:
+    """Return both measurements by name: what to call, and how many samples are usual."""
+    return {"sessions": (_sessions, SESSIONS), "requests": (_requests, REQUESTS)}
+
+
+def measure(samples: int | None = None) -> list[Result]:
+    """Hold sessions for more than one refresh, then ask as fast as a node answers.
 
     Raises:
         UnavailableError: a process does not do its part, or this is not root.
     """
+    return [
+        result
+        for function, usual in parts().values()
+        for result in function(usual if samples is None else samples)
+    ]
+
+
+def _sessions(sessions: int) -> list[Result]:
+    with _path() as netns:
+        return list(_hold(netns, sessions))
+
+
+def _requests(requests: int) -> list[Result]:
     with TemporaryDirectory() as directory, _path() as netns:
-        return [*_hold(netns, sessions), *_ask(netns, Path(directory))]
+        return list(_ask(netns, Path(directory), requests))
 
 
 def _hold(netns: dict[str, str], sessions: int) -> Iterator[Result]:
@@ -71,7 +89,7 @@ def _hold(netns: dict[str, str], sessions: int) -> Iterator[Result]:
     yield Result("refresh_cpu", "% of one core", n, round(100 * cpu, 1))
 
 
-def _ask(netns: dict[str, str], directory: Path) -> Iterator[Result]:
+def _ask(netns: dict[str, str], directory: Path, requests: int) -> Iterator[Result]:
     key = directory / "key.pem"
     PrivateKey.generate().store(key)
     with (
@@ -81,12 +99,12 @@ def _ask(netns: dict[str, str], directory: Path) -> Iterator[Result]:
         limit = service.ask({})["verifications"]
         command = {"source": _SENDER, "destination": _END, "at_a_time": _AT_A_TIME}
         asker.ask({**command, "requests": 1000})
-        done = asker.ask({**command, "requests": _REQUESTS})
+        done = asker.ask({**command, "requests": requests})
     if done["refused"]:
         raise UnavailableError(f"{done['refused']} of {done['answered']} requests were refused")
     peer = Peer("checking their signatures, nothing else", round(limit))
     rate = round(done["answered"] / done["took"])
-    yield Result("signalling_msgs_per_s", "1/s", _REQUESTS, rate, target=">= 2000", peer=peer)
+    yield Result("signalling_msgs_per_s", "1/s", requests, rate, target=">= 2000", peer=peer)
 
 
 class _Host:

@@ -35,6 +35,7 @@ from anabranch.services.signalling.gist.sessions import (
     Downstream,
     Peer,
     Session,
+    Shares,
     Timers,
     key_of,
 )
@@ -60,6 +61,7 @@ class Gist:
         outputs: what to send, in order; the adapter takes it from there.
         events: what the layer above should know, in order.
         refused: messages that made no sense or came from the wrong side.
+        shares: how many sessions each node before us has here.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Gist:
         self._cookies = ResponderCookies(random(32))
         self._sessions: dict[bytes, Session] = {}
         self._peers: WeakValueDictionary[tuple[bytes, Address, int], Peer] = WeakValueDictionary()
+        self.shares = Shares(options.max_sessions, options.max_per_source)
         self._timers = Timers()
         # destinations after which nothing follows, for a while: hosts send few ICMP errors
         self._ends: dict[Address, float] = {}
@@ -236,6 +239,7 @@ class Gist:
                 self._query(session, now)
             elif session.expires() <= now:
                 self._sessions.pop(session.key, None)
+                self.shares.move(session.upstream, None)
             elif session.hold_until > now:
                 self._begin_query(session, now)
             else:
@@ -335,9 +339,10 @@ class Gist:
             return
         key = key_of(message.flow, message.sid)
         session = self._sessions.get(key)
-        if session is None and len(self._sessions) >= self._options.max_sessions:
+        if session is None and not self.shares.has_room(source[0], len(self._sessions)):
             return
-        known = session is not None and _is(session.upstream, message.info.identity, source)
+        before = session.upstream if session is not None else None
+        known = before is not None and before.is_at(message.info.identity, source)
         answer = GistMessage(
             MessageType.RESPONSE,
             Flow(message.flow.source, message.flow.destination, upstream=True),
@@ -367,10 +372,12 @@ class Gist:
             return
         session = self._sessions.get(key)
         if session is None:
-            if len(self._sessions) >= self._options.max_sessions:
+            if not self.shares.has_room(address, len(self._sessions)):
                 return
             session = self._sessions[key] = Session(key)
-        session.upstream = peer = self._peer(identity, address, port)
+        before, peer = session.upstream, self._peer(identity, address, port)
+        session.upstream = peer
+        self.shares.move(before, peer)
         if association is not None:
             self.associations.bind(association, peer)
         self._keep_upstream(session, message.info, now)
@@ -489,7 +496,3 @@ class Gist:
 
 def _same(ours: bytes | None, theirs: bytes) -> bool:
     return ours is not None and compare_digest(ours, theirs)
-
-
-def _is(peer: Peer | None, identity: bytes, source: tuple[Address, int]) -> bool:
-    return peer is not None and peer.identity == identity and (peer.address, peer.port) == source

@@ -2,7 +2,9 @@
 
 import heapq
 import itertools
+from collections import Counter
 from enum import IntEnum
+from ipaddress import IPv6Address
 
 from anabranch.services.signalling.gist.objects import Address, Flow, Stack
 
@@ -35,6 +37,10 @@ class Peer:
         self.stack: Stack | None = None
         self.association: int | None = None
         self.waiting: list[bytes] = []
+
+    def is_at(self, identity: bytes, source: tuple[Address, int]) -> bool:
+        """Return whether it is the node of that name, there."""
+        return self.identity == identity and (self.address, self.port) == source
 
 
 class Downstream(IntEnum):
@@ -102,6 +108,41 @@ class Session:
 def key_of(flow: Flow, sid: bytes) -> bytes:
     """Return what names a session of a flow: its identifier and the flow, downstream."""
     return sid + (Flow(flow.source, flow.destination) if flow.upstream else flow).encode()
+
+
+class Shares:
+    """How many sessions each node before us has here, by its address: none may take all the room.
+
+    Addresses were proved by a cookie. One who has an IPv6 address mostly has all of a /64, so
+    those of one /64 are counted together.
+    """
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._counts: Counter[int] = Counter()
+
+    def has_room(self, address: Address, held: int) -> bool:
+        """Return whether there may be one more from ``address`` beside ``held`` in all."""
+        return held < self._most and self._counts[_source(address)] < self._most_of_one
+
+    def move(self, before: Peer | None, after: Peer | None) -> None:
+        """Count a session that came, went, or goes on from another node."""
+        if after is not None:
+            self._counts[_source(after.address)] += 1
+        if before is not None:
+            source = _source(before.address)
+            self._counts[source] -= 1
+            if not self._counts[source]:
+                del self._counts[source]
+
+    def __len__(self) -> int:
+        """Return how many sources there are."""
+        return len(self._counts)
+
+
+def _source(address: Address) -> int:
+    return int(address) >> 64 << 64 if isinstance(address, IPv6Address) else int(address)
 
 
 class Timers:
