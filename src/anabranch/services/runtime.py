@@ -7,6 +7,7 @@ what its tenant may have; whether the tenant may ask at all, the controller has 
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from ipaddress import IPv4Address
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from anabranch.host.process import ProcessError, run_command
 from anabranch.services.archive import MAX_ARCHIVE, Archive
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
@@ -27,10 +29,12 @@ from anabranch.services.sandbox.container import Sandbox
 from anabranch.services.sandbox.nursery import Nursery
 from anabranch.services.signalling.response import Status
 from anabranch.services.tenancy import home_of
+from anabranch.services.transcoding.service import TranscodingLimits
 
 MAX_TENANTS = 9999
 _MAX_PORTS = 4096
-_BLOCKS = ("numpy",)
+_BLOCKS = ("numpy", "h11", "httpx", "uvicorn", "starlette", "prometheus-client")
+_FFMPEG_VERSION = re.compile(r"ffmpeg version (\d+(?:\.\d+)*)")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_FIGURES, _MAX_WORD = 32, 64
 """Of a module's status: it goes into a message, whose size and names are limited."""
@@ -64,6 +68,7 @@ class NodeRuntime:
         self._nursery = Nursery(settings.run_id, self._note_end)
         self._residents: dict[str, Resident] = {}
         self._numbers: dict[str, int] = {}
+        self._ffmpeg: str | None = None
 
     async def open(self) -> None:
         """Make ready: the plane, and a warm zygote.
@@ -73,6 +78,9 @@ class NodeRuntime:
         """
         await self._plane.open()
         await self._nursery.start()
+        with suppress(ProcessError):
+            found = _FFMPEG_VERSION.search(await run_command("ffmpeg", "-version"))
+            self._ffmpeg = found[1] if found else None
 
     async def close(self) -> None:
         """End every sandbox and take away all that was made. Tenants' files stay."""
@@ -91,6 +99,8 @@ class NodeRuntime:
                 found[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
+        if self._ffmpeg is not None:
+            found["ffmpeg"] = self._ffmpeg
         return found
 
     @property
@@ -249,9 +259,15 @@ class NodeRuntime:
             resident = Resident(
                 tenant, home, grant, self._plane, self._nursery,
                 run_id=self._settings.run_id, uid=self._settings.first_uid + number,
+                transcoding=self._transcoding_of(user),
             )  # fmt: skip
             self._residents[user.name] = resident
         return resident
+
+    def _transcoding_of(self, user: User) -> TranscodingLimits | None:
+        if self._ffmpeg is None or not user.transcodings:
+            return None
+        return TranscodingLimits(jobs=user.transcodings)
 
     def _number_of(self, user: str) -> int:
         """Return a tenant's number, the same for as long as the node runs."""

@@ -77,6 +77,7 @@ class User(BaseModel):
         sandbox: the directory that is the user's own; None: the node chooses.
         max_modules: installed at a time.
         max_ttl: seconds; a longer ttl is cut down to it.
+        transcodings: jobs that ffmpeg does for the user's modules at a time; 0: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -90,6 +91,7 @@ class User(BaseModel):
     sandbox: Path | None = None
     max_modules: int = Field(default=16, ge=1, le=1000)
     max_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+    transcodings: int = Field(default=0, ge=0, le=16)
 
     def may_filter(self, destination: Network) -> bool:
         """Return whether packets to all of ``destination`` may be claimed as it is."""
