@@ -29,13 +29,11 @@ def later(seconds: int) -> str:
         ({"date": DATE, "expires": later(40)}, 40.0, True),
         ({"date": DATE, "expires": later(-40)}, 0.0, True),
         ({"date": DATE, "expires": "0"}, 0.0, True),
-        ({"date": DATE, "last-modified": later(-1000)}, 100.0, True),
-        ({"date": DATE, "last-modified": later(-(10**8))}, 24 * 3600.0, True),
-        ({"date": DATE, "last-modified": later(5)}, 60.0, True),
+        ({"date": DATE, "last-modified": later(-1000)}, 60.0, True),
     ],
 )
 def test_lifetimes(response: dict[str, str], lifetime: float, stale: bool) -> None:
-    found = caching.freshness(200, response, default=60.0)
+    found = caching.freshness(response, default=60.0)
     assert found == caching.Freshness(lifetime, stale)
 
 
@@ -101,7 +99,7 @@ def test_any_range_is_within_the_object(text: str, length: int) -> None:
     st.text(max_size=60),
 ))  # fmt: skip
 def test_any_fields_have_a_lifetime(fields: dict[str, str]) -> None:
-    found = caching.freshness(200, fields, default=1.0)
+    found = caching.freshness(fields, default=1.0)
     assert 0 <= found.lifetime < 1e11
     assert caching.initial_age(fields) >= 0
     caching.storable({}, 200, fields)

@@ -114,7 +114,10 @@ def routing_api(provider: CdnProvider, internal: str = "/origin") -> Starlette:
         node = provider.route(address)
         if node is None:
             return Response(headers={"X-Accel-Redirect": f"{internal}{target}"})
-        where = {"Location": f"http://{node}{target}", "Cache-Control": "no-store"}
+        where = {
+            "Location": f"http://{node.removesuffix(':80')}{target}",
+            "Cache-Control": "no-store",
+        }
         return Response(status_code=302, headers=where)
 
     return Starlette(routes=[Route("/{path:path}", route, methods=["GET", "HEAD"])])

@@ -230,8 +230,7 @@ class Objects:
         return age(kept.description) <= self._freshness(kept).lifetime
 
     def _freshness(self, kept: Kept) -> caching.Freshness:
-        status = int(kept.description.get(":status", "200"))
-        return caching.freshness(status, kept.description, default=self._options.fresh)
+        return caching.freshness(kept.description, default=self._options.fresh)
 
 
 def age(description: dict[str, str]) -> float:
