@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 from tests.lab.service_path import DESTINATION, NODE_A, NODE_B, SENDER, WEB_PORT, WholeNodes
 from tests.lab.two_bridges import join, run
 from tests.services.films import duration, make_film
+from tests.waiting import wait_until
 
 from anabranch.services import modules
 from anabranch.services.archive import pack
@@ -142,7 +143,7 @@ class CdnPath(WholeNodes):
             "--clip", "/clip.mp4", "--videos", "/film*.mp4", "--wait", "50", "--ttl", str(ttl),
         )  # fmt: skip
         try:
-            until(lambda: "regions" in self.status())
+            wait_until(lambda: "regions" in self.status())
             yield process
         finally:
             if process.poll() is None:
@@ -165,13 +166,6 @@ class Got:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
-def until(condition: Callable[[], bool], patience: float = 30.0) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.fixture
 def path() -> Iterator[CdnPath]:
     with tempfile.TemporaryDirectory(prefix="ab-cdn-") as name:
@@ -190,11 +184,11 @@ def test_users_are_sent_to_the_cache_near_them(path: CdnPath) -> None:
     with path.provider(ttl=60) as provider:
         first = path.get("e", "/large.bin")  # nobody is near Paris: the origin serves it
         assert (first.status, first.redirects, first.digest()) == (200, 0, whole)
-        until(lambda: path.has_nodes("a"))
+        wait_until(lambda: path.has_nodes("a"))
         assert path.get("e", "/large.bin").from_node == "a"
         tokyo = path.get("d", "/large.bin")  # and Paris is not near Tokyo
         assert (tokyo.redirects, tokyo.digest()) == (0, whole)
-        until(lambda: path.has_nodes("a", "b"))
+        wait_until(lambda: path.has_nodes("a", "b"))
         for name, node in (("d", "b"), ("e", "a"), ("d", "b")):
             got = path.get(name, "/large.bin")
             assert (got.from_node, got.digest()) == (node, whole)
@@ -221,7 +215,7 @@ def test_modules_expire_with_their_provider(path: CdnPath) -> None:
     """The provider's side dies: its modules are gone after their ttl, and it begins anew."""
     with path.provider(ttl=10) as provider:
         path.get("d", "/large.bin")
-        until(lambda: path.has_nodes("a", "b") or path.get("d", "/large.bin").redirects == 1)
+        wait_until(lambda: path.has_nodes("a", "b") or path.get("d", "/large.bin").redirects == 1)
         provider.kill()
         provider.wait(10)
 
@@ -229,10 +223,10 @@ def test_modules_expire_with_their_provider(path: CdnPath) -> None:
         return all(each["modules"] == "none" for each in path.probe())
 
     assert not gone()
-    until(gone, 20)
+    wait_until(gone)
     with path.provider(ttl=10):
         assert path.get("d", "/large.bin").redirects == 0
-        until(lambda: path.get("d", "/large.bin").from_node == "b")
+        wait_until(lambda: path.get("d", "/large.bin").from_node == "b")
         time.sleep(25)  # nobody asks
         assert path.status()["nodes"] == []
         assert path.get("d", "/large.bin").redirects == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anabranch.app.provide_monitor_command import monitor_api
+from anabranch.app.provide_monitor_command import Shown, monitor_api
 from anabranch.services.errors import ServicesError
 from anabranch.services.modules.netmonitor.provider import Counted, Counters, Monitor
 from anabranch.services.signalling.response import Hop
@@ -81,12 +81,12 @@ async def test_page_json_and_metrics() -> None:
     path = OnePath()
     monitor = Monitor(path, interval=0.01, renewal=0.05)
     running = asyncio.create_task(monitor.run())
-    transport = httpx.ASGITransport(monitor_api(monitor, "10.2.0.1"))
+    transport = httpx.ASGITransport(monitor_api(monitor, Shown("10.1.0.1", "10.2.0.1", "udp")))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         while path.installs < 2:
             await asyncio.sleep(0.01)
         found = (await client.get("/api/monitor")).json()
-        assert found["towards"] == "10.2.0.1"
+        assert (found["towards"], found["destination"]) == ("10.1.0.1", "10.2.0.1")
         assert found["trouble"] is None
         assert found["nodes"][0]["packets"] > 0
         text = (await client.get("/metrics")).text

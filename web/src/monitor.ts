@@ -1,7 +1,7 @@
 /** The live page of NetMonitor: what the nodes on a path count, by source, destination and TTL. */
 
 import { byId, make, say, sayOrHide, whenParsed } from "./dom";
-import { atNode, chartLines, counted, numbers, rateWords } from "./flows";
+import { CHART_POINTS, atNode, chartLines, counted, numbers, rateWords } from "./flows";
 import type { Seen } from "./flows";
 
 interface Node {
@@ -23,6 +23,8 @@ interface Flow {
 
 interface Snapshot {
   towards: string;
+  destination: string;
+  packets: string;
   trouble: string | null;
   at: number | null;
   nodes: Node[];
@@ -61,7 +63,8 @@ function nodeCard(node: Node): HTMLElement {
   const badge = make("span", "badge", node.state);
   badge.dataset.state = "failed";
   const rate = make("p", "rate", rateWords(node.rate), make("small", "", " packets/s"));
-  const facts = make("p", "facts", `${counted(node.packets, "packet")} · ${counted(node.flows, "flow")}`);
+  const peak = Math.max(0, ...node.history.slice(-CHART_POINTS).map((each) => each ?? 0));
+  const facts = make("p", "facts", `${counted(node.packets, "packet")} · ${counted(node.flows, "flow")} · peak ${rateWords(peak)}/s`);
   if (node.lost > 0) facts.append(" · ", make("span", "lost", `${numbers.format(node.lost)} not counted`));
   card.append(title, badge, rate, chart(node.history), facts);
   return card;
@@ -102,9 +105,9 @@ function flowRow(flow: Flow, nodes: readonly Node[]): HTMLElement {
 
 function show(snapshot: Snapshot): void {
   const { nodes, flows } = snapshot;
-  say(byId("title"), `Packets on the way to ${snapshot.towards}`);
-  document.title = `${snapshot.towards} · NetMonitor`;
-  say(byId("summary"), nodes.length ? `${counted(nodes.length, "node")} · counted on each since the module is there` : "");
+  say(byId("title"), `Packets to ${snapshot.destination}`);
+  document.title = `${snapshot.destination} · NetMonitor`;
+  say(byId("summary"), `${snapshot.packets} · ${counted(nodes.length, "node")} on the way to ${snapshot.towards}`);
   sayOrHide(byId("trouble"), snapshot.trouble);
   byId("nodes").replaceChildren(...nodes.map(nodeCard));
   byId("head").replaceChildren(tableHead(nodes));

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -64,23 +65,34 @@ def monitor(
         async with AsyncExitStack() as stack:
             destination = await resolve(towards)
             signaller = await stack.enter_async_context(signalling())
+            # Who is protected is always written down: addresses of a flow are not signed.
+            meant = filter_dst or str(signaller.source_towards(destination))
             offer = offer_of(
-                archive, url, ttl, filter_proto=protocol, filter_ports=numbers,
-                # who is protected is always written down: addresses of a flow are not signed
-                filter_dst=filter_dst or str(signaller.source_towards(destination)),
+                archive, url, ttl,
+                filter_proto=protocol, filter_ports=numbers, filter_dst=meant,
             )  # fmt: skip
             edge = SignalledEdge(signaller, Author(user, private), destination, offer)
             made = Monitor(edge, interval=interval, renewal=ttl / 3)
             listener = stack.enter_context(listen(*place))
+            app = monitor_api(made, Shown(towards, meant, packets))
             err.print(f"http://{place[0]}:{place[1]}/")
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(serve(monitor_api(made, towards), listener, None), name="http")
+                tasks.create_task(serve(app, listener, None), name="http")
                 tasks.create_task(made.run(), name="monitor")
 
     until_interrupted(run)
 
 
-def monitor_api(made: Monitor, towards: str) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is looked at: nodes on the way to a host, and packets to an address or prefix."""
+
+    towards: str
+    destination: str
+    packets: str
+
+
+def monitor_api(made: Monitor, shown: Shown) -> FastAPI:
     """Return page, ``/api/monitor`` and ``/metrics`` of a monitor."""
     app = FastAPI(title="NetMonitor", openapi_url=None)
     registry = CollectorRegistry()
@@ -88,7 +100,7 @@ def monitor_api(made: Monitor, towards: str) -> FastAPI:
 
     @app.get("/api/monitor")
     async def snapshot() -> dict[str, Any]:
-        return {"towards": towards, "trouble": made.trouble, **made.counters.snapshot()}
+        return {**asdict(shown), "trouble": made.trouble, **made.counters.snapshot()}
 
     @app.get("/metrics")
     async def metrics() -> Response:

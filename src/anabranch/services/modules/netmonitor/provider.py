@@ -26,6 +26,8 @@ HISTORY = 120
 _RATE_OVER = 3
 _FLOW = re.compile(r"([0-9.]{7,15})_([0-9.]{7,15})_(\d{1,3})", re.ASCII)
 _COUNT = re.compile(r"\d{1,18}", re.ASCII)
+_SIX = "IPv6"
+"""The module tells addresses of IPv4 alone."""
 _log = structlog.get_logger("anabranch.services.monitor")
 
 Flow = tuple[str, str, int]
@@ -59,7 +61,8 @@ class Counted:
         for name, value in said.items():
             found = _FLOW.fullmatch(name)
             if found and _COUNT.fullmatch(value):
-                top[found[1], found[2], int(found[3])] = int(value)
+                ends = (_SIX, _SIX) if found[1] == found[2] == "0.0.0.0" else found.group(1, 2)
+                top[ends[0], ends[1], int(found[3])] = int(value)
         numbers = {name: int(said[name]) for name in ("counted", "flows", "lost")
                    if _COUNT.fullmatch(said.get(name, ""))}  # fmt: skip
         return cls(
@@ -116,7 +119,7 @@ class Counters:
         return max(counts[1] - counts[0], 0) / (ended - began)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all of it for JSON: nodes in their order, flows with the largest rate first."""
+        """Return all of it for JSON: nodes in their order, the largest flows first."""
         nodes = [
             {
                 "node": each.node_id, "address": each.address, "state": each.state,
@@ -135,7 +138,7 @@ class Counters:
                     "node": each.node_id, "ttl": ttl, "packets": packets,
                     "rate": round(self.rate(each.node_id, flow), 1),
                 })  # fmt: skip
-        listed = [
+        listed: list[dict[str, Any]] = [
             {"source": source, "destination": destination, "seen": seen}
             for (source, destination), seen in flows.items()
         ]
@@ -164,8 +167,9 @@ class Counters:
         yield from (packets, lost, flows, largest)
 
 
-def _largest(seen: Any) -> tuple[float, int]:
-    return max((each["rate"], each["packets"]) for each in seen)
+def _largest(seen: list[dict[str, Any]]) -> int:
+    """Of all packets, not of the rate: so that rows do not change places all the time."""
+    return max(each["packets"] for each in seen)
 
 
 class Edge(Protocol):
