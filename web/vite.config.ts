@@ -30,7 +30,7 @@ export default defineConfig({
     // Files, not data: addresses, so that the browser caches them under their hashed names.
     assetsInlineLimit: 0,
     rolldownOptions: {
-      input: ["index", "watch", "publish", "login", "studio", "channel", "account", "people"].map((page) => `${page}.html`),
+      input: ["index", "watch", "publish", "login", "studio", "channel", "account", "people", "monitor"].map((page) => `${page}.html`),
       output: {
         // What asks for the channel comes in one small file, and does not wait for the rest of the page.
         advancedChunks: { groups: [{ name: "opening", test: OPENING }] },

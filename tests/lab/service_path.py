@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -72,12 +73,24 @@ class ServicePath:
                     (f"fd77:{subnet}::/64", f"fd77:{hop}::{host}"),
                 ):
                     run("ip", "-n", self.netns(name), "route", "add", there, "via", via)
-        self.web.mkdir()
+        self.extend()
+        self.web.mkdir(exist_ok=True)
         (self.web / "module.zip").write_bytes(ARCHIVE)
         self.key.store(self.directory / "key.pem")
         self._serve()
         for name in ("a", "b"):
             self.start(name, **options)
+
+    def extend(self) -> None:
+        """Add to the path what a test has beside it; before the nodes start."""
+
+    def add_host(self, name: str) -> str:
+        """Make another namespace, removed with the path; return its full name."""
+        netns = self.netns(name)
+        run("ip", "netns", "add", netns)
+        self._stack.callback(run, "ip", "netns", "del", netns)
+        run("ip", "-n", netns, "link", "set", "lo", "up")
+        return netns
 
     def start(self, name: str, **options: Any) -> None:
         """Start a node, and wait until it runs."""
@@ -170,3 +183,51 @@ class ServicePath:
         for name in self._hosts:
             self._stack.callback(self.stop, name)
         self._stack.close()
+
+
+class WholeNodes(ServicePath):
+    """The path with nodes as an operator starts them: ``anabranch module serve``."""
+
+    def user(self, name: str) -> dict[str, Any]:
+        """Return what janedoe has at a node, beside name and key."""
+        return {}
+
+    def start(self, name: str, **options: Any) -> None:
+        directory = self.directory / name
+        directory.mkdir(exist_ok=True)
+        user = {"name": "janedoe", "public_key": str(self.key.public), **self.user(name)}
+        (directory / "users.yaml").write_text(yaml.safe_dump({"users": [user]}))
+        netns = self.netns(name)
+        devices = Path("/proc/sys/net/ipv4/conf")
+        with inside(netns):
+            for each in devices.iterdir():
+                (each / "rp_filter").write_text("0")
+        # Not by ip-netns(8): it mounts /sys anew, and the control groups are out of sight.
+        host = subprocess.Popen(
+            ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "anabranch", "module",
+             "serve", "--users", str(directory / "users.yaml"), "--name", f"{name}{os.getpid()}",
+             "--state", str(directory / "state")),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self._hosts[name] = host
+        assert host.stdout
+        lines = iter(host.stdout.readline, "")
+        assert any("Stop: Ctrl-C" in line for line in lines)
+        # What it logs from now on is nobody's to read, and shall not fill the pipe.
+        threading.Thread(target=host.stdout.read, daemon=True).start()
+
+    def stop(self, name: str) -> None:
+        host = self._hosts.pop(name)
+        host.terminate()
+        assert host.wait(20) == 0
+        for end in (host.stdin, host.stdout):
+            assert end is not None
+            end.close()
+
+    def provide(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start ``anabranch provide`` at the sender; whoever does ends it."""
+        program = str(Path(sys.executable).with_name("anabranch"))
+        key = ("--user", "janedoe", "--key", str(self.directory / "key.pem"))
+        return subprocess.Popen(
+            ("ip", "netns", "exec", self.netns("s"), program, "provide", *argv, *key)
+        )

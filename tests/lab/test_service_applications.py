@@ -1,7 +1,6 @@
 """Overload Control and Media Relay on real nodes: sandboxes, Kamailio, sipp, coturn, aioice."""
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -9,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +16,8 @@ from typing import Any
 import aioice.turn
 import httpx
 import pytest
-import yaml
 from tests.lab.inside import inside, socket_in
-from tests.lab.service_path import DESTINATION, SENDER, WEB_PORT, ServicePath
+from tests.lab.service_path import DESTINATION, SENDER, WEB_PORT, WholeNodes
 from tests.lab.two_bridges import run
 
 from anabranch.app.bench import overload
@@ -61,7 +58,7 @@ async def flooded_world():
         await asyncio.to_thread(made.__exit__, None, None, None)
 
 
-class RelayPath(ServicePath):
+class RelayPath(WholeNodes):
     """The path with whole nodes, and Media Relay for them to fetch.
 
     sip server s --- node a --- plain router r --- node b --- user agent d
@@ -73,39 +70,8 @@ class RelayPath(ServicePath):
         archive = pack(Path(modules.__file__).parent / "mediarelay").sign("janedoe", self.key)
         (self.web / "relay.abm").write_bytes(bytes(archive))
 
-    def start(self, name: str, **options: Any) -> None:
-        directory = self.directory / name
-        directory.mkdir(exist_ok=True)
-        user = {
-            "name": "janedoe", "public_key": str(self.key.public), "address": RELAYS[name],
-            "listen_ports": ["3478", "49152-49213"],
-        }  # fmt: skip
-        (directory / "users.yaml").write_text(yaml.safe_dump({"users": [user]}))
-        netns = self.netns(name)
-        for which in ("all", "default", "left", "right"):
-            setting = f"net.ipv4.conf.{which}.rp_filter=0"
-            run("ip", "netns", "exec", netns, "sysctl", "-qw", setting)
-        # Not by ip-netns(8): it mounts /sys anew, and the control groups are out of sight.
-        host = subprocess.Popen(
-            ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "anabranch", "module",
-             "serve", "--users", str(directory / "users.yaml"), "--name", f"{name}{os.getpid()}",
-             "--state", str(directory / "state")),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self._hosts[name] = host
-        assert host.stdout
-        lines = iter(host.stdout.readline, "")
-        assert any("Stop: Ctrl-C" in line for line in lines)
-        # What it logs from now on is nobody's to read, and shall not fill the pipe.
-        threading.Thread(target=host.stdout.read, daemon=True).start()
-
-    def stop(self, name: str) -> None:
-        host = self._hosts.pop(name)
-        host.terminate()
-        assert host.wait(20) == 0
-        for end in (host.stdin, host.stdout):
-            assert end is not None
-            end.close()
+    def user(self, name: str) -> dict[str, Any]:
+        return {"address": RELAYS[name], "listen_ports": ["3478", "49152-49213"]}
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
-"""``anabranch provide overload|relay``: the provider's side of the applications, beside a server.
+"""``anabranch provide overload|relay|cdn|monitor``: the provider's side of the applications.
 
 Each runs until it is interrupted, and then removes what it had installed.
 """
 
 import asyncio
-import hashlib
-import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,30 +16,35 @@ import typer
 from fastapi import FastAPI, HTTPException
 
 from anabranch.app.module_send_commands import KeyFile, UserName
+from anabranch.app.provide_cdn_command import add_cdn_command
+from anabranch.app.provide_monitor_command import add_monitor_command
+from anabranch.app.providing import (
+    ArchiveFile,
+    Ttl,
+    Url,
+    offer_of,
+    place_of,
+    until_interrupted,
+)
 from anabranch.app.serving import serve
-from anabranch.app.terminal import command, err
-from anabranch.core.errors import UsageError
-from anabranch.services.archive import Archive
+from anabranch.app.terminal import command
 from anabranch.services.keys import PrivateKey
-from anabranch.services.manifest import Manifest
 from anabranch.services.modules.mediarelay.provider import RelayProvider
 from anabranch.services.modules.mediarelay.provider import SignalledEdge as RelayEdge
 from anabranch.services.modules.overload.control import Thresholds
 from anabranch.services.modules.overload.kamailio import JsonRpc, Kamailio
 from anabranch.services.modules.overload.provider import ReceivingEntity, Settings, SignalledEdge
 from anabranch.services.node.sending import signalling
-from anabranch.services.provider import Offer
 from anabranch.services.signalling.compose import Author
 
 group = typer.Typer(
     help="Have modules where your users are.", no_args_is_help=True, add_completion=False
 )
+add_cdn_command(group)
+add_monitor_command(group)
 
-Url = Annotated[str, typer.Option(help="Where nodes fetch the archive.")]
-ArchiveFile = Annotated[Path, typer.Option("--archive", help="The same archive here.")]
 Rpc = Annotated[Path, typer.Option(help="Kamailio's jsonrpcs dgram_socket.")]
 Sip = Annotated[str, typer.Option(help="ADDRESS:PORT of the SIP server.")]
-Ttl = Annotated[int, typer.Option(min=10, help="Seconds that modules outlive this command.")]
 
 
 @group.command()
@@ -66,13 +68,13 @@ def overload(
 ) -> None:
     """Protect a Kamailio: while it is overloaded, the excess is answered at the edge."""
     private = PrivateKey.load(key)
-    at, reports = _place(sip), _place(feedback)
+    at, reports = place_of(sip), place_of(feedback)
     target = min(Thresholds().target, delay / 2)
     settings = Settings(
         reports, private, Thresholds(delay=delay, target=target, capacity=capacity),
         callers, ttl / 3,
     )  # fmt: skip
-    offer = _offer(archive, url, ttl, filter_dst=at[0], filter_proto="udp", filter_ports=(at[1],))
+    offer = offer_of(archive, url, ttl, filter_dst=at[0], filter_proto="udp", filter_ports=(at[1],))
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -83,7 +85,7 @@ def overload(
             listener.bind(reports)
             await ReceivingEntity(settings, kamailio, edge, listener).run()
 
-    _until_interrupted(run)
+    until_interrupted(run)
 
 
 @group.command()
@@ -108,13 +110,13 @@ def relay(
     GET /credentials?address=ADDRESS&user=NAME gives what such a user agent may use.
     """
     private = PrivateKey.load(key)
-    offer = _offer(archive, url, ttl)
-    host, port = _place(listen)
+    offer = offer_of(archive, url, ttl)
+    host, port = place_of(listen)
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
             signaller = await stack.enter_async_context(signalling())
-            kamailio = _kamailio(stack, rpc, _place(sip), table)
+            kamailio = _kamailio(stack, rpc, place_of(sip), table)
             edge = RelayEdge(signaller, Author(user, private), offer)
             provider = RelayProvider(kamailio, edge, renewal=ttl / 3)
             listener = stack.enter_context(socket.create_server((host, port)))
@@ -122,7 +124,7 @@ def relay(
                 tasks.create_task(serve(credentials_api(provider), listener, None), name="http")
                 tasks.create_task(provider.run(), name="relays")
 
-    _until_interrupted(run)
+    until_interrupted(run)
 
 
 def credentials_api(provider: RelayProvider, ttl: int = 3600) -> FastAPI:
@@ -162,40 +164,3 @@ def _udp() -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setblocking(False)
     return made
-
-
-def _offer(archive: Path, url: str, ttl: int, **packets: Any) -> Offer:
-    try:
-        data = archive.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{archive}: {error.strerror}") from error
-    manifest: Manifest = Archive.parse(data).manifest()
-    return Offer(manifest.identity, url, hashlib.sha256(data).digest(), ttl, **packets)
-
-
-def _place(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    try:
-        address, number = str(ip_address(host)), int(port)
-    except ValueError:
-        raise UsageError(f"{text!r} is no ADDRESS:PORT, such as 192.0.2.1:5060") from None
-    if ":" in address or not 0 < number < 65536:
-        raise UsageError(f"{text!r} is no ADDRESS:PORT of IPv4")
-    return address, number
-
-
-def _until_interrupted(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def supervised() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        err.print("Running; Ctrl-C ends it.")
-        await run()
-
-    try:
-        asyncio.run(supervised())
-    except asyncio.CancelledError:
-        return
-    except OSError as error:
-        raise UsageError(f"{error.strerror or error}") from error

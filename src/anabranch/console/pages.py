@@ -84,6 +84,16 @@ def install(app: FastAPI) -> None:
     app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
 
 
+def install_one(app: FastAPI, path: str, name: str) -> None:
+    """Add a single page, and what all pages have, to an ``app`` that is no director's."""
+
+    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
+    async def page() -> Response:
+        return _page(name, framed=False)
+
+    app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
+
+
 def _page(name: str, *, framed: bool = True) -> Response:
     path = STATIC / name
     if not path.is_file():

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anabranch.services.batch import Batch
+from anabranch.services.blocks.transcoder import Transcoder
 
 Status = Mapping[str, str | int | float]
 
@@ -43,6 +44,8 @@ class Context:
         code: where its archive is unpacked, to read data files.
         log: goes to the node's log, with the user's name.
         every: ``every(seconds, function)`` has a function called again and again between batches.
+        transcoder: processes media outside the sandbox, or None: the node does not do that for
+            this user.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Context:
     code: Path = Path()
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("module"))
     every: Callable[[float, Callable[[], None]], None] = lambda _seconds, _function: None
+    transcoder: Transcoder | None = None
 
 
 class Module:

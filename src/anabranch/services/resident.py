@@ -6,6 +6,7 @@ a little later each time; meanwhile its packets go their plain way.
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +27,7 @@ from anabranch.services.sandbox.container import LOADING_S, Sandbox, SandboxErro
 from anabranch.services.sandbox.nursery import Nursery
 from anabranch.services.sandbox.spec import CODE, SandboxSpec
 from anabranch.services.tenancy import Home, TenantLog
+from anabranch.services.transcoding.service import TranscodingLimits, TranscodingService
 
 _WATCH_S = 2.0
 _HEALTHY_S = 30.0
@@ -82,11 +84,12 @@ class Resident:
     Args:
         run_id: names the control group together with the tenant's number.
         uid: the machine's user number of its process.
+        transcoding: what ffmpeg may do for its modules; None: nothing.
     """
 
     def __init__(
         self, tenant: Tenant, home: Home, grant: Grant, plane: Plane, nursery: Nursery, *,
-        run_id: str, uid: int,
+        run_id: str, uid: int, transcoding: TranscodingLimits | None = None,
     ) -> None:  # fmt: skip
         self.tenant = tenant
         self.home = home
@@ -99,6 +102,8 @@ class Resident:
         self._nursery = nursery
         self._run_id = run_id
         self._uid = uid
+        self._transcoding = transcoding
+        self._transcoder: TranscodingService | None = None
         self._attachment: Attachment | None = None
         self._turn = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -196,6 +201,7 @@ class Resident:
     async def _fork(self, modules: tuple[Installed, ...]) -> None:
         disk = max((m.manifest.resources.disk_mb for m in modules), default=0)
         await asyncio.to_thread(self.home.make)
+        await self._close_transcoder()  # whose jobs may have the image's files open
         if disk:
             await asyncio.to_thread(self.home.have_image, disk)
         if self._attachment is not None:
@@ -217,16 +223,34 @@ class Resident:
             ring_slots=self._attachment.ring_slots,
             router_mac=self._attachment.router_mac,
             own_mac=self._attachment.own_mac,
+            transcoder=self._transcoding is not None,
         )
         log = self._open_log()
+        services = self._open_transcoder()
         try:
             self.sandbox = await self._nursery.fork(
-                spec, limits, self._attachment.netns, log, self._attachment.rings
+                spec, limits, self._attachment.netns, log, (*self._attachment.rings, *services)
             )
         finally:
             os.close(log)
+            for each in services:
+                each.close()
         if self._watch is None:
             self._watch = asyncio.create_task(self._keep_watch(), name=f"watch:{self.tenant.user}")
+
+    def _open_transcoder(self) -> tuple[socket.socket, ...]:
+        if self._transcoding is None:
+            return ()
+        group = f"{self._run_id}-t{self.tenant.number}"
+        self._transcoder = TranscodingService(
+            self.tenant.user, self._transcoding, uid=self._uid, group=group
+        )
+        return (self._transcoder.open(),)
+
+    async def _close_transcoder(self) -> None:
+        transcoder, self._transcoder = self._transcoder, None
+        if transcoder is not None:
+            await transcoder.close()
 
     async def _move(self, modules: tuple[Installed, ...]) -> None:
         """Fork a sandbox with a directory, and have the modules go on there with their state."""
@@ -282,6 +306,7 @@ class Resident:
         sandbox, self.sandbox = self.sandbox, None
         if sandbox is not None:
             await sandbox.stop()
+        await self._close_transcoder()
         if self._attachment is not None:
             await self._plane.detach(self.tenant)
             self._attachment = None

@@ -7,6 +7,7 @@ what its tenant may have; whether the tenant may ask at all, the controller has 
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from ipaddress import IPv4Address
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import structlog
 
+from anabranch.host.process import ProcessError, run_command
 from anabranch.services.archive import MAX_ARCHIVE, Archive
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
 from anabranch.services.controller.users import User
 from anabranch.services.errors import ArchiveError, ServicesError, SignatureError
+from anabranch.services.frames import TCP
 from anabranch.services.manifest import Manifest
 from anabranch.services.planes.plane import Plane, Tenant
 from anabranch.services.resident import Grant, Installed, Resident
@@ -27,10 +30,12 @@ from anabranch.services.sandbox.container import Sandbox
 from anabranch.services.sandbox.nursery import Nursery
 from anabranch.services.signalling.response import Status
 from anabranch.services.tenancy import home_of
+from anabranch.services.transcoding.service import TranscodingLimits
 
 MAX_TENANTS = 9999
 _MAX_PORTS = 4096
-_BLOCKS = ("numpy",)
+_BLOCKS = ("numpy", "h11", "httpx", "uvicorn", "starlette", "prometheus-client")
+_FFMPEG_VERSION = re.compile(r"ffmpeg version (\d+(?:\.\d+)*)")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_FIGURES, _MAX_WORD = 32, 64
 """Of a module's status: it goes into a message, whose size and names are limited."""
@@ -65,6 +70,7 @@ class NodeRuntime:
         self._residents: dict[str, Resident] = {}
         self._numbers: dict[str, int] = {}
         self._deaths = 0
+        self._ffmpeg: str | None = None
 
     async def open(self) -> None:
         """Make ready: the plane, and a warm zygote.
@@ -74,6 +80,9 @@ class NodeRuntime:
         """
         await self._plane.open()
         await self._nursery.start()
+        with suppress(ProcessError):
+            found = _FFMPEG_VERSION.search(await run_command("ffmpeg", "-version"))
+            self._ffmpeg = found[1] if found else None
 
     async def close(self) -> None:
         """End every sandbox and take away all that was made. Tenants' files stay."""
@@ -92,6 +101,8 @@ class NodeRuntime:
                 found[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
+        if self._ffmpeg is not None:
+            found["ffmpeg"] = self._ffmpeg
         return found
 
     @property
@@ -137,7 +148,7 @@ class NodeRuntime:
         try:
             resident.home.make()
             code, _ = resident.home.unpack(archive, module.digest)
-            claims = _claims_of(module)
+            claims = _claims_of(module, manifest, user)
             pause_ms = await resident.install(
                 Installed(manifest, code, claims, dict(module.properties))
             )
@@ -263,9 +274,15 @@ class NodeRuntime:
             resident = Resident(
                 tenant, home, grant, self._plane, self._nursery,
                 run_id=self._settings.run_id, uid=self._settings.first_uid + number,
+                transcoding=self._transcoding_of(user),
             )  # fmt: skip
             self._residents[user.name] = resident
         return resident
+
+    def _transcoding_of(self, user: User) -> TranscodingLimits | None:
+        if self._ffmpeg is None or not user.transcodings:
+            return None
+        return TranscodingLimits(jobs=user.transcodings)
 
     def _number_of(self, user: str) -> int:
         """Return a tenant's number, the same for as long as the node runs."""
@@ -281,8 +298,19 @@ class NodeRuntime:
             self._deaths += 1
 
 
-def _claims_of(module: ModuleRequest) -> tuple[Claim, ...]:
+def _claims_of(module: ModuleRequest, manifest: Manifest, user: User) -> tuple[Claim, ...]:
+    """Return what a module is to get: packets, or connections to its server's ports."""
     wanted = module.filter
     if wanted is None or wanted.destination is None:
         return ()
-    return (Claim(wanted.destination, wanted.protocol, wanted.ports),)
+    led = {f.port for f in manifest.filters if f.connections} & set(manifest.resources.ports)
+    served = tuple(port for port in wanted.ports if wanted.protocol == TCP and port in led)
+    others = tuple(port for port in wanted.ports if port not in served)
+    claims = []
+    if served:
+        if not isinstance(user.address, IPv4Address):
+            raise ClaimError(f"{user.name} has no IPv4 address here to lead connections to")
+        claims.append(Claim(wanted.destination, TCP, served, user.address))
+    if others or not wanted.ports:
+        claims.append(Claim(wanted.destination, wanted.protocol, others))
+    return tuple(claims)

@@ -54,6 +54,7 @@ def test_remove_and_probe() -> None:
         "listen-ports": "none",
         "max-modules": "16",
         "max-ttl": "604800",
+        "transcodings": "0",
         "routability-check": "yes",
     }
     assert stack(path.ask(path.message(R))) == [("a", 200), ("b", 200)]

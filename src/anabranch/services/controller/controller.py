@@ -334,6 +334,7 @@ def _policy(user: User) -> dict[str, str]:
         "max-modules": str(user.max_modules),
         "max-ttl": str(user.max_ttl),
         "routability-check": "yes" if user.may_prove else "no",
+        "transcodings": str(user.transcodings),
     }
 
 

@@ -9,6 +9,7 @@ YAML::
         listen_ports: [80, 5060-5070]
         filter_prefixes: [192.0.2.0/24, "2001:db8::/32"]
         sandbox: /var/lib/anabranch/sandboxes/janedoe
+        transcodings: 1
 
 XML has the same names with ``-`` for ``_``, lists with commas (seed 003, section 6.1.2, which
 gives the fields and not the form)::
@@ -77,6 +78,7 @@ class User(BaseModel):
         sandbox: the directory that is the user's own; None: the node chooses.
         max_modules: installed at a time.
         max_ttl: seconds; a longer ttl is cut down to it.
+        transcodings: jobs that ffmpeg does for the user's modules at a time; 0: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -90,6 +92,7 @@ class User(BaseModel):
     sandbox: Path | None = None
     max_modules: int = Field(default=16, ge=1, le=1000)
     max_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+    transcodings: int = Field(default=0, ge=0, le=16)
 
     def may_filter(self, destination: Network) -> bool:
         """Return whether packets to all of ``destination`` may be claimed as it is."""

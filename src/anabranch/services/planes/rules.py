@@ -3,6 +3,7 @@
 In the router's namespace a table of family *netdev*: at the ingress of every device of the router
 a map leads what is claimed to its tenant's link; at the ingress of each link's end a guard lets
 back only what is from or to addresses that the tenant has claimed, and not more than its rate.
+Connections that are claimed for a tenant's server are led there and back by the kernel's NAT.
 """
 
 from collections.abc import Iterable
@@ -51,6 +52,12 @@ table inet {TABLE} {{
     type filter hook input priority -5; policy accept;
     iifname "{SERVER}*" icmp type echo-request accept
     iifname {{ "{SERVER}*", "{PACKETS}*" }} drop
+  }}
+  map served {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }}
+  chain served {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "{SERVER}*" accept
+    dnat ip to ip daddr . tcp dport map @served
   }}
 }}
 """
@@ -112,20 +119,21 @@ def claims(number: int, before: Iterable[Claim], after: Iterable[Claim]) -> str:
 
     Only what is other than ``before`` is touched: others' claims cost nothing, however many.
     """
-    lines = []
+    to_ring = [[c for c in each if c.server is None] for each in (before, after)]
+    lines = _changes(f"element inet {TABLE} served", *map(_served, (before, after)))
     for version in _FAMILIES:
         for name, _, _ in _KEYS:
             place = f"element netdev {TABLE} {name}{version}"
             had, has = (
                 _elements(name, [c for c in each if _belongs(c, name, version)])
-                for each in (before, after)
+                for each in to_ring
             )
             verdict = f" : goto to{number}"
             lines += _changes(place, had, has, verdict)
         had, has = (
             [str(n) for n in collapse_addresses(
                 c.destination for c in each if c.destination.version == version)]  # type: ignore[type-var]
-            for each in (before, after)
+            for each in to_ring
         )  # fmt: skip
         lines += _changes(f"element netdev {TABLE} own{version}_{number}", had, has)
     return "\n".join(lines) + "\n"
@@ -136,6 +144,20 @@ def _changes(place: str, had: list[str], has: list[str], verdict: str = "") -> l
     new = [f"{each}{verdict}" for each in has if each not in had]
     lines = [f"delete {place} {{ {', '.join(gone)} }}"] if gone else []
     return lines + ([f"add {place} {{ {', '.join(new)} }}"] if new else [])
+
+
+def _served(claims: Iterable[Claim]) -> list[str]:
+    """Return what leads claimed connections to a tenant's server."""
+    networks: dict[str, list[Network]] = {}
+    for claim in claims:
+        for port in claim.ports if claim.server is not None else ():
+            rest = f"{port} : {claim.server} . {port}"
+            networks.setdefault(rest, []).append(claim.destination)
+    return [
+        f"{network} . {rest}"
+        for rest, of_rest in networks.items()
+        for network in collapse_addresses(of_rest)  # type: ignore[type-var]
+    ]
 
 
 def inside(asked: Tenant) -> str:

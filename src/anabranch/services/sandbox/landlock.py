@@ -12,7 +12,7 @@ from anabranch.services.sandbox.kernel import call
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
 _BIND_TCP = 1
 _SCOPED = 0b11  # abstract sockets, signals
 _FILES_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
@@ -42,11 +42,16 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], tcp_ports: Iterable[int]) -> None:
+def restrict(
+    readable: Iterable[str],
+    writable: Iterable[str],
+    tcp_ports: Iterable[int],
+    executable: Iterable[str] = (),
+) -> None:
     """Let this thread, and what it starts, use nothing but this; before it, no_new_privs.
 
     Args:
-        readable, writable: directories.
+        readable, writable, executable: directories; what may be executed may be read, too.
         tcp_ports: on which it may listen; from version 4 on.
 
     Raises:
@@ -64,6 +69,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str], tcp_ports: Iterab
             _allow(descriptor, path, _READ_FILE | _READ_DIR)
         for path in writable:
             _allow(descriptor, path, (_READ_FILE | _READ_DIR | _WRITE) & handled)
+        for path in executable:
+            _allow(descriptor, path, _READ_FILE | _READ_DIR | _EXECUTE)
         for port in tcp_ports if found >= 4 else ():
             rule = _NetPort(_BIND_TCP, port)
             call(_ADD_RULE, descriptor, _NET_PORT, ctypes.byref(rule), 0, what=f"port {port}")

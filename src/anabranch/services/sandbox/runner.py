@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anabranch.services.blocks.transcoder import Transcoder
 from anabranch.services.chain import Chain, Link
 from anabranch.services.module import Context, Module
 from anabranch.services.rings.receive import ReceiveRing
@@ -76,6 +77,7 @@ class Runner:
         self, spec: SandboxSpec, control: socket.socket, rings: list[socket.socket]
     ) -> None:
         self._spec = spec
+        self._transcoder = Transcoder(rings.pop()) if spec.transcoder else None
         self._control = control
         self._chain = Chain(self._tell_failure)
         self._path: PacketPath | None = None
@@ -243,6 +245,7 @@ class Runner:
             code=Path(message["code"]),
             log=logging.getLogger(message["name"]),
             every=every,
+            transcoder=self._transcoder,
         )
 
     # What goes wrong

@@ -27,6 +27,7 @@ class SandboxSpec:
         file_size: bytes of its largest file (RLIMIT_FSIZE).
         ring_slots: of the ring socket; 0: it has none, and no transmit socket.
         router_mac, own_mac: of the two ends of its packet link, hexadecimal.
+        transcoder: whether it has a socket to the transcoder, after those of the ring.
     """
 
     user: str
@@ -40,6 +41,7 @@ class SandboxSpec:
     ring_slots: int = 0
     router_mac: str = ""
     own_mac: str = ""
+    transcoder: bool = False
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)
