@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from anabranch.fabric import frames, graph
 from anabranch.fabric.frames import ETH_ARP, ETH_IPV4
 from anabranch.fabric.host_services import rules
-from anabranch.fabric.host_services.acts import Act
+from anabranch.fabric.host_services.acts import Act, HostSeen
 from anabranch.fabric.host_services.arp import ArpResponder
 from anabranch.fabric.host_services.claims import Claims
 from anabranch.fabric.host_services.dhcp import DhcpRelay
@@ -67,8 +67,7 @@ class HostServices:
             network: as known now; the same object as long as nothing changes.
             now: monotonic seconds.
         """
-        if network is not self._view.network:
-            self._view = View(network)
+        self._look_at(network)
         at = PortRef(switch, in_port)
         if at in self.settings.outside:  # it came before the rules did
             self.counters["outside"] += 1
@@ -83,6 +82,22 @@ class HostServices:
         if self._dhcp.concerns(headers):
             return self._dhcp.packet(at, headers, self._view, now)
         return self._unicast.packet(at, headers, self._view, now)
+
+    def sender(self, at: PortRef, frame: bytes, network: Network, now: float) -> list[HostSeen]:
+        """Return the news of who sent a packet, if whoever it is may be there; else nothing."""
+        self._look_at(network)
+        mac = frames.parse(frame).mac("eth_src")
+        if mac is None or at in self.settings.outside:
+            return []
+        if self._claims.is_elsewhere(mac, at, self._view) or self._claims.accept(
+            mac, at, None, self._view, now
+        ):
+            return [self._claims.seen(mac, at)]
+        return []
+
+    def _look_at(self, network: Network) -> None:
+        if network is not self._view.network:
+            self._view = View(network)
 
     def flow_removed(self, switch: str, match: Match) -> None:
         """Take note of a reactive rule's end (a FLOW_REMOVED with REACTIVE_COOKIE)."""

@@ -114,7 +114,17 @@ class LinuxPlane:
             raise PlaneError("the router has no device by which packets come in")
         for path in _NETNS.glob(f"{self._prefix}*"):
             remove_namespace(path.name)
-        self._nft(rules.base(devices))
+        self._nft(self._base_rules(devices))
+
+    def _base_rules(self, devices: tuple[str, ...]) -> str:
+        return rules.base(devices)
+
+    def _rules_of(self, tenant: Tenant) -> str:
+        return rules.tenant(tenant)
+
+    def _frame_addresses(self, namespace: str, device: str) -> tuple[str, str]:
+        """Return the addresses of what a tenant sends: the router's and its own, hexadecimal."""
+        return mac_of(self._namespace, device), mac_of(namespace, "packets")
 
     def _check_router(self) -> None:
         settings = Path("/proc/sys/net/ipv4")
@@ -138,7 +148,7 @@ class LinuxPlane:
             self._silence_ipv6(device)
             if tenant.address is not None:
                 self._make_server_link(tenant, namespace)
-            self._nft(rules.tenant(tenant))
+            self._nft(self._rules_of(tenant))
             return self._open_sockets(tenant, namespace, device)
         except BaseException:
             with suppress(NetworkError):
@@ -168,13 +178,14 @@ class LinuxPlane:
         except BaseException:
             ring.close()
             raise
+        router_mac, own_mac = self._frame_addresses(namespace, device)
         return Attachment(
             tenant,
             netns=os.open(_NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC),
             rings=(ring, transmit),
             ring_slots=slots,
-            router_mac=_mac(self._namespace, device),
-            own_mac=_mac(namespace, "packets"),
+            router_mac=router_mac,
+            own_mac=own_mac,
         )
 
     def _configure(self, namespace: str | None, device: str, **settings: str) -> None:
@@ -227,7 +238,8 @@ def check_machine() -> None:
         raise PlaneError("modules on the packet path need root: run the node with sudo")
 
 
-def _mac(namespace: str | None, device: str) -> str:
+def mac_of(namespace: str | None, device: str) -> str:
+    """Return a device's MAC address, 12 hexadecimal digits. Raises NetworkError or OSError."""
     with entered(namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as opened:
         opened.bind((device, 0))
         address: bytes = opened.getsockname()[4]

@@ -14,6 +14,8 @@ from anabranch.services.planes.plane import Tenant
 TABLE = "anabranch_services"
 PACKETS, SERVER = "svc", "srv"
 """What the router's ends of the tenants' links begin with."""
+SIGNALLING_PORT = 270
+"""The node's own, whatever anybody claims."""
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 _KEYS = (
     ("ports", "{family} daddr . meta l4proto . th dport", "{type} . inet_proto . inet_service"),
@@ -24,8 +26,21 @@ _KEYS = (
 _BURST_MS = 20
 
 
-def base(devices: Iterable[str]) -> str:
-    """Return the rules that are there from the beginning; what was there before goes."""
+ROUTED = "accept"
+"""What becomes of a tenant's packets on a router: they go on as if they had just arrived."""
+
+
+def sent_to(device: str) -> str:
+    """Return the statement that sends a frame out of a device as it is."""
+    return f'fwd to "{device}"'
+
+
+def base(devices: Iterable[str], unclaimed: str = "") -> str:
+    """Return the rules that are there from the beginning; what was there before goes.
+
+    Args:
+        unclaimed: what becomes of packets that nobody claims; empty: they go on.
+    """
     maps, look_ups = [], []
     for version, (family, kind) in _FAMILIES.items():
         for name, key, types in _KEYS:
@@ -43,7 +58,9 @@ table netdev {TABLE} {{
 {lines(maps)}
   chain path {{
     type filter hook ingress devices = {{ {quoted} }} priority 0; policy accept;
+    udp dport {SIGNALLING_PORT} accept
 {lines(look_ups)}
+    {unclaimed}
   }}
 }}
 table inet {TABLE} {{
@@ -63,9 +80,15 @@ def removal() -> str:
     )
 
 
-def tenant(asked: Tenant) -> str:
-    """Return the rules of a tenant that claims nothing yet."""
+def tenant(asked: Tenant, onward: str = ROUTED, forged: str = "") -> str:
+    """Return the rules of a tenant that claims nothing yet.
+
+    Args:
+        onward: what becomes of its packets.
+        forged: a match; what it says of a packet is a lie, whatever the claims.
+    """
     number, rate = asked.number, _rate(asked.bandwidth_mbit)
+    guard = f'{forged} counter drop comment "forged"' if forged else ""
     text = f"""
 table netdev {TABLE} {{
   set own4_{number} {{ type ipv4_addr; flags interval; }}
@@ -74,10 +97,11 @@ table netdev {TABLE} {{
   chain from{number} {{
     type filter hook ingress device "{PACKETS}{number}" priority 0; policy drop;
     {rate} counter drop
-    ip daddr @own4_{number} accept
-    ip saddr @own4_{number} accept
-    ip6 daddr @own6_{number} accept
-    ip6 saddr @own6_{number} accept
+    {guard}
+    ip daddr @own4_{number} {onward}
+    ip saddr @own4_{number} {onward}
+    ip6 daddr @own6_{number} {onward}
+    ip6 saddr @own6_{number} {onward}
     counter comment "forged"
   }}
 }}

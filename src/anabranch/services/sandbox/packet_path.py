@@ -3,9 +3,10 @@
 import numpy as np
 
 from anabranch.services.chain import Chain
-from anabranch.services.frames import ETHERNET_BYTES
+from anabranch.services.frames import ETHERNET_BYTES, Bytes
 from anabranch.services.rings.receive import ETHERNET_AT, SLOT_BYTES, ReceiveRing
 from anabranch.services.rings.transmit import Transmitter
+from anabranch.services.sandbox.addressing import Addressing
 from anabranch.services.slots import Slots
 
 BATCH = 256
@@ -19,16 +20,16 @@ class PacketPath:
     """The ring, the chain and the way out.
 
     Args:
-        addresses: the MAC addresses of what goes out, destination first, 12 bytes.
+        addressing: decides the MAC addresses of what goes out.
     """
 
     def __init__(
-        self, ring: ReceiveRing, transmitter: Transmitter, chain: Chain, addresses: bytes
+        self, ring: ReceiveRing, transmitter: Transmitter, chain: Chain, addressing: Addressing
     ) -> None:
         self._ring = ring
         self._transmitter = transmitter
         self._chain = chain
-        self._addresses = np.frombuffer(addresses, np.uint8)
+        self._addressing = addressing
         memory = ring.memory
         self._starts = memory.ctypes.data + ETHERNET_AT + np.arange(
             len(memory), dtype=np.uint64
@@ -37,7 +38,7 @@ class PacketPath:
         self._emitted_at = self._emitted.ctypes.data + np.arange(
             _MOST_EMITTED, dtype=np.uint64
         ) * np.uint64(SLOT_BYTES)  # fmt: skip
-        self.received = self.sent = self.dropped = self.lost = 0
+        self.received = self.sent = self.dropped = self.lost = self.unknown = 0
 
     def fileno(self) -> int:
         return self._ring.fileno()
@@ -51,33 +52,43 @@ class PacketPath:
         slots = Slots(self._ring.memory[span], _IP_AT, self._ring.lengths(first, count))
         self._chain.run(slots)
         rows, sizes = slots.leaving()
+        frames = self._ring.memory[span, ETHERNET_AT:]
         if len(rows):
-            addresses = self._ring.memory[span, ETHERNET_AT : ETHERNET_AT + 12]
-            addresses[rows if len(rows) < count else slice(None)] = self._addresses
+            self._addressing.set(frames, rows, slots)
             self.sent += self._transmitter.send(self._starts[span][rows], sizes)
         if slots.emitted:
-            self._emit(slots.emitted)
+            self._emit(slots, frames)
         self._ring.release(count)
         self.received += count
         self.dropped += count - len(rows)
         return count
 
-    def _emit(self, packets: list[bytes]) -> None:
-        for begin in range(0, len(packets), _MOST_EMITTED):
-            part = packets[begin : begin + _MOST_EMITTED]
-            for row, packet in zip(self._emitted, part, strict=False):
-                head = self._addresses.tobytes() + _ETHERTYPE[packet[0] >> 4]
-                row[: ETHERNET_BYTES + len(packet)] = np.frombuffer(head + packet, np.uint8)
-            sizes = np.fromiter((len(p) + ETHERNET_BYTES for p in part), np.uint32, len(part))
+    def _emit(self, slots: Slots, frames: Bytes) -> None:
+        found = [
+            (addresses, packet)
+            for packet in slots.emitted
+            if (addresses := self._addressing.of(frames, slots, packet)) is not None
+        ]
+        self.unknown += len(slots.emitted) - len(found)
+        for begin in range(0, len(found), _MOST_EMITTED):
+            part = found[begin : begin + _MOST_EMITTED]
+            sizes = np.zeros(len(part), np.uint32)
+            for place, (addresses, packet) in enumerate(part):
+                frame = addresses + _ETHERTYPE[packet[0] >> 4] + packet
+                self._emitted[place, : len(frame)] = np.frombuffer(frame, np.uint8)
+                sizes[place] = len(frame)
             self.sent += self._transmitter.send(self._emitted_at[: len(part)], sizes)
 
     def figures(self) -> dict[str, int]:
-        """Return the counters: ``lost`` are packets for which the ring had no slot."""
+        """Return the counters.
+
+        ``lost`` are packets for which the ring had no slot, ``refused`` what could not be sent.
+        """
         self.lost += self._ring.counts().lost
         return {
             "received": self.received,
             "sent": self.sent,
             "dropped": self.dropped,
             "lost": self.lost,
-            "refused": self._transmitter.refused,
+            "refused": self._transmitter.refused + self.unknown,
         }
