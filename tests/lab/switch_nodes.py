@@ -40,6 +40,7 @@ PROVIDER, USER = "10.78.0.1", "10.78.0.2"
 SOURCES = [f"10.78.0.{101 + number}" for number in range(16)]
 NODES = {1: "10.78.0.11", 2: "10.78.0.12"}
 BRIDGE, WEB_PORT = "br0", 8000
+_IP_RECVTTL = 12  # ip(7)
 _PROGRAM = str(Path(sys.executable).with_name("anabranch"))
 _PORTS = {"provider": 1, "user": 2, "n1": 11, "n2": 12}
 
@@ -251,7 +252,7 @@ class SwitchNodes:
             socket_in(self.netns("user"), lambda source=source: _bound(source, 0))
             for source in SOURCES
         ]
-        inbox.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTTL, 1)
+        inbox.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         sent = {
             (source, f"{number} of {source}".encode())
             for source in SOURCES

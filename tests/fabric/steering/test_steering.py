@@ -1,4 +1,4 @@
-"""Packets through service nodes, over soft switches: figure 8.2 of seed 003, and what goes wrong."""
+"""Packets through service nodes, over soft switches: seed 003, figure 8.2, and what goes wrong."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network

@@ -66,6 +66,7 @@ table netdev {TABLE} {{
 table inet {TABLE} {{
   chain input {{
     type filter hook input priority -5; policy accept;
+    iifname {{ {quoted} }} accept
     iifname "{SERVER}*" icmp type echo-request accept
     iifname {{ "{SERVER}*", "{PACKETS}*" }} drop
   }}

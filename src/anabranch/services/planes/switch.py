@@ -7,6 +7,7 @@ node's own kernel speaks by the same port: signalling, fetching archives.
 """
 
 import json
+import re
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -18,6 +19,7 @@ from anabranch.services.planes import registration, rules
 from anabranch.services.planes.linux import RING_SLOTS, LinuxPlane, mac_of
 from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
 
+_TENANTS = re.compile(f"({rules.PACKETS}|{rules.SERVER})[1-9][0-9]*")
 _log = structlog.get_logger("anabranch.services")
 
 
@@ -96,6 +98,8 @@ class SwitchPlane(LinuxPlane):
     # What the router's plane leaves open
 
     def _base_rules(self, devices: tuple[str, ...]) -> str:
+        if _TENANTS.fullmatch(self._port):
+            raise NetworkError(f"{self._port} is what a tenant's link is called: rename the port")
         self._mac = mac_of(self._namespace, self._port)
         self._address = self._own_address()
         if "driver: veth" in run_tool("ethtool", "-i", self._port, namespace=self._namespace):

@@ -1,4 +1,4 @@
-"""MAC addresses of what leaves a sandbox: the router's always, or on a switch those it came with."""
+"""MAC addresses of what leaves a sandbox: the router's, or on a switch those it came with."""
 
 from typing import Protocol
 
