@@ -142,6 +142,11 @@ def _network(wishes: Wishes) -> APIRouter:
         found = sorted(fabric.network().links.items(), key=lambda item: item[0])
         return page(found, offset, limit, lambda item: convert.link_out(*item))
 
+    @router.get("/counters")
+    async def sums(fabric: TheFabric) -> dict[str, int]:
+        """Read what was done for hosts and service nodes, and what was contained, by name."""
+        return dict(fabric.counters())
+
     @router.put("/links", status_code=204)
     async def declare(wanted: models.LinksIn, fabric: TheFabric) -> None:
         """Take these as the links that are known without discovery; some may be reserve.

@@ -59,6 +59,9 @@ class FabricView(Protocol):
 
     def switches(self) -> Mapping[str, SwitchState]: ...
 
+    def counters(self) -> Mapping[str, int]:
+        """Return what was done for hosts and what was contained, by name."""
+
     def intents(self, owner: str | None = None) -> Intents:
         """Return what ``owner`` wants, or what all want together."""
 

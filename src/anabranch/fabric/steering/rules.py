@@ -45,7 +45,7 @@ STEERING_COOKIE = INTENT_COOKIE | 0x53544552
 """A packet_in says by it that it is about a packet to be steered."""
 STEERING_METER = 0xAC02
 MISSES_PPS = 500
-IDLE_S = 15
+IDLE_S = 30
 _PUNT = (Output(PORT_CONTROLLER, 0xFFFF),)
 _SIGNALLING = {
     "eth_type": ETH_IPV4, "vlan_vid": 0, "ip_proto": IP_UDP, "udp_dst": SIGNALLING_PORT,

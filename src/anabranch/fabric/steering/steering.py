@@ -61,7 +61,7 @@ class Steering:
 
     Beyond 8,192 flows the entries of those made first are removed.
 
-    ``counters`` gets ``steered`` (flows led through nodes), ``steering_returned`` (entries for
+    ``counters`` gets ``steering_asked`` (packets that had no entry), ``steered`` (flows led through nodes), ``steering_returned`` (entries for
     what came back otherwise), ``steering_moved`` (flows whose entries were replaced),
     ``steering_unknown`` (no host has the destination), ``steering_ignored`` and
     ``steering_plain`` (nobody claims it any more: carried without).
@@ -185,6 +185,7 @@ class Steering:
         by = next((node for node in nodes if node.at == at), None)
         if by is None and not self._may_send(key.eth_src, at):
             return None
+        self.counters["steering_asked"] += 1
         out_port = self._way(switch, key.eth_dst)
         if out_port is None:
             self.counters["steering_unknown"] += 1
