@@ -61,8 +61,9 @@ class Steering:
 
     Beyond 8,192 flows the entries of those made first are removed.
 
-    ``counters`` gets ``steering_asked`` (packets that had no entry), ``steered`` (flows led through nodes), ``steering_returned`` (entries for
-    what came back otherwise), ``steering_moved`` (flows whose entries were replaced),
+    ``counters`` gets ``steering_asked`` (packets that had no entry), ``steered`` (flows led through
+    nodes), ``steering_returned`` (entries for what came back otherwise), ``steering_moved`` (flows
+    whose entries were replaced),
     ``steering_unknown`` (no host has the destination), ``steering_ignored`` and
     ``steering_plain`` (nobody claims it any more: carried without).
     """
@@ -194,8 +195,9 @@ class Steering:
         if not entries:
             self.counters["steering_plain"] += 1
             return [SendPacket(switch, out_port, frame, in_port)]
-        self.counters["steering_returned" if by is not None else "steered"] += 1
         flow = _Flow(at, key, by.name if by is not None else None, out_port, entries)
+        if self._flows.get(flow.place) != flow:  # else it comes from before the entries did
+            self.counters["steering_returned" if by is not None else "steered"] += 1
         acts: list[Act] = [*self._remember(flow), Install(switch, entries)]
         (first,) = entries[0].actions
         assert isinstance(first, Output)

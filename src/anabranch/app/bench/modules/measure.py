@@ -53,7 +53,7 @@ def measure(samples: int) -> list[Result]:
         results = asyncio.run(_counted(world, samples))
     with make_world(sink=False) as world:
         results += asyncio.run(_received(world))
-    return results + asyncio.run(switch.measure(samples))
+    return results + switch.measure(samples)
 
 
 async def _counted(world: World, samples: int) -> list[Result]:

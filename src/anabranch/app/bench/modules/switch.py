@@ -13,9 +13,10 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 from statistics import median
@@ -63,11 +64,16 @@ class _Lab:
     fabric: Fabric
 
 
-async def measure(samples: int) -> list[Result]:
-    """Return the rows of the switch plane."""
+def measure(samples: int) -> list[Result]:
+    """Return the rows of the switch plane; ``samples`` is how often each rate is taken."""
+    with _wired() as names:
+        return asyncio.run(_measured(names, samples))
+
+
+async def _measured(names: Mapping[str, str], samples: int) -> list[Result]:
     alone: list[float] = []
     passed: list[float] = []
-    async with _lab() as lab:
+    async with _lab(names) as lab:
         receiver = (lab.world.receiver, "d0")
         frames = udp_frames(lab.world, _SMALL, next_hop=receiver)
         for _ in range(samples):
@@ -89,25 +95,35 @@ async def measure(samples: int) -> list[Result]:
     ]  # fmt: skip
 
 
-@asynccontextmanager
-async def _lab() -> AsyncIterator[_Lab]:
+@contextmanager
+def _wired() -> Iterator[Mapping[str, str]]:
+    """Make the namespaces and cables; give the names of the former."""
     word = secrets.token_hex(3)
     names = {name: f"ab-sw{word}-{name}" for name in (*_PORTS, "switch")}
+    try:
+        for name in names.values():
+            make_namespace(name)
+        _cable(names)
+        yield names
+    finally:
+        for name in names.values():
+            remove_namespace(name)
+
+
+@asynccontextmanager
+async def _lab(names: Mapping[str, str]) -> AsyncIterator[_Lab]:
     run_id = f"bench-{secrets.token_hex(6)}"
     world = World(names["s"], names["switch"], names["d"])
     async with AsyncExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="abb"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        for name in names.values():
-            stack.callback(remove_namespace, name)
-            make_namespace(name)
-        _cable(names)
         switch = OpenVSwitch("s1", names["switch"], directory / "s1", run_id, lambda _: None)
         stack.callback(end_marked, run_id)
         stack.push_async_callback(switch.stop)
         await switch.start()
         fabric = await stack.enter_async_context(_controlled(switch))
-        run_tool("ping", "-c", "1", "-W", "3", RECEIVER, namespace=world.sender)  # who is where
+        ping = partial(run_tool, "ping", "-c", "1", "-W", "3", RECEIVER, namespace=world.sender)
+        await asyncio.to_thread(ping)  # now the switch knows who is where
         for namespace, device in ((world.receiver, "d0"), (world.sender, "s0")):
             sink_at(namespace, device)
         assert switch.vswitchd.pid is not None
@@ -116,7 +132,7 @@ async def _lab() -> AsyncIterator[_Lab]:
         yield _Lab(world, node, fabric)
 
 
-def _cable(names: dict[str, str]) -> None:
+def _cable(names: Mapping[str, str]) -> None:
     for name, address in (("s", f"{SENDER}/8"), ("d", f"{RECEIVER}/8"), ("n", "10.3.0.1/8")):
         device = {"s": "s0", "d": "d0", "n": "svc0"}[name]
         make_link(
