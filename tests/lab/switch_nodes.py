@@ -38,9 +38,11 @@ from anabranch.services.keys import PrivateKey
 MONITOR = "NetServ.apps.NetMonitor_1.0.0"
 PROVIDER, USER = "10.78.0.1", "10.78.0.2"
 SOURCES = [f"10.78.0.{101 + number}" for number in range(16)]
+SANDBOXES = {1: "10.78.0.201", 2: "10.78.0.202"}
+"""Where jane's server modules are spoken to, by node."""
 NODES = {1: "10.78.0.11", 2: "10.78.0.12"}
 BRIDGE, WEB_PORT = "br0", 8000
-_IP_RECVTTL = 12  # ip(7)
+_IP_RECVTTL, _SO_RCVBUFFORCE = 12, 33  # ip(7), socket(7)
 _PROGRAM = str(Path(sys.executable).with_name("anabranch"))
 _PORTS = {"provider": 1, "user": 2, "n1": 11, "n2": 12}
 
@@ -58,6 +60,7 @@ class SwitchNodes:
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._nodes: dict[int, subprocess.Popen[str]] = {}
+        self._killed: set[int] = set()
         self.key = PrivateKey.generate()
         self._api: httpx.Client | None = None
 
@@ -104,13 +107,19 @@ class SwitchNodes:
             "discover": False,
         }
         (self.directory / "net.yaml").write_text(yaml.safe_dump(controller))
-        user = {"name": "jane", "public_key": str(self.key.public),
-                "filter_prefixes": ["10.78.0.0/24"]}  # fmt: skip
-        (self.directory / "users.yaml").write_text(yaml.safe_dump({"users": [user]}))
+        for number, address in SANDBOXES.items():
+            user = {"name": "jane", "public_key": str(self.key.public), "address": address,
+                    "listen_ports": [7], "filter_prefixes": ["10.78.0.0/24"]}  # fmt: skip
+            users = yaml.safe_dump({"users": [user]})
+            (self.directory / f"users{number}.yaml").write_text(users)
         self.key.store(self.directory / "key.pem")
         (self.directory / "web").mkdir()
-        archive = pack(Path(modules.__file__).parent / "netmonitor").sign("jane", self.key)
-        (self.directory / "web" / "monitor.abm").write_bytes(bytes(archive))
+        self.offer(Path(modules.__file__).parent / "netmonitor")
+
+    def offer(self, source: Path) -> None:
+        """Pack and sign a module, and put it on the provider's web server."""
+        archive = pack(source).sign("jane", self.key)
+        (self.directory / "web" / f"{source.name}.abm").write_bytes(bytes(archive))
 
     def _start_controller(self) -> None:
         log = (self.directory / "controller.log").open("w")
@@ -177,7 +186,7 @@ class SwitchNodes:
         process = subprocess.Popen(
             # not `ip netns exec`: it would hide the control groups
             ("nsenter", f"--net=/run/netns/{self.netns(f'n{number}')}", "--", _PROGRAM, "module",
-             "serve", "--users", str(self.directory / "users.yaml"), "--name", name,
+             "serve", "--users", str(self.directory / f"users{number}.yaml"), "--name", name,
              "--state", str(self.directory / name), "--port", "svc0", "--at", f"s1:{10 + number}",
              "--controller", f"unix:{self.directory}/api.sock",
              "--token", str(self.directory / "token"), "--stage", stage),
@@ -185,6 +194,7 @@ class SwitchNodes:
         )  # fmt: skip
         log.close()
         self._nodes[number] = process
+        self._killed.discard(number)
         text = self.directory / f"{name}.log"
 
         def up() -> bool:
@@ -206,6 +216,7 @@ class SwitchNodes:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         (self.directory / f"{self.node(number)}.log").unlink()
+        self._killed.add(number)
 
     def reached(self) -> dict[str, bool]:
         """Return the nodes that the controller knows, and which it can lead packets to."""
@@ -221,12 +232,11 @@ class SwitchNodes:
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def install(self) -> list[str]:
-        """Have NetMonitor on the nodes towards the user; return these in their order."""
-        url = f"http://{PROVIDER}:{WEB_PORT}/monitor.abm"
-        done = self.command(
-            "install", MONITOR, USER, "--url", url, "--filter", "udp:5060", "-p", "top=16", "--json"
-        )
+    def install(self, name: str = MONITOR, file: str = "netmonitor", *more: str) -> list[str]:
+        """Have a module on the nodes towards the user; return these in their order."""
+        url = f"http://{PROVIDER}:{WEB_PORT}/{file}.abm"
+        wanted = more or ("--filter", "udp:5060", "-p", "top=16")
+        done = self.command("install", name, USER, "--url", url, *wanted, "--json")
         assert done.returncode == 0, done.stderr + done.stdout
         rows = json.loads(done.stdout)
         assert all(row["status"] == 200 for row in rows), rows
@@ -242,7 +252,7 @@ class SwitchNodes:
             if "counted" in row["details"]
         }
 
-    def send(self, rounds: int, port: int = 5060, *, pause_s: float = 0.0) -> int:
+    def send(self, rounds: int, port: int = 5060, *, pause_s: float = 0.002) -> int:
         """Have every source of the user send; return how many packets came to the provider.
 
         Each is to arrive as it was sent: payload, addresses and TTL.
@@ -253,6 +263,7 @@ class SwitchNodes:
             for source in SOURCES
         ]
         inbox.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
+        inbox.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         sent = {
             (source, f"{number} of {source}".encode())
             for source in SOURCES
@@ -275,6 +286,13 @@ class SwitchNodes:
         assert set(got) <= sent
         return len(got)
 
+    def asking(self, address: str, port: int) -> socket.socket:
+        """Return a UDP socket of the user's that hears only whom it asks."""
+        made = socket_in(self.netns("user"), lambda: _bound(USER, 0))
+        made.settimeout(5)
+        made.connect((address, port))
+        return made
+
     def questions(self) -> int:
         """Return how many first packets the controller has led to nodes."""
         return int(self.ask("/counters").get("steered", 0))
@@ -282,6 +300,8 @@ class SwitchNodes:
     async def close(self) -> None:
         """End everything and leave nothing."""
         failures = []
+        for number in list(self._killed):
+            self.start(number)  # it takes away what the one before left
         for number in list(self._nodes):
             try:
                 self.stop(number)

@@ -10,9 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.lab.switch_nodes import MONITOR, SOURCES, USER, SwitchNodes
+from tests.lab.switch_nodes import MONITOR, PROVIDER, SANDBOXES, SOURCES, USER, SwitchNodes
 from tests.lab.two_bridges import run
+from tests.services.test_keepalive import notify
 from tests.waiting import wait_until
+
+from anabranch.services import modules
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 FLOWS = len(SOURCES)
@@ -40,7 +43,33 @@ def settled(lab: SwitchNodes, total: int) -> dict[str, int]:
     return counted
 
 
-async def test_from_the_signed_message_to_a_node_that_dies(lab: SwitchNodes) -> None:
+def echo(directory: Path) -> Path:
+    """Write a module with a server (RFC 862)."""
+    source = directory / "echo"
+    source.mkdir()
+    (source / "module.toml").write_text(
+        'name = "echo"\nversion = "1.0.0"\nentry = "echo:Echo"\n[resources]\nports = [7]\n'
+    )
+    (source / "echo.py").write_text("""
+import socket, threading
+from anabranch.services.module import Module
+class Echo(Module):
+    def start(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("", 7))
+        threading.Thread(target=self.serve, daemon=True).start()
+    def serve(self):
+        while True:
+            self.socket.sendto(*self.socket.recvfrom(2000))
+    def stop(self):
+        self.socket.close()
+""")
+    return source
+
+
+async def test_from_the_signed_message_to_a_node_that_dies(
+    lab: SwitchNodes, tmp_path: Path
+) -> None:
     first, second = lab.node(1), lab.node(2)
     assert lab.install() == [first, second], "signalling visits both in turn"
 
@@ -58,12 +87,30 @@ async def test_from_the_signed_message_to_a_node_that_dies(lab: SwitchNodes) -> 
     assert lab.send(2, port=5061) == 2 * FLOWS
     assert settled(lab, 21 * FLOWS) == counted
 
+    # a module that answers in the provider's name, and one with a server of its own, on one node
+    lab.offer(Path(modules.__file__).parent / "keepalive")
+    here = ("--filter", "udp:5062", "--node-id", second)
+    assert lab.install("NetServ.apps.KeepAlive_1.0.0", "keepalive", *here) == [second]
+    agent = lab.asking(PROVIDER, 5062)
+    for number in range(3):
+        agent.send(notify(number))
+        assert agent.recv(2000).startswith(b"SIP/2.0 200 OK")
+    agent.close()
+    lab.offer(echo(tmp_path))
+    assert lab.install("echo_1.0.0", "echo", "--node-id", second) == [second]
+    caller = lab.asking(SANDBOXES[2], 7)
+    caller.send(b"who is there")
+    assert caller.recv(100) == b"who is there"
+    caller.close()
+
     # one dies: its flows are the other's
+    seen = lab.counted()[second]  # with the keep-alives: they are jane's packets, too
+    asked = lab.questions()
     lab.kill(1)
     wait_until(lambda: first not in lab.reached(), "nobody noticed", limit_s=10)
     assert lab.send(5) == 5 * FLOWS
-    assert settled(lab, counted[second] + 5 * FLOWS) == {second: counted[second] + 5 * FLOWS}
-    assert lab.questions() == FLOWS, "entries are replaced, not asked for anew"
+    assert settled(lab, seen + 5 * FLOWS) == {second: seen + 5 * FLOWS}
+    assert lab.questions() == asked, "entries are replaced, not asked for anew"
 
     # it comes back in a stage of its own: every flow passes both, in turn
     lab.start(1, stage="before")

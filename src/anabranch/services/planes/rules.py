@@ -35,11 +35,12 @@ def sent_to(device: str) -> str:
     return f'fwd to "{device}"'
 
 
-def base(devices: Iterable[str], unclaimed: str = "") -> str:
+def base(devices: Iterable[str], back_by: str | None = None) -> str:
     """Return the rules that are there from the beginning; what was there before goes.
 
     Args:
-        unclaimed: what becomes of packets that nobody claims; empty: they go on.
+        back_by: the device of a node beside a switch, which leads here what is claimed: by it goes
+            back at once what nobody claims any more, see :func:`led`. None: the node is a router.
     """
     maps, look_ups = [], []
     for version, (family, kind) in _FAMILIES.items():
@@ -49,6 +50,10 @@ def base(devices: Iterable[str], unclaimed: str = "") -> str:
             look_ups.append(f"    {key.format(family=family)} vmap @{name}{version}")
     quoted = ", ".join(f'"{device}"' for device in devices)
     lines = "\n".join
+    back = ""
+    if back_by is not None:
+        maps.append("  set led4 { type ipv4_addr; flags interval; auto-merge; }")
+        back = f"    meta pkttype other ip daddr @led4 {sent_to(back_by)}"
     return f"""
 table netdev {TABLE}
 delete table netdev {TABLE}
@@ -60,7 +65,7 @@ table netdev {TABLE} {{
     type filter hook ingress devices = {{ {quoted} }} priority 0; policy accept;
     udp dport {SIGNALLING_PORT} accept
 {lines(look_ups)}
-    {unclaimed}
+{back}
   }}
 }}
 table inet {TABLE} {{
@@ -156,6 +161,16 @@ def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
             merged = ", ".join(map(str, collapse_addresses(own)))  # type: ignore[type-var]
             lines.append(f"add element netdev {TABLE} own{version}_{changed} {{ {merged} }}")
     return "\n".join(lines) + "\n"
+
+
+def led(some: Iterable[Claim]) -> str:
+    """Return what has these packets, once nobody claims them any more, sent back to the switch.
+
+    Only what was claimed once: no other packet of somebody else's comes from a switch but by
+    mistake, and to send that back could make a loop.
+    """
+    found = ", ".join(str(c.destination) for c in some if c.destination.version == 4)
+    return f"add element netdev {TABLE} led4 {{ {found} }}\n" if found else ""
 
 
 def inside(asked: Tenant) -> str:

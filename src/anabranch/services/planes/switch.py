@@ -9,11 +9,12 @@ node's own kernel speaks by the same port: signalling, fetching archives.
 import json
 import re
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import structlog
 
-from anabranch.host.network import NetworkError, run_tool
+from anabranch.host.network import NetworkError, entered, run_tool
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.planes import registration, rules
 from anabranch.services.planes.linux import RING_SLOTS, LinuxPlane, mac_of
@@ -70,6 +71,7 @@ class SwitchPlane(LinuxPlane):
     async def set_claims(self, tenant: Tenant, claims: tuple[Claim, ...]) -> None:
         registration.check(claims)
         before = self._claims_of(tenant)
+        await self._in_thread(self._nft, rules.led(claims))
         await super().set_claims(tenant, claims)
         try:
             await self._registration.tell()
@@ -105,8 +107,7 @@ class SwitchPlane(LinuxPlane):
         if "driver: veth" in run_tool("ethtool", "-i", self._port, namespace=self._namespace):
             # A userspace switch hands packets on as they are: checksums are to be right here.
             run_tool("ethtool", "-K", self._port, "tx", "off", namespace=self._namespace)
-        unclaimed = f"meta pkttype other {rules.sent_to(self._port)}"
-        return rules.base(devices, unclaimed)
+        return rules.base(devices, back_by=self._port)
 
     def _rules_of(self, tenant: Tenant) -> str:
         own = ":".join(self._mac[at : at + 2] for at in range(0, 12, 2))
@@ -114,6 +115,12 @@ class SwitchPlane(LinuxPlane):
 
     def _frame_addresses(self, namespace: str, device: str) -> tuple[str, str]:
         return "", ""
+
+    def _silence_ipv6(self, device: str) -> None:
+        setting = Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6")
+        with entered(self._namespace):
+            if setting.exists():
+                setting.write_text("1")  # nothing goes up to the kernel from there
 
     def _own_address(self) -> IPv4Address:
         lines = run_tool(
