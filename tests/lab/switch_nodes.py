@@ -63,6 +63,8 @@ class SwitchNodes:
         self._killed: set[int] = set()
         self.key = PrivateKey.generate()
         self._api: httpx.Client | None = None
+        self._controller: subprocess.Popen[bytes] | None = None
+        self._stack.callback(self.end_controller)
 
     def netns(self, name: str) -> str:
         return f"ab-w{self._word}-{name}"
@@ -92,7 +94,7 @@ class SwitchNodes:
         ports = tuple(Device(name=f"p{number}", ofport=number) for number in _PORTS.values())
         await self._switch.apply([Bridge(BRIDGE, ports, 1)])
         self._write_files()
-        self._start_controller()
+        self.start_controller()
         self._serve_archives()
 
     def _write_files(self) -> None:
@@ -121,27 +123,38 @@ class SwitchNodes:
         archive = pack(source).sign("jane", self.key)
         (self.directory / "web" / f"{source.name}.abm").write_bytes(bytes(archive))
 
-    def _start_controller(self) -> None:
+    def start_controller(self) -> None:
+        """Start the controller, and wait until the switch has its rules."""
         log = (self.directory / "controller.log").open("w")
         process = subprocess.Popen(
             (_PROGRAM, "fabric", "controller", str(self.directory / "net.yaml")),
             stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         log.close()
-        self._stack.callback(_end, process)
+        self._controller = process
         self._api = httpx.Client(
             transport=httpx.HTTPTransport(uds=f"{self.directory}/api.sock"),
             base_url="http://controller/api/fabric",
         )
-        self._stack.callback(self._api.close)
 
         def up() -> bool:
             assert process.poll() is None, (self.directory / "controller.log").read_text()
+            if not (self.directory / "api.sock").exists():
+                return False
             with suppress(httpx.HTTPError, OSError):
                 return bool(self.ask("/datapaths")[0]["rules"])
             return False
 
         wait_until(up, "the controller does not come up", limit_s=20)
+
+    def end_controller(self) -> None:
+        """End the controller; the switch keeps its rules."""
+        if self._controller is not None:
+            _end(self._controller)
+        if self._api is not None:
+            self._api.close()
+        self._controller = self._api = None
+        (self.directory / "api.sock").unlink(missing_ok=True)
 
     def ask(self, path: str) -> Any:
         """Return what the controller's API answers."""
@@ -234,13 +247,16 @@ class SwitchNodes:
 
     def install(self, name: str = MONITOR, file: str = "netmonitor", *more: str) -> list[str]:
         """Have a module on the nodes towards the user; return these in their order."""
-        url = f"http://{PROVIDER}:{WEB_PORT}/{file}.abm"
         wanted = more or ("--filter", "udp:5060", "-p", "top=16")
-        done = self.command("install", name, USER, "--url", url, *wanted, "--json")
+        done = self.command("install", name, USER, *self.offered(file), *wanted, "--json")
         assert done.returncode == 0, done.stderr + done.stdout
         rows = json.loads(done.stdout)
         assert all(row["status"] == 200 for row in rows), rows
         return [row["node"] for row in rows]
+
+    def offered(self, file: str) -> tuple[str, str]:
+        """Return the option that says where an archive is."""
+        return "--url", f"http://{PROVIDER}:{WEB_PORT}/{file}.abm"
 
     def counted(self) -> dict[str, int]:
         """Return how many packets each node's NetMonitor has counted, by PROBE."""

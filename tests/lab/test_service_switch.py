@@ -6,6 +6,7 @@ Everything is started by the command line: the controller, the nodes, the signed
 import os
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -123,9 +124,27 @@ async def test_from_the_signed_message_to_a_node_that_dies(
         second: 10 * FLOWS,
     }
 
-    # one ends while packets pass: what is in its sandbox at that moment is all that may be lost
-    lab.stop(1)
-    assert lab.send(5) == 5 * FLOWS
+    # without a controller what is there goes on; a new one knows all within seconds
+    lab.end_controller()
+    assert lab.send(3) == 3 * FLOWS
+    refused = lab.command("install", MONITOR, USER, *lab.offered("netmonitor"), "--filter", "udp:9")
+    assert "no controller answers" in refused.stdout + refused.stderr
+    lab.start_controller()
+    wait_until(lambda: lab.reached() == {first: True, second: True}, limit_s=10)
+    before = lab.counted()
+    assert lab.send(3) == 3 * FLOWS
+    assert lab.questions() == FLOWS, "it has led them anew"
+    assert settled(lab, sum(before.values()) + 6 * FLOWS) == {
+        name: count + 3 * FLOWS for name, count in before.items()
+    }
+
+    # one ends while packets pass
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(lab.send, 100, pause_s=0.02)
+        time.sleep(0.5)
+        lab.stop(1)
+        assert not sent.done()
+        assert sent.result() == 100 * FLOWS
     assert lab.command("remove", MONITOR, USER).returncode == 0
     assert lab.send(5) == 5 * FLOWS
     questions = [lab.questions() for _ in range(2)]

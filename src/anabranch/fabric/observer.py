@@ -40,6 +40,7 @@ from anabranch.fabric.topology import Topology
 
 _T = TypeVar("_T")
 _LIVE = 4  # OFPPS_LIVE
+_LATE_S = 0.5
 _log = structlog.get_logger("anabranch.fabric")
 
 
@@ -233,6 +234,8 @@ class Observer:
         if acts is None and self._hosts is not None:
             self._do(self._hosts.sender(at, frame, self.network(), now), now)
             acts = self._steering.packet_in(at.switch, at.port_no, frame, self.network())
+        if not acts and self._hosts is not None:
+            acts = self._hosts.seek(at, frame, self.network(), now)
         self._do(acts or [], now)
 
     def _do(self, acts: Sequence[SteeringAct], now: float) -> None:
@@ -282,6 +285,8 @@ class Observer:
         if fresh:
             self._publish(Event("service_node.added", node.name, {"at": str(node.at)}))
         self._wait_for_silence()
+        self._topology.host_seen(node.mac, node.at, str(node.address), now, certain=True)
+        self.look()
         if changed:
             self._steered_anew()
         return changed
@@ -295,7 +300,15 @@ class Observer:
         return found
 
     def _silence(self) -> None:
-        self._steering_timer = None
+        loop = asyncio.get_running_loop()
+        due = self._steering.next_timer()
+        if due is not None and loop.time() - due > _LATE_S:
+            # It was we who were busy: what they said may not have been read yet.
+            self._steering_timer = loop.call_later(_LATE_S, self._forget_silent)
+        else:
+            self._forget_silent()
+
+    def _forget_silent(self) -> None:
         gone = self._steering.expire(asyncio.get_running_loop().time())
         for name in gone:
             self._publish(Event("service_node.removed", name, {"reason": "silent"}))

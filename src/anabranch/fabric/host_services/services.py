@@ -14,6 +14,7 @@ from anabranch.fabric.host_services.arp import ArpResponder
 from anabranch.fabric.host_services.claims import Claims
 from anabranch.fabric.host_services.dhcp import DhcpRelay
 from anabranch.fabric.host_services.paths import ReactivePaths, Route
+from anabranch.fabric.host_services.seeking import Seeker
 from anabranch.fabric.host_services.settings import Settings
 from anabranch.fabric.host_services.unicast import UnicastPaths
 from anabranch.fabric.host_services.view import View
@@ -45,7 +46,10 @@ class HostServices:
         self._paths = ReactivePaths(route, settings.idle_timeout)
         self._arp = ArpResponder(settings, self._claims, self.counters)
         self._dhcp = DhcpRelay(settings, self._claims, self._paths, self.counters)
-        self._unicast = UnicastPaths(settings, self._claims, self._paths, self.counters)
+        self._seeker = Seeker(settings, self.counters)
+        self._unicast = UnicastPaths(
+            settings, self._claims, self._paths, self._seeker, self.counters
+        )
         self._view = View(Network())
 
     def base_rules(self, network: Network) -> Mapping[str, tuple[Rule, ...]]:
@@ -94,6 +98,15 @@ class HostServices:
         ):
             return [self._claims.seen(mac, at)]
         return []
+
+    def seek(self, at: PortRef, frame: bytes, network: Network, now: float) -> list[Act]:
+        """Return what asks for the host that a packet of IPv4 is for, where it is not known."""
+        self._look_at(network)
+        headers = frames.parse(frame)
+        mac, address = headers.mac("eth_dst"), headers.ipv4("ipv4_dst")
+        if mac is None or address is None:
+            return []
+        return self._seeker.ask(mac, address, at, self._view, now)
 
     def _look_at(self, network: Network) -> None:
         if network is not self._view.network:
