@@ -1,6 +1,7 @@
 """Service nodes over HTTP: the real node's side, the API, and the fabric over soft switches."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -22,10 +23,12 @@ from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.steering import Filter
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.planes import registration
-from anabranch.services.planes.plane import PlaneError
+from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
 from anabranch.services.planes.registration import Place, Registration, check, document
+from anabranch.services.planes.switch import SwitchPlane
 
 TOKEN = "secret"
+JANE = Tenant("jane", 1)
 MAC, ADDRESS = "020000000101", IPv4Address("10.0.0.101")
 CLAIM = Claim(IPv4Network("10.0.0.2/32"), 17, (5060,))
 claims = st.builds(
@@ -47,7 +50,7 @@ async def fabric(tmp_path: Path) -> AsyncIterator[Fabric]:
 
 
 @pytest.fixture
-async def api(fabric: Fabric, tmp_path: Path) -> AsyncIterator[Path]:
+async def served(fabric: Fabric, tmp_path: Path) -> AsyncIterator[tuple[Path, asyncio.Task[None]]]:
     app = FastAPI()
     app.state.fabric = fabric
     problems.install(app)
@@ -55,8 +58,13 @@ async def api(fabric: Fabric, tmp_path: Path) -> AsyncIterator[Path]:
     path = tmp_path / "api.sock"
     with listen_unix(path) as listener:
         serving = asyncio.create_task(serve(app, listener, None))
-        yield path
+        yield path, serving
         await end_task(serving)
+
+
+@pytest.fixture
+def api(served: tuple[Path, asyncio.Task[None]]) -> Path:
+    return served[0]
 
 
 class Node:
@@ -133,6 +141,57 @@ async def test_what_cannot_be_is_said_clearly(api: Path, tmp_path: Path) -> None
     await nobody.registration.close()
     with pytest.raises(PlaneError):
         await Registration("http://[", "", first.place, first.document).open()
+
+
+class Plane(SwitchPlane):
+    """A plane whose kernel takes everything; ``rules`` is what it was told."""
+
+    def __init__(self, api: Path) -> None:
+        place = Place("n1", "s1:1")
+        super().__init__("n1", "svc0", place, controller=f"unix:{api}", token=TOKEN)
+        self.rules: list[str] = []
+        self._mac, self._address = MAC, ADDRESS
+        attachment = Attachment(JANE, -1, (socket.socket(), socket.socket()), 128, "", "")
+        self._attached = {JANE.number: attachment}
+
+    def _nft(self, text: str) -> None:
+        self.rules.append(text)
+
+    def claimed(self) -> tuple[Claim, ...]:
+        return tuple(self._attached[JANE.number].claims)
+
+    async def open(self) -> None:
+        await self._registration.open()
+
+    async def close(self) -> None:
+        await self._registration.close()
+        for each in self._attached[JANE.number].rings:
+            each.close()
+
+
+async def test_claims_hold_at_the_node_and_at_its_switch_or_nowhere(
+    fabric: Fabric, served: tuple[Path, asyncio.Task[None]]
+) -> None:
+    api, serving = served
+    plane = Plane(api)
+    await plane.open()
+    more = Claim(IPv4Network("10.0.0.3/32"))
+    await plane.set_claims(JANE, (CLAIM,))
+    ((node, _, _),) = fabric.service_nodes()
+    assert [each.destination for each in node.filters] == [CLAIM.destination]
+    with pytest.raises(ClaimError, match="IPv4 only"):
+        await plane.set_claims(JANE, (Claim(IPv6Network("fd00::/64")),))
+    assert plane.claimed() == (CLAIM,)
+    await end_task(serving)
+    api.unlink()
+    with pytest.raises(PlaneError, match="no controller answers"):
+        await plane.set_claims(JANE, (CLAIM, more))
+    assert plane.claimed() == (CLAIM,), "what held before still holds"
+    assert str(more.destination.network_address) in plane.rules[-2]
+    assert str(more.destination.network_address) not in plane.rules[-1]
+    await plane.set_claims(JANE, ())
+    assert plane.claimed() == (), "to claim less needs nobody's leave"
+    await plane.close()
 
 
 @pytest.mark.parametrize(

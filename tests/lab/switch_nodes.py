@@ -5,6 +5,7 @@ provider 10.78.0.1 ---1  s1  2--- user 10.78.0.2 and 10.78.0.101 to .116
                    10.78.0.11 10.78.0.12: nodes, each a namespace with ``svc0``
 """
 
+import asyncio
 import json
 import os
 import secrets
@@ -16,8 +17,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,10 @@ from anabranch.host.process import end_marked
 from anabranch.services import modules
 from anabranch.services.archive import pack
 from anabranch.services.keys import PrivateKey
+from anabranch.services.node.sending import signalling
+from anabranch.services.provider import Path as ServicePath
+from anabranch.services.signalling.compose import Author
+from anabranch.services.signalling.response import Hop
 
 MONITOR = "NetServ.apps.NetMonitor_1.0.0"
 PROVIDER, USER = "10.78.0.1", "10.78.0.2"
@@ -260,13 +268,25 @@ class SwitchNodes:
 
     def counted(self) -> dict[str, int]:
         """Return how many packets each node's NetMonitor has counted, by PROBE."""
-        done = self.command("probe", USER, MONITOR, "--json")
-        assert done.returncode == 0, done.stderr
+        hops = self._along_the_path(lambda path: path.probe("status", name=MONITOR))
         return {
-            row["node"]: int(row["details"]["counted"])
-            for row in json.loads(done.stdout)
-            if "counted" in row["details"]
+            hop.node_id: int(hop.details["counted"]) for hop in hops if "counted" in hop.details
         }
+
+    def _along_the_path(self, use: Callable[[ServicePath], Awaitable[list[Hop]]]) -> list[Hop]:
+        """Ask the nodes towards the user from the provider, in this process."""
+
+        async def work() -> list[Hop]:
+            async with signalling() as signaller:
+                author = Author("jane", self.key)
+                return await use(ServicePath(signaller, author, ip_address(USER)))
+
+        def enter() -> list[Hop]:
+            with inside(self.netns("provider")):
+                return asyncio.run(work())
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(enter).result()
 
     def send(self, rounds: int, port: int = 5060, *, pause_s: float = 0.002) -> int:
         """Have every source of the user send; return how many packets came to the provider.
