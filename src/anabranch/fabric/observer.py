@@ -267,7 +267,7 @@ class Observer:
     @property
     def service_nodes(self) -> Mapping[str, ServiceNode]:
         """The service nodes that have registered, by name."""
-        return self._steering.nodes
+        return self._steering.registry.nodes
 
     def flows_of(self, node: ServiceNode) -> int:
         """Return how many flows are led to a service node."""
@@ -275,13 +275,13 @@ class Observer:
 
     def is_reached(self, node: ServiceNode) -> bool:
         """Say whether packets can be led to a service node now."""
-        return node in self._steering.reached(self.network()).get(node.at.switch, ())
+        return node in self._steering.registry.reached(self.network()).get(node.at.switch, ())
 
     def register(self, node: ServiceNode, seconds: float) -> bool:
         """Have a service node there for so long; see :meth:`Fabric.register`."""
         now = asyncio.get_running_loop().time()
-        fresh = node.name not in self._steering.nodes
-        changed = self._steering.put(node, now + seconds)
+        fresh = node.name not in self._steering.registry.nodes
+        changed = self._steering.registry.put(node, now + seconds)
         if fresh:
             self._publish(Event("service_node.added", node.name, {"at": str(node.at)}))
         self._wait_for_silence()
@@ -293,7 +293,7 @@ class Observer:
 
     def withdraw(self, name: str) -> bool:
         """Forget a service node; see :meth:`Fabric.withdraw`."""
-        found = self._steering.withdraw(name)
+        found = self._steering.registry.withdraw(name)
         if found:
             self._publish(Event("service_node.removed", name, {"reason": "withdrawn"}))
             self._steered_anew()
@@ -301,7 +301,7 @@ class Observer:
 
     def _silence(self) -> None:
         loop = asyncio.get_running_loop()
-        due = self._steering.next_timer()
+        due = self._steering.registry.next_timer()
         if due is not None and loop.time() - due > _LATE_S:
             # It was we who were busy: what they said may not have been read yet.
             self._steering_timer = loop.call_later(_LATE_S, self._forget_silent)
@@ -309,7 +309,7 @@ class Observer:
             self._forget_silent()
 
     def _forget_silent(self) -> None:
-        gone = self._steering.expire(asyncio.get_running_loop().time())
+        gone = self._steering.registry.expire(asyncio.get_running_loop().time())
         for name in gone:
             self._publish(Event("service_node.removed", name, {"reason": "silent"}))
         if gone:
@@ -317,7 +317,7 @@ class Observer:
         self._wait_for_silence()
 
     def _wait_for_silence(self) -> None:
-        due = self._steering.next_timer()
+        due = self._steering.registry.next_timer()
         if self._steering_timer is not None:
             self._steering_timer.cancel()
         loop = asyncio.get_running_loop()

@@ -96,15 +96,15 @@ class SoftNodes:
             for name, dpid in self.network.switches.items()
         }
         for each in nodes:
-            self.steering.put(each, self.now + 3)
+            self.steering.registry.put(each, self.now + 3)
         self.settle()
 
     def put(self, given: ServiceNode) -> None:
-        self.steering.put(given, self.now + 3)
+        self.steering.registry.put(given, self.now + 3)
         self.settle()
 
     def withdraw(self, name: str) -> None:
-        self.steering.withdraw(name)
+        self.steering.registry.withdraw(name)
         self.settle()
 
     def settle(self) -> None:

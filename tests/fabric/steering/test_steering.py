@@ -29,7 +29,8 @@ from anabranch.fabric import frames
 from anabranch.fabric.host_services.settings import Unicast
 from anabranch.fabric.model import Host, PortRef
 from anabranch.fabric.steering import Filter, Steering
-from anabranch.fabric.steering.steering import MAX_FLOWS, MAX_NODES
+from anabranch.fabric.steering.registry import MAX_NODES, Registry
+from anabranch.fabric.steering.steering import MAX_FLOWS
 
 OTHER = Filter("joe", IPv4Network("10.0.0.2/32"), 17, (5060,))
 
@@ -110,11 +111,11 @@ def test_a_node_that_goes_leaves_its_flows_to_others_without_a_question() -> Non
 @pytest.mark.parametrize("how", ["silent", "port down", "port gone"])
 def test_a_node_that_dies_is_a_node_that_goes(how: str) -> None:
     world = SoftNodes(node(1, SIP), node(2, SIP))
-    assert not world.steering.put(node(2, SIP), world.now + 100)
+    assert not world.steering.registry.put(node(2, SIP), world.now + 100)
     gone = node(1).at
     if how == "silent":
-        assert world.steering.next_timer() == world.now + 3
-        assert world.steering.expire(world.now + 3) == ["n1"]
+        assert world.steering.registry.next_timer() == world.now + 3
+        assert world.steering.registry.expire(world.now + 3) == ["n1"]
     else:
         ports = dict(world.network.ports)
         if how == "port gone":
@@ -247,15 +248,15 @@ def test_packets_from_the_other_switch_are_served_where_the_node_is() -> None:
 
 
 def test_two_nodes_cannot_be_one() -> None:
-    steering = Steering()
-    steering.put(node(1), 0.0)
+    registry = Registry()
+    registry.put(node(1), 0.0)
     for twin in (
         replace(node(2), at=node(1).at),
         replace(node(2), mac=node(1).mac),
         replace(node(2), address=node(1).address),
     ):
         with pytest.raises(ConflictError):
-            steering.put(twin, 0.0)
+            registry.put(twin, 0.0)
     for number in range(MAX_NODES - 1):
         more = replace(
             node(2),
@@ -264,9 +265,9 @@ def test_two_nodes_cannot_be_one() -> None:
             mac=f"02:00:00:01:{number:02x}:00",
             address=IPv4Address(number + 1000),
         )
-        steering.put(more, 0.0)
+        registry.put(more, 0.0)
     with pytest.raises(ConflictError):
-        steering.put(node(3), 0.0)
+        registry.put(node(3), 0.0)
 
 
 def test_a_flood_of_flows_is_bounded() -> None:

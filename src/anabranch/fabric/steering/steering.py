@@ -9,7 +9,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from anabranch.core.errors import ConflictError
 from anabranch.fabric import frames
 from anabranch.fabric.host_services.acts import Act, Install, Remove, SendPacket
 from anabranch.fabric.host_services.paths import Route
@@ -21,10 +20,10 @@ from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.steering import rules
 from anabranch.fabric.steering.model import FlowKey, ServiceNode
 from anabranch.fabric.steering.planning import chain
+from anabranch.fabric.steering.registry import Nodes, Registry
 from anabranch.fabric.tables import MeterSpec, Rule
 
 MAX_FLOWS = 8192
-MAX_NODES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,6 @@ class Cleared:
 
 
 SteeringAct = Act | Cleared
-_Nodes = tuple[ServiceNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +59,22 @@ class Steering:
 
     Beyond 8,192 flows the entries of those made first are removed.
 
-    ``counters`` gets ``steering_asked`` (packets that had no entry), ``steered`` (flows led through
-    nodes), ``steering_returned`` (entries for what came back otherwise), ``steering_moved`` (flows
-    whose entries were replaced),
-    ``steering_unknown`` (no host has the destination), ``steering_ignored`` and
-    ``steering_plain`` (nobody claims it any more: carried without).
+    Attributes:
+        registry: who is there; call :meth:`revise` after changing it.
+        counters: gets ``steering_asked`` (packets that had no entry), ``steered`` (flows led
+            through nodes), ``steering_returned`` (entries for what came back otherwise),
+            ``steering_moved`` (flows whose entries were replaced), ``steering_unknown`` (no host
+            has the destination), ``steering_plain`` (nobody claims it any more: carried without)
+            and ``steering_ignored``.
     """
 
     def __init__(self, route: Route = shortest_route) -> None:
+        self.registry = Registry()
         self.counters: Counter[str] = Counter()
         self._route = route
-        self._nodes: dict[str, ServiceNode] = {}
-        self._until: dict[str, float] = {}
         self._flows: OrderedDict[tuple[PortRef, Match], _Flow] = OrderedDict()
-        self._unclean: dict[PortRef, None] = {}
         self._view = View(Network())
-        self._changed = False
-        self._reached: Mapping[str, _Nodes] = {}
-        self._revised: Mapping[str, _Nodes] = {}
-
-    @property
-    def nodes(self) -> Mapping[str, ServiceNode]:
-        """Every node that has registered, by name."""
-        return self._nodes
+        self._revised: Mapping[str, Nodes] = {}
 
     def flows_of(self, node: ServiceNode) -> int:
         """Return how many flows are led to a node."""
@@ -93,80 +84,18 @@ class Steering:
             if flow.at.switch == node.at.switch
         )
 
-    # Who is there
-
-    def put(self, node: ServiceNode, until: float) -> bool:
-        """Have a node registered, as it is now, until then (monotonic seconds).
-
-        Returns: whether anything is other than before.
-
-        Raises:
-            ConflictError: its port or one of its addresses is another's, or there are too many.
-        """
-        for other in self._nodes.values():
-            if other.name != node.name and (
-                other.at == node.at or other.mac == node.mac or other.address == node.address
-            ):
-                raise ConflictError(f"{other.name} is at that port, or has that address")
-        before = self._nodes.get(node.name)
-        if before is None and len(self._nodes) >= MAX_NODES:
-            raise ConflictError(f"there are {MAX_NODES} service nodes already")
-        self._until[node.name] = until
-        if before == node:
-            return False
-        if before is None or before.at != node.at:
-            # A controller before this one may have left entries there.
-            self._unclean[node.at] = None
-            if before is not None:
-                self._unclean[before.at] = None
-        self._nodes[node.name] = node
-        self._changed = True
-        return True
-
-    def withdraw(self, name: str) -> bool:
-        """Forget a node; returns whether there was one."""
-        node = self._nodes.pop(name, None)
-        self._until.pop(name, None)
-        if node is not None:
-            self._unclean[node.at] = None
-            self._changed = True
-        return node is not None
-
-    def next_timer(self) -> float | None:
-        """Return when the first of the nodes will have been silent for too long."""
-        return min(self._until.values(), default=None)
-
-    def expire(self, now: float) -> list[str]:
-        """Forget the nodes that have been silent for too long; return their names."""
-        silent = [name for name, until in self._until.items() if until <= now]
-        for name in silent:
-            self.withdraw(name)
-        return silent
-
-    def reached(self, network: Network) -> Mapping[str, _Nodes]:
-        """Return the nodes that can be reached, by switch and in the order of their ranks."""
-        if self._view.network is not network or self._changed:
-            self._view, self._changed = View(network), False
-            found: dict[str, list[ServiceNode]] = {}
-            for node in sorted(self._nodes.values(), key=lambda node: node.rank):
-                port = network.ports.get(node.at)
-                if port is not None and port.up:
-                    found.setdefault(node.at.switch, []).append(node)
-            self._reached = {switch: tuple(nodes) for switch, nodes in found.items()}
-        return self._reached
-
     # What switches hold ahead of any packet
 
     def base_rules(self, network: Network) -> Mapping[str, tuple[Rule, ...]]:
         """Return by switch what it holds ahead of any packet."""
         return {
             switch: tuple(rules.base_rules(nodes))
-            for switch, nodes in self.reached(network).items()
+            for switch, nodes in self.registry.reached(network).items()
         }
 
     def meters(self, network: Network) -> Mapping[str, tuple[MeterSpec, ...]]:
         """Return by switch the meters that these rules refer to."""
-        return dict.fromkeys(self.reached(network), (rules.meter(),))
+        return dict.fromkeys(self.registry.reached(network), (rules.meter(),))
 
     # Packets
 
@@ -181,8 +110,9 @@ class Steering:
         if key is None:
             self.counters["steering_ignored"] += 1
             return []
+        self._look_at(network)
         at = PortRef(switch, in_port)
-        nodes = self.reached(network).get(switch, ())
+        nodes = self.registry.reached(network).get(switch, ())
         by = next((node for node in nodes if node.at == at), None)
         if by is None and not self._may_send(key.eth_src, at):
             return None
@@ -213,13 +143,16 @@ class Steering:
 
         An entry is replaced in one step; a flow that nobody claims any more goes its plain way.
         """
-        reached = self.reached(network)
+        reached = self.registry.reached(network)
         used = {node.at for nodes in reached.values() for node in nodes}
-        known = [at for at in self._unclean if at.switch in network.switches]
+        touched = self.registry.touched
+        known = [at for at in touched if at.switch in network.switches]
         for at in known:
-            del self._unclean[at]
+            del touched[at]
         # What is there from before goes first; what is led elsewhere, before its entries go.
         acts: list[SteeringAct] = [Cleared(at) for at in known if at in used]
+        if self._flows:
+            self._look_at(network)
         for place, flow in list(self._flows.items()):
             switch = flow.at.switch
             out_port = self._way(switch, flow.key.eth_dst)
@@ -231,7 +164,7 @@ class Steering:
         self._revised = reached
         return acts + [Cleared(at) for at in known if at not in used]
 
-    def _replaced(self, flow: _Flow, nodes: _Nodes, out_port: int | None) -> list[Act]:
+    def _replaced(self, flow: _Flow, nodes: Nodes, out_port: int | None) -> list[Act]:
         by = next((node for node in nodes if node.name == flow.by), None)
         entries: tuple[Rule, ...] = ()
         lost = flow.by is not None and (by is None or by.at != flow.at)
@@ -258,6 +191,10 @@ class Steering:
         _, oldest = self._flows.popitem(last=False)
         return [Remove(oldest.at.switch, rule.match) for rule in oldest.rules]
 
+    def _look_at(self, network: Network) -> None:
+        if self._view.network is not network:
+            self._view = View(network)
+
     def _may_send(self, eth_src: str, at: PortRef) -> bool:
         if not self._view.is_edge(at):
             return True  # the switch where it came in has looked
@@ -276,7 +213,7 @@ class Steering:
 
 
 def _entries(
-    in_port: int, key: FlowKey, by: ServiceNode | None, nodes: _Nodes, out_port: int
+    in_port: int, key: FlowKey, by: ServiceNode | None, nodes: Nodes, out_port: int
 ) -> tuple[Rule, ...]:
     """Return the entries of a flow; none: it comes from a host, and no node is to have it."""
     if key.signalling:
