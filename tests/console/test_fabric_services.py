@@ -74,7 +74,7 @@ class Node:
         self.place = Place(name, at)
         self.claims: dict[str, tuple[Claim, ...]] = {}
         self.seconds = 1.0
-        self.registration = Registration(f"unix:{api}", token, self.place, self.document)
+        self.registration = Registration([f"unix:{api}"], token, self.place, self.document)
 
     def document(self) -> dict[str, Any]:
         return document(self.place, MAC, ADDRESS, self.claims, seconds=self.seconds)
@@ -140,7 +140,7 @@ async def test_what_cannot_be_is_said_clearly(api: Path, tmp_path: Path) -> None
         await nobody.registration.open()
     await nobody.registration.close()
     with pytest.raises(PlaneError):
-        await Registration("http://[", "", first.place, first.document).open()
+        await Registration(["http://["], "", first.place, first.document).open()
 
 
 class Plane(SwitchPlane):
@@ -148,7 +148,7 @@ class Plane(SwitchPlane):
 
     def __init__(self, api: Path) -> None:
         place = Place("n1", "s1:1")
-        super().__init__("n1", "svc0", place, controller=f"unix:{api}", token=TOKEN)
+        super().__init__("n1", "svc0", place, controllers=[f"unix:{api}"], token=TOKEN)
         self.rules: list[str] = []
         self._mac, self._address = MAC, ADDRESS
         attachment = Attachment(JANE, -1, (socket.socket(), socket.socket()), 128, "", "")
@@ -192,6 +192,21 @@ async def test_claims_hold_at_the_node_and_at_its_switch_or_nowhere(
     await plane.set_claims(JANE, ())
     assert plane.claimed() == (), "to claim less needs nobody's leave"
     await plane.close()
+
+
+async def test_one_controller_of_several_is_enough(api: Path, fabric: Fabric) -> None:
+    nobody = f"unix:{api}.nobody"
+    node = Node(api)
+    both = Registration([nobody, f"unix:{api}"], TOKEN, node.place, node.document)
+    await both.open()
+    node.claims = {"jane": (CLAIM,)}
+    await both.tell()
+    assert fabric.service_nodes()[0][0].filters
+    node.claims = {"": (CLAIM,)}
+    with pytest.raises(ClaimError):
+        await both.tell()
+    await both.close()
+    assert fabric.service_nodes() == []
 
 
 @pytest.mark.parametrize(

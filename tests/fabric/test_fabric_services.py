@@ -12,6 +12,7 @@ from tests.waiting import until
 from anabranch.core.errors import ConflictError
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.model import PortRef
+from anabranch.fabric.openflow.messages import ControllerRole
 from anabranch.fabric.pipeline import HOSTS
 from anabranch.fabric.steering import Filter, ServiceNode
 from anabranch.fabric.steering.rules import STEERING_COOKIE
@@ -65,6 +66,24 @@ async def test_a_silent_node_is_forgotten(world: World, fabric: Fabric) -> None:
 
 async def _none(fabric: Fabric) -> bool:
     return await claimed(fabric) == 0
+
+
+async def test_one_that_stands_by_knows_nodes_and_leads_once_it_is_at_work(
+    world: World, fabric: Fabric
+) -> None:
+    await until(lambda: S1 in fabric.network().ports)
+    await fabric.controller.take_role(ControllerRole.SLAVE, 1)
+    changes = world.changes
+    await fabric.register(NODE, 5.0)
+    assert world.changes == changes
+    await fabric.controller.take_role(ControllerRole.MASTER, 2)
+    await until(lambda: _led(fabric), limit_s=5)
+    await fabric.register(NODE, 5.0)
+    assert not fabric._observer._steering.registry.touched, "what was there before is cleared"
+
+
+async def _led(fabric: Fabric) -> bool:
+    return await claimed(fabric) == 3
 
 
 async def test_a_node_whose_port_is_not_there_is_not_reached(fabric: Fabric) -> None:

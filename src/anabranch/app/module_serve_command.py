@@ -56,7 +56,8 @@ def serve(
         str | None, typer.Option(help="Where that is, as its controller says it: SWITCH:NUMBER.")
     ] = None,
     controller: Annotated[
-        str | None, typer.Option(help="The controller's API: http://ADDRESS:PORT or unix:PATH.")
+        list[str] | None,
+        typer.Option(help="A controller's API, http://ADDRESS:PORT or unix:PATH; once for each."),
     ] = None,
     token: Annotated[
         Path | None, typer.Option(help="File with its token; else ANABRANCH_TOKEN has it.")
@@ -73,7 +74,7 @@ def serve(
     if not _NAME.fullmatch(node):
         raise UsageError(f"{node!r} names no node: up to 20 small letters, digits and hyphens")
     known = load(users)
-    plane = _plane(node, Beside(port, at, controller, token, stage))
+    plane = _plane(node, Beside(port, at, tuple(controller or ()), token, stage))
     set_up_logs(LogConfig())
     asyncio.run(_serve(node, known, state, routability_port, plane))
     err.print("Every sandbox has ended; nothing is left but users' files.")
@@ -81,25 +82,25 @@ def serve(
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is said of the switch that a node is beside; all None: it is a router."""
+    """What is said of the switch that a node is beside; nothing: it is a router."""
 
     port: str | None
     at: str | None
-    controller: str | None
+    controllers: tuple[str, ...]
     token: Path | None
     stage: str
 
 
 def _plane(node: str, beside: Beside) -> Plane:
-    if beside.port is None and beside.at is None and beside.controller is None:
+    if beside.port is None and beside.at is None and not beside.controllers:
         return LinuxPlane(node)
-    if beside.port is None or beside.at is None or beside.controller is None:
+    if beside.port is None or beside.at is None or not beside.controllers:
         raise UsageError("beside a switch a node needs all of --port, --at and --controller")
     if not _AT.fullmatch(beside.at):
         raise UsageError(f"{beside.at!r} is no port of a switch: SWITCH:NUMBER, such as s1:7")
     place = Place(node, beside.at, beside.stage)
     return SwitchPlane(
-        node, beside.port, place, controller=beside.controller, token=_token(beside.token)
+        node, beside.port, place, controllers=beside.controllers, token=_token(beside.token)
     )
 
 

@@ -255,6 +255,8 @@ class Observer:
                         self._topology.host_seen(mac, at, ipv4, now, certain=certain)
             except DisconnectedError as error:
                 _log.debug("fabric.too_late", error=str(error))
+                if isinstance(act, Cleared):
+                    self._steering.registry.touched[act.at] = None
         self.look()
 
     def _flow_removed(self, switch: str, removed: FlowRemoved) -> None:
@@ -289,6 +291,8 @@ class Observer:
         self.look()
         if changed:
             self._steered_anew()
+        else:  # what could not be done while another controller was at work
+            self._do(self._steering.revise(self.network()), now)
         return changed
 
     def withdraw(self, name: str) -> bool:

@@ -1,11 +1,11 @@
-"""What a node tells the controller of its switch: where it is, and what its modules claim.
+"""What a node tells the controllers of its switch: where it is, and what its modules claim.
 
 One document, told anew every second and whenever it changes; the controller forgets a node that it
 has not heard of for three. See docs/protocols/steering.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -88,45 +88,40 @@ def document(
 
 
 class Registration:
-    """Keeps the controller told. Use: :meth:`open`, :meth:`tell` after a change, :meth:`close`.
+    """Keeps the controllers told. Use: :meth:`open`, :meth:`tell` after a change, :meth:`close`.
+
+    Of several controllers one is at work and the others stand by; all are told, so that whichever
+    is at work knows.
 
     Args:
-        url: of the controller's HTTP API, or ``unix:PATH`` of its socket.
+        urls: of their HTTP APIs, or ``unix:PATH`` of a socket.
         token: the operator's.
         current: returns the document as it is now.
     """
 
     def __init__(
-        self, url: str, token: str, place: Place, current: Callable[[], dict[str, Any]]
+        self, urls: Sequence[str], token: str, place: Place, current: Callable[[], dict[str, Any]]
     ) -> None:
         self._path = f"/api/fabric/service-nodes/{place.name}"
-        self._url, self._token = url, token
+        self._urls, self._token = tuple(urls), token
         self._current = current
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[str, httpx.AsyncClient] = {}
         self._turn = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
-        self._silent = False
+        self._lost: set[str] = set()
 
     async def open(self) -> None:
         """Register.
 
         Raises:
-            PlaneError: the controller cannot be reached, or refuses.
+            PlaneError: no controller can be reached, or one refuses.
         """
-        socket = self._url.removeprefix("unix:") if self._url.startswith("unix:") else None
         try:
-            self._client = httpx.AsyncClient(
-                base_url="http://controller" if socket else self._url,
-                transport=httpx.AsyncHTTPTransport(uds=socket) if socket else None,
-                headers={"Authorization": f"Bearer {self._token}"},
-                timeout=_ANSWER_S,
-                trust_env=False,
-            )
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise PlaneError(f"{self._url} is no controller's address: {error}") from error
-        try:
+            for url in self._urls:
+                self._clients[url] = self._client(url)
             await self.tell()
-        except ClaimError as error:
+        except (ClaimError, PlaneError) as error:
+            await self.close()
             raise PlaneError(str(error)) from error
         self._telling = asyncio.create_task(self._keep_telling(), name="registration")
 
@@ -134,49 +129,73 @@ class Registration:
         """Tell what holds now, and return when the switch goes by it.
 
         Raises:
-            ClaimError: the controller says that it cannot be.
-            PlaneError: it cannot be reached, or its switch refuses.
+            ClaimError: a controller says that it cannot be.
+            PlaneError: none can be reached, or its switch refuses.
         """
         async with self._turn:
-            answer = await self._request("PUT", json=self._current())
-        if answer.status_code in _CONTRADICTIONS:
-            raise ClaimError(f"the switch's controller: {_words(answer)}")
-        if not answer.is_success:
-            raise PlaneError(f"the switch's controller: {_words(answer)}")
+            document = self._current()
+            results = await asyncio.gather(*(self._tell(url, document) for url in self._clients))
+        failures = [failure for failure in results if failure is not None]
+        for failure in failures:
+            if isinstance(failure, ClaimError):
+                raise failure
+        if len(failures) == len(results):
+            raise failures[0] if failures else PlaneError("this node is not at its controller")
 
     async def close(self) -> None:
-        """Take the node away; one that cannot be reached finds out by itself."""
+        """Take the node away; a controller that cannot be reached finds out by itself."""
         if self._telling is not None:
             await end_task(self._telling)
             self._telling = None
-        if self._client is not None:
+        for url, client in self._clients.items():
             with suppress(PlaneError):
-                await self._request("DELETE")
-            await self._client.aclose()
-            self._client = None
+                await self._request(url, "DELETE")
+            await client.aclose()
+        self._clients = {}
 
-    async def _request(self, method: str, **more: Any) -> httpx.Response:
-        if self._client is None:
-            raise PlaneError("this node is not at its controller")
+    def _client(self, url: str) -> httpx.AsyncClient:
+        socket = url.removeprefix("unix:") if url.startswith("unix:") else None
         try:
-            return await self._client.request(method, self._path, **more)
+            return httpx.AsyncClient(
+                base_url="http://controller" if socket else url,
+                transport=httpx.AsyncHTTPTransport(uds=socket) if socket else None,
+                headers={"Authorization": f"Bearer {self._token}"},
+                timeout=_ANSWER_S,
+                trust_env=False,
+            )
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise PlaneError(f"{url} is no controller's address: {error}") from error
+
+    async def _tell(self, url: str, document: dict[str, Any]) -> ClaimError | PlaneError | None:
+        failure: ClaimError | PlaneError | None = None
+        try:
+            answer = await self._request(url, "PUT", json=document)
+            if answer.status_code in _CONTRADICTIONS:
+                failure = ClaimError(f"the switch's controller: {_words(answer)}")
+            elif not answer.is_success:
+                failure = PlaneError(f"the switch's controller: {_words(answer)}")
+        except PlaneError as error:
+            failure = error
+        if failure is not None and url not in self._lost:
+            self._lost.add(url)
+            _log.warning("controller.lost", error=str(failure))
+        elif failure is None and url in self._lost:
+            self._lost.discard(url)
+            _log.info("controller.back", controller=url)
+        return failure
+
+    async def _request(self, url: str, method: str, **more: Any) -> httpx.Response:
+        try:
+            return await self._clients[url].request(method, self._path, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             words = str(error) or type(error).__name__
-            raise PlaneError(f"no controller answers at {self._url}: {words}") from error
+            raise PlaneError(f"no controller answers at {url}: {words}") from error
 
     async def _keep_telling(self) -> None:
         while True:
             await asyncio.sleep(TELL_S)
-            try:
+            with suppress(ClaimError, PlaneError):  # logged, and told again
                 await self.tell()
-            except (ClaimError, PlaneError) as error:
-                if not self._silent:
-                    _log.warning("registration.lost", error=str(error))
-                self._silent = True
-            else:
-                if self._silent:
-                    _log.info("registration.back")
-                self._silent = False
 
 
 def _words(answer: httpx.Response) -> str:

@@ -8,6 +8,7 @@ node's own kernel speaks by the same port: signalling, fetching archives.
 
 import json
 import re
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class SwitchPlane(LinuxPlane):
         node, namespace, ring_slots: see :class:`LinuxPlane`.
         port: the device that is cabled to the switch; it has an IPv4 address.
         place: where that is, for the controller.
-        controller: the controller's HTTP API, or ``unix:PATH``.
+        controllers: HTTP APIs of the switch's controllers, or ``unix:PATH``.
         token: the operator's.
     """
 
@@ -41,7 +42,7 @@ class SwitchPlane(LinuxPlane):
         port: str,
         place: registration.Place,
         *,
-        controller: str,
+        controllers: Sequence[str],
         token: str,
         namespace: str | None = None,
         ring_slots: int = RING_SLOTS,
@@ -51,7 +52,7 @@ class SwitchPlane(LinuxPlane):
         self._place = place
         self._mac = ""
         self._address = IPv4Address(0)
-        self._registration = registration.Registration(controller, token, place, self._document)
+        self._registration = registration.Registration(controllers, token, place, self._document)
 
     async def open(self) -> None:
         await super().open()
@@ -71,7 +72,8 @@ class SwitchPlane(LinuxPlane):
     async def set_claims(self, tenant: Tenant, claims: tuple[Claim, ...]) -> None:
         registration.check(claims)
         before = self._claims_of(tenant)
-        await self._in_thread(self._nft, rules.led(claims))
+        if claims:
+            await self._in_thread(self._nft, rules.led(claims))
         await super().set_claims(tenant, claims)
         try:
             await self._registration.tell()
