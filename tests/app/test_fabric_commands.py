@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from anabranch.fabric.model import Link, LinkInfo, PortRef
 from anabranch.fabric.options import Options
 from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import graph
+from anabranch.fabric.steering import Filter, ServiceNode
 
 TOKEN = "the-operators-secret"
 MAC = "02:00:00:00:00:07"
@@ -193,6 +195,22 @@ def test_hosts_and_events(live: Live) -> None:
     seen = says("events", "-n", "1000")
     assert seen[-1][:2] == ["host.added", MAC], "newest last"
     assert [event["subject"] for event in reads("events", "-n", "1")] == [MAC]
+
+
+def test_service_nodes(live: Live) -> None:
+    assert says("service-nodes") == [["None."]]
+    sip = Filter("jane", IPv4Network("10.0.0.7/32"), 17, (5060,))
+    address = IPv4Address("10.0.0.101")
+    for name, port_no, stage in (("n1", 1, "b"), ("n2", 9, "a")):
+        mac = f"02:00:00:00:01:{port_no:02x}"
+        node = ServiceNode(name, PortRef("s2", port_no), mac, address + port_no, stage, (sip,))
+        registering = live.fabric.register(node, 30.0)
+        asyncio.run_coroutine_threadsafe(registering, live.loop).result(10)
+    assert says("service-nodes")[1:] == [
+        ["n2", "s2:9", "a", "down", "0", "1"],
+        ["n1", "s2:1", "b", "up", "0", "1"],
+    ]
+    assert reads("service-nodes")[1]["filters"][0]["ports"] == [5060]
 
 
 def test_paths(live: Live) -> None:
@@ -371,6 +389,7 @@ ASKING = [
     ["switches"],
     ["links"],
     ["hosts", "--json"],
+    ["service-nodes"],
     ["flows", "s1"],
     ["groups", "s1"],
     ["meters", "s1"],

@@ -73,3 +73,22 @@ def test_logs(run) -> None:
         "line",
         "8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--port", "svc0"), "needs all of --port, --at and --controller"),
+        (("--at", "s1:7", "--controller", "unix:/nowhere"), "needs all of"),
+        (("--port", "svc0", "--at", "s1", "--controller", "unix:/nowhere"), "no port of a switch"),
+        (
+            ("--port", "svc0", "--at", "s1:7", "--controller", "unix:/nowhere", "--token", "none"),
+            "none: No such file",
+        ),
+    ],
+)
+def test_a_node_beside_a_switch_needs_to_know_which(run, words: tuple[str, ...], says: str) -> None:
+    Path("users.yaml").write_text("users: []")
+    said = run("serve", "--users", "users.yaml", "--name", "n1", *words)
+    assert said.exit_code != 0
+    assert says in f"{said.output} {said.exception}"

@@ -1,11 +1,13 @@
 """``anabranch module serve``: this machine, a router, is a node that modules are installed on."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +24,13 @@ from anabranch.services.controller.users import User, load
 from anabranch.services.node.metrics import offered
 from anabranch.services.node.service import NodeOptions, running_node
 from anabranch.services.planes.linux import LinuxPlane
+from anabranch.services.planes.plane import Plane
+from anabranch.services.planes.registration import Place
+from anabranch.services.planes.switch import SwitchPlane
 from anabranch.services.runtime import NodeRuntime, RuntimeSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+_AT = re.compile(r"[^:\s]{1,64}:[0-9]{1,5}")
 
 
 def add_serve_command(app: typer.Typer) -> None:
@@ -49,15 +55,35 @@ def serve(
     metrics: Annotated[
         str | None, typer.Option(help="Offer figures for Prometheus at ADDRESS:PORT.")
     ] = None,
+    port: Annotated[
+        str | None, typer.Option(help="The device that is cabled to a switch; else a router.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Where that is, as its controller says it: SWITCH:NUMBER.")
+    ] = None,
+    controller: Annotated[
+        list[str] | None,
+        typer.Option(help="A controller's API, http://ADDRESS:PORT or unix:PATH; once for each."),
+    ] = None,
+    token: Annotated[
+        Path | None, typer.Option(help="File with its token; else ANABRANCH_TOKEN has it.")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="Nodes of one stage share flows; stages are passed in turn.")
+    ] = "",
 ) -> None:
-    """Take signed messages off the path and run the modules that they ask for, until Ctrl-C."""
+    """Take signed messages off the path and run the modules that they ask for, until Ctrl-C.
+
+    On a router, or with --port, --at and --controller beside an OpenFlow switch.
+    """
     node = name or re.sub("[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower())[:20]
     if not _NAME.fullmatch(node):
         raise UsageError(f"{node!r} names no node: up to 20 small letters, digits and hyphens")
     known = load(users)
     figures_at = None if metrics is None else _place(metrics)
+    plane = _plane(node, Beside(port, at, tuple(controller or ()), token, stage))
     set_up_logs(LogConfig())
-    asyncio.run(_serve(node, known, state, routability_port, figures_at))
+    asyncio.run(_serve(node, known, state, routability_port, figures_at, plane))
     err.print("Every sandbox has ended; nothing is left but users' files.")
 
 
@@ -74,8 +100,46 @@ def _place(text: str) -> tuple[str, int]:
     return address.strip("[]"), number
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is said of the switch that a node is beside; nothing: it is a router."""
+
+    port: str | None
+    at: str | None
+    controllers: tuple[str, ...]
+    token: Path | None
+    stage: str
+
+
+def _plane(node: str, beside: Beside) -> Plane:
+    if beside.port is None and beside.at is None and not beside.controllers:
+        return LinuxPlane(node)
+    if beside.port is None or beside.at is None or not beside.controllers:
+        raise UsageError("beside a switch a node needs all of --port, --at and --controller")
+    if not _AT.fullmatch(beside.at):
+        raise UsageError(f"{beside.at!r} is no port of a switch: SWITCH:NUMBER, such as s1:7")
+    place = Place(node, beside.at, beside.stage)
+    return SwitchPlane(
+        node, beside.port, place, controllers=beside.controllers, token=_token(beside.token)
+    )
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return os.environ.get("ANABRANCH_TOKEN", "")
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
 async def _serve(
-    node: str, known: Mapping[str, User], state: Path, port: int, figures_at: tuple[str, int] | None
+    node: str,
+    known: Mapping[str, User],
+    state: Path,
+    port: int,
+    figures_at: tuple[str, int] | None,
+    plane: Plane,
 ) -> None:
     run_id = f"services-{node}"
     # One that was killed: its sandboxes end here, its links and rules as the plane opens.
@@ -83,7 +147,7 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runtime = NodeRuntime(RuntimeSettings(state, run_id), LinuxPlane(node))
+    runtime = NodeRuntime(RuntimeSettings(state, run_id), plane)
     options = NodeOptions(node_id=node, cache=state / "cache", routability_port=port)
     try:
         await runtime.open()

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from anabranch.console import fabric_json as convert
 from anabranch.console import fabric_models as models
 from anabranch.console.fabric_paths import make_paths
+from anabranch.console.fabric_services import make_services
 from anabranch.console.fabric_view import FabricView, Limit, Offset, TheFabric, fabric_of, page
 from anabranch.console.models import EventOut
 from anabranch.console.operator_token import is_operator, operators_only
@@ -24,7 +25,10 @@ from anabranch.fabric.switches import SwitchState
 from anabranch.fabric.wishes import Wishes
 
 FAMILIES = frozenset(
-    ("switch", "port", "link", "host", "vm", "topology", "flow", "path", "callback", "controller")
+    (
+        *("switch", "port", "link", "host", "vm", "topology", "flow", "path", "callback"),
+        *("controller", "service_node"),
+    )
 )
 _HELLO_LIMIT = 4096
 _HELLO_TIMEOUT = 5.0
@@ -51,7 +55,7 @@ def make_router(
     router = APIRouter(prefix="/api/fabric")
     only = [Depends(operators_only(who))] if isinstance(who, str) else []
     kept = wishes or Wishes()
-    here = (_network(kept), make_paths(kept))
+    here = (_network(kept), make_paths(kept), make_services())
     known = here if elsewhere is None else (elsewhere,)
     for part in (_callbacks(), _events(), *known):
         router.include_router(part, dependencies=only, tags=["fabric"])
@@ -137,6 +141,11 @@ def _network(wishes: Wishes) -> APIRouter:
         """List the links, each direction as an entry of its own."""
         found = sorted(fabric.network().links.items(), key=lambda item: item[0])
         return page(found, offset, limit, lambda item: convert.link_out(*item))
+
+    @router.get("/counters")
+    async def sums(fabric: TheFabric) -> dict[str, int]:
+        """Read what was done for hosts and service nodes, and what was contained, by name."""
+        return dict(fabric.counters())
 
     @router.put("/links", status_code=204)
     async def declare(wanted: models.LinksIn, fabric: TheFabric) -> None:

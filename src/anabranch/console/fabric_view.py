@@ -23,6 +23,7 @@ from anabranch.fabric.openflow.messages import (
 )
 from anabranch.fabric.pathlogic.logic import NamedRule
 from anabranch.fabric.pathlogic.logic import Path as VmPath
+from anabranch.fabric.steering import ServiceNode
 from anabranch.fabric.switches import SwitchState
 
 _Made = TypeVar("_Made")
@@ -58,6 +59,9 @@ class FabricView(Protocol):
 
     def switches(self) -> Mapping[str, SwitchState]: ...
 
+    def counters(self) -> Mapping[str, int]:
+        """Return what was done for hosts and what was contained, by name."""
+
     def intents(self, owner: str | None = None) -> Intents:
         """Return what ``owner`` wants, or what all want together."""
 
@@ -83,6 +87,15 @@ class FabricView(Protocol):
     def declare(self, links: Mapping[Link, LinkInfo]) -> None: ...
 
     def declared(self) -> Mapping[Link, LinkInfo]: ...
+
+    async def register(self, node: ServiceNode, seconds: float) -> bool:
+        """Have a service node there for so long; return whether packets can be led to it."""
+
+    async def withdraw(self, name: str) -> bool:
+        """Forget a service node; return whether there was one."""
+
+    def service_nodes(self) -> Sequence[tuple[ServiceNode, bool, int]]:
+        """Return each with whether it can be reached, and how many flows it has."""
 
     async def port_stats(self, switch: str) -> list[PortStats]: ...
 

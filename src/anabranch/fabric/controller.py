@@ -18,7 +18,7 @@ from anabranch.fabric.claims import Claims
 from anabranch.fabric.doors import Doors
 from anabranch.fabric.errors import DisconnectedError, FabricError, MisuseError, ProtocolError
 from anabranch.fabric.failures import Failure, NotDoneError
-from anabranch.fabric.openflow.actions import PORT_CONTROLLER, Action
+from anabranch.fabric.openflow.actions import PORT_ANY, PORT_CONTROLLER, Action
 from anabranch.fabric.openflow.connection import Connection, refusal
 from anabranch.fabric.openflow.messages import (
     TABLE_ALL,
@@ -288,8 +288,12 @@ class Controller:
             connection.send(rule.add(), _REACTIVE)
         connection.flush()
 
-    def remove_reactive(self, switch: str, match: Match | None = None) -> None:
+    def remove_reactive(
+        self, switch: str, match: Match | None = None, out_port: int = PORT_ANY
+    ) -> None:
         """Delete the reactive rules that ``match`` includes (None: all) and do not wait.
+
+        ``out_port``: only those that send something out by this port.
 
         Raises:
             DisconnectedError: it is not connected.
@@ -302,6 +306,7 @@ class Controller:
                 table_id=TABLE_ALL,
                 cookie=REACTIVE_COOKIE,
                 cookie_mask=COOKIE_MASK,
+                out_port=out_port,
             ),
             _REACTIVE,
         )

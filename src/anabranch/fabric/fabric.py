@@ -34,6 +34,7 @@ from anabranch.fabric.openflow.messages import (
 from anabranch.fabric.options import Options
 from anabranch.fabric.pathlogic import logic as pathlogic
 from anabranch.fabric.pathlogic.logic import NamedRule, Path
+from anabranch.fabric.steering import ServiceNode
 from anabranch.fabric.switches import SwitchState
 from anabranch.fabric.tables import Tables
 
@@ -290,6 +291,37 @@ class Fabric:
             MisuseError: as :meth:`declare`; nothing has changed.
         """
         self._observer.wire(links)
+
+    async def register(self, node: ServiceNode, seconds: float) -> bool:
+        """Have a service node there for so long, unless it registers again before.
+
+        Returns once the switches lead packets to it as it claims now: whether they can.
+
+        Raises:
+            ConflictError: its port or one of its addresses is another's.
+            FabricError: the switches do not have what it takes.
+        """
+        if self._observer.register(node, seconds):
+            self._wanted.setdefault("services", Intents())  # from now on somebody wants something
+            await self._asked_for(())
+        return self._observer.is_reached(node)
+
+    async def withdraw(self, name: str) -> bool:
+        """Forget a service node; its flows go to others, or their plain way. Raises FabricError.
+
+        Returns: whether there was one.
+        """
+        found = self._observer.withdraw(name)
+        if found:
+            await self._asked_for(())
+        return found
+
+    def service_nodes(self) -> list[tuple[ServiceNode, bool, int]]:
+        """Return the service nodes, whether each can be reached, and how many flows it has."""
+        return [
+            (node, self._observer.is_reached(node), self._observer.flows_of(node))
+            for node in self._observer.service_nodes.values()
+        ]
 
     def expect(self, name: str, dpid: int) -> None:
         """Know of a switch that is to come, beside those known from the start."""

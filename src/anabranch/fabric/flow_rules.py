@@ -234,7 +234,7 @@ class FlowRules:
             actions += self._deliver(made, local, entry, sort=sort)
             if number:
                 match = _with(self._match, metadata=(_served(entry), SERVED_MASK))
-                made.rules.append(_return_rule(entry))
+                made.rules.append(return_rule(entry))
             else:
                 match = _with(self._match, in_port=entry)
             meter = None
@@ -347,7 +347,7 @@ def _served(port_no: int) -> int:
     return (port_no & _LAST_SERVICE_PORT) << SERVED_SHIFT
 
 
-def _return_rule(port_no: int) -> Rule:
+def return_rule(port_no: int) -> Rule:
     # To EDGE, since what is attached there asks for addresses like any other host.
     return Rule(
         CLASSIFY,

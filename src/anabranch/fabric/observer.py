@@ -7,9 +7,10 @@ what these say in answer goes back.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -17,7 +18,6 @@ from anabranch.core.events import Event
 from anabranch.fabric.controller import Controller
 from anabranch.fabric.errors import DisconnectedError, FabricError
 from anabranch.fabric.host_services import (
-    Act,
     HostSeen,
     HostServices,
     Install,
@@ -31,11 +31,16 @@ from anabranch.fabric.openflow.messages import FlowRemoved, PacketIn
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.options import Options
 from anabranch.fabric.reactive import ReactiveForwarder
+from anabranch.fabric.steering import Cleared, ServiceNode, Steering
+from anabranch.fabric.steering.rules import STEERING_COOKIE
+from anabranch.fabric.steering.steering import SteeringAct
 from anabranch.fabric.switches import SwitchState
 from anabranch.fabric.tables import MeterSpec, Rule
 from anabranch.fabric.topology import Topology
 
+_T = TypeVar("_T")
 _LIVE = 4  # OFPPS_LIVE
+_LATE_S = 0.5
 _log = structlog.get_logger("anabranch.fabric")
 
 
@@ -64,6 +69,8 @@ class Observer:
         self._on_network = on_network
         self._on_tapped = on_tapped
         self._hosts = HostServices(options.hosts) if options.hosts is not None else None
+        self._steering = Steering()
+        self._steering_timer: asyncio.TimerHandle | None = None
         hot = None
         self._reactive: ReactiveForwarder | None = None
         if options.hosts is not None and options.hosts.unicast is Unicast.ANY:
@@ -90,8 +97,9 @@ class Observer:
 
     async def close(self) -> None:
         """Let go of the switches; they keep their rules."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._steering_timer):
+            if timer is not None:
+                timer.cancel()
         await self.controller.close()
 
     # --- what is known ------------------------------------------------------------------------
@@ -107,6 +115,7 @@ class Observer:
     def counters(self) -> Mapping[str, int]:
         """Return what was done for hosts and what was contained, by name."""
         found = Counter(self._topology.counts)
+        found.update(self._steering.counters)
         if self._hosts is not None:
             found.update(self._hosts.counters)
         if self._reactive is not None:
@@ -114,12 +123,15 @@ class Observer:
         return found
 
     def host_rules(self) -> Mapping[str, tuple[Rule, ...]]:
-        """Return by switch what the services for hosts need there."""
-        return self._hosts.base_rules(self.network()) if self._hosts is not None else {}
+        """Return by switch what the services for hosts and the service nodes need there."""
+        network = self.network()
+        known = self._hosts.base_rules(network) if self._hosts is not None else {}
+        return _joined(known, self._steering.base_rules(network))
 
     def host_meters(self, network: Network) -> Mapping[str, tuple[MeterSpec, ...]]:
         """Return by switch the meters that limit hosts' packets to the controller."""
-        return self._hosts.meters(network) if self._hosts is not None else {}
+        known = self._hosts.meters(network) if self._hosts is not None else {}
+        return _joined(known, self._steering.meters(network))
 
     @property
     def declared(self) -> Mapping[Link, LinkInfo]:
@@ -206,7 +218,9 @@ class Observer:
             return
         now = asyncio.get_running_loop().time()
         tap = self.taps.get(packet.cookie)
-        if tap is not None:
+        if packet.cookie == STEERING_COOKIE:
+            self._steer(PortRef(switch, in_port), packet.data, now)
+        elif tap is not None:
             if self._on_tapped is not None:
                 self._on_tapped(tap, PortRef(switch, in_port), packet.data)
         elif self._topology.frame(switch, in_port, packet.data, now):
@@ -215,10 +229,22 @@ class Observer:
             acts = self._hosts.packet_in(switch, in_port, packet.data, self.network(), now)
             self._do(acts, now)
 
-    def _do(self, acts: list[Act], now: float) -> None:
+    def _steer(self, at: PortRef, frame: bytes, now: float) -> None:
+        acts = self._steering.packet_in(at.switch, at.port_no, frame, self.network())
+        if acts is None and self._hosts is not None:
+            self._do(self._hosts.sender(at, frame, self.network(), now), now)
+            acts = self._steering.packet_in(at.switch, at.port_no, frame, self.network())
+        if not acts and self._hosts is not None:
+            acts = self._hosts.seek(at, frame, self.network(), now)
+        self._do(acts or [], now)
+
+    def _do(self, acts: Sequence[SteeringAct], now: float) -> None:
         for act in acts:
             try:
                 match act:
+                    case Cleared(at):
+                        self.controller.remove_reactive(at.switch, Match(in_port=at.port_no))
+                        self.controller.remove_reactive(at.switch, out_port=at.port_no)
                     case SendPacket(name, port_no, data, in_port):
                         self.controller.packet_out(name, data, (Output(port_no),), in_port)
                     case Install(name, rules):
@@ -229,11 +255,82 @@ class Observer:
                         self._topology.host_seen(mac, at, ipv4, now, certain=certain)
             except DisconnectedError as error:
                 _log.debug("fabric.too_late", error=str(error))
+                if isinstance(act, Cleared):
+                    self._steering.registry.touched[act.at] = None
         self.look()
 
     def _flow_removed(self, switch: str, removed: FlowRemoved) -> None:
+        self._steering.flow_removed(switch, removed.match)
         if self._hosts is not None:
             self._hosts.flow_removed(switch, removed.match)
+
+    # --- service nodes ------------------------------------------------------------------------
+
+    @property
+    def service_nodes(self) -> Mapping[str, ServiceNode]:
+        """The service nodes that have registered, by name."""
+        return self._steering.registry.nodes
+
+    def flows_of(self, node: ServiceNode) -> int:
+        """Return how many flows are led to a service node."""
+        return self._steering.flows_of(node)
+
+    def is_reached(self, node: ServiceNode) -> bool:
+        """Say whether packets can be led to a service node now."""
+        return node in self._steering.registry.reached(self.network()).get(node.at.switch, ())
+
+    def register(self, node: ServiceNode, seconds: float) -> bool:
+        """Have a service node there for so long; see :meth:`Fabric.register`."""
+        now = asyncio.get_running_loop().time()
+        fresh = node.name not in self._steering.registry.nodes
+        changed = self._steering.registry.put(node, now + seconds)
+        if fresh:
+            self._publish(Event("service_node.added", node.name, {"at": str(node.at)}))
+        self._wait_for_silence()
+        self._topology.host_seen(node.mac, node.at, str(node.address), now, certain=True)
+        self.look()
+        if changed:
+            self._steered_anew()
+        else:  # what could not be done while another controller was at work
+            self._do(self._steering.revise(self.network()), now)
+        return changed
+
+    def withdraw(self, name: str) -> bool:
+        """Forget a service node; see :meth:`Fabric.withdraw`."""
+        found = self._steering.registry.withdraw(name)
+        if found:
+            self._publish(Event("service_node.removed", name, {"reason": "withdrawn"}))
+            self._steered_anew()
+        return found
+
+    def _silence(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = self._steering.registry.next_timer()
+        if due is not None and loop.time() - due > _LATE_S:
+            # It was we who were busy: what they said may not have been read yet.
+            self._steering_timer = loop.call_later(_LATE_S, self._forget_silent)
+        else:
+            self._forget_silent()
+
+    def _forget_silent(self) -> None:
+        gone = self._steering.registry.expire(asyncio.get_running_loop().time())
+        for name in gone:
+            self._publish(Event("service_node.removed", name, {"reason": "silent"}))
+        if gone:
+            self._steered_anew()
+        self._wait_for_silence()
+
+    def _wait_for_silence(self) -> None:
+        due = self._steering.registry.next_timer()
+        if self._steering_timer is not None:
+            self._steering_timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._steering_timer = None if due is None else loop.call_at(due, self._silence)
+
+    def _steered_anew(self) -> None:
+        """Lead flows as nodes and claims are now: entries at once, all else by the tables."""
+        self._do(self._steering.revise(self.network()), asyncio.get_running_loop().time())
+        self._on_network()
 
     # --- the topology's time ------------------------------------------------------------------
 
@@ -271,3 +368,10 @@ class Observer:
         for switch, match in stale:
             with suppress(FabricError):
                 self.controller.remove_reactive(switch, match)
+        self._do(self._steering.revise(network), asyncio.get_running_loop().time())
+
+
+def _joined(
+    known: Mapping[str, tuple[_T, ...]], more: Mapping[str, tuple[_T, ...]]
+) -> Mapping[str, tuple[_T, ...]]:
+    return {**known, **{name: known.get(name, ()) + each for name, each in more.items()}}

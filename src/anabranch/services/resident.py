@@ -168,6 +168,8 @@ class Resident:
     async def close(self) -> None:
         """Stop everything of this tenant. Its files stay."""
         async with self._turn:
+            with suppress(ServicesError):
+                await self._claim({})  # packets go their plain way before the sandbox does
             self.modules = {}
             await self._leave_if_empty()
 

@@ -29,6 +29,7 @@ from anabranch.fabric import frames
 from anabranch.fabric.host_services import Settings, Unicast
 from anabranch.fabric.host_services.paths import SETTLE
 from anabranch.fabric.model import Host, Link, LinkInfo, PortRef
+from anabranch.fabric.moves import PROBE_MAC, probe_frame
 from anabranch.fabric.openflow.oxm import Match
 from anabranch.fabric.pipeline import FROM_LINK, ORIGIN_MASK
 
@@ -108,7 +109,6 @@ def test_a_sender_not_known_yet_is_known_afterwards():
 @pytest.mark.parametrize(
     ("frame", "why"),
     [
-        (ping(A, "02:00:00:00:00:66"), "unknown"),
         (ping(A, "01:00:5e:00:00:01"), "ignored"),
         (ping(A, frames.BROADCAST), "ignored"),
         (ping(A, A), "ignored"),
@@ -120,6 +120,28 @@ def test_what_goes_nowhere(frame, why):
     assert line.send(A_AT, frame) == {}
     assert not any(line.reactive().values())
     assert line.services.counters == {f"unicast_{why}": 1}
+
+
+def test_a_host_that_has_said_nothing_yet_is_asked_for_and_answers():
+    """It alone is asked, once in a second; what was for it meanwhile is lost."""
+    line = SoftLine(HOST_A)
+    sent = line.send(A_AT, PING)
+    assert A_AT not in sent
+    assert {frame for heard in sent.values() for frame in heard} == {probe_frame(B, B_IP)}
+    assert B_AT in sent
+    assert line.send(A_AT, PING) == {}
+    assert line.send(B_AT, frames.arp_reply(B, B_IP, PROBE_MAC, "0.0.0.0")) == {}
+    assert line.send(A_AT, PING) == {B_AT: [PING]}
+    assert line.services.counters["host_sought"] == 1
+
+
+def test_a_flood_for_unknown_hosts_asks_little():
+    line = SoftLine(HOST_A, settings=replace(SETTINGS, edge=frozenset({A_AT, B_AT})))
+    for number in range(1000):
+        line.send(A_AT, ping(A, f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}"))
+    assert line.services.counters["host_sought"] == 20
+    silent = SoftLine(HOST_A, settings=replace(SETTINGS, ask_unknown=False))
+    assert silent.send(A_AT, PING) == {}
 
 
 def test_a_vms_address_is_not_believed_elsewhere():

@@ -59,6 +59,25 @@ def hosts(as_json: JsonFlag = False) -> None:
     show(answer, rows, ("MAC", "IPv4", "At", ""), as_json)
 
 
+@app.command("service-nodes")
+@command
+def service_nodes(as_json: JsonFlag = False) -> None:
+    """Show the nodes that run modules on packets, in the order in which packets pass them."""
+    answer = ask("GET", "/service-nodes")
+    rows = [
+        (
+            node["name"],
+            node["at"],
+            node["stage"],
+            _mark(node["reached"]),
+            str(node["flows"]),
+            str(len(node["filters"])),
+        )
+        for node in answer
+    ]
+    show(answer, rows, ("Node", "At", "Stage", "State", "Flows", "Filters"), as_json)
+
+
 @app.command("flows")
 @command
 def flows(switch: Switch, as_json: JsonFlag = False) -> None:

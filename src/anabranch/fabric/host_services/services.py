@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from anabranch.fabric import frames, graph
 from anabranch.fabric.frames import ETH_ARP, ETH_IPV4
 from anabranch.fabric.host_services import rules
-from anabranch.fabric.host_services.acts import Act
+from anabranch.fabric.host_services.acts import Act, HostSeen
 from anabranch.fabric.host_services.arp import ArpResponder
 from anabranch.fabric.host_services.claims import Claims
 from anabranch.fabric.host_services.dhcp import DhcpRelay
 from anabranch.fabric.host_services.paths import ReactivePaths, Route
+from anabranch.fabric.host_services.seeking import Seeker
 from anabranch.fabric.host_services.settings import Settings
 from anabranch.fabric.host_services.unicast import UnicastPaths
 from anabranch.fabric.host_services.view import View
@@ -45,7 +46,10 @@ class HostServices:
         self._paths = ReactivePaths(route, settings.idle_timeout)
         self._arp = ArpResponder(settings, self._claims, self.counters)
         self._dhcp = DhcpRelay(settings, self._claims, self._paths, self.counters)
-        self._unicast = UnicastPaths(settings, self._claims, self._paths, self.counters)
+        self._seeker = Seeker(settings, self.counters)
+        self._unicast = UnicastPaths(
+            settings, self._claims, self._paths, self._seeker, self.counters
+        )
         self._view = View(Network())
 
     def base_rules(self, network: Network) -> Mapping[str, tuple[Rule, ...]]:
@@ -67,8 +71,7 @@ class HostServices:
             network: as known now; the same object as long as nothing changes.
             now: monotonic seconds.
         """
-        if network is not self._view.network:
-            self._view = View(network)
+        self._look_at(network)
         at = PortRef(switch, in_port)
         if at in self.settings.outside:  # it came before the rules did
             self.counters["outside"] += 1
@@ -83,6 +86,31 @@ class HostServices:
         if self._dhcp.concerns(headers):
             return self._dhcp.packet(at, headers, self._view, now)
         return self._unicast.packet(at, headers, self._view, now)
+
+    def sender(self, at: PortRef, frame: bytes, network: Network, now: float) -> list[HostSeen]:
+        """Return the news of who sent a packet, if whoever it is may be there; else nothing."""
+        self._look_at(network)
+        mac = frames.parse(frame).mac("eth_src")
+        if mac is None or at in self.settings.outside:
+            return []
+        if self._claims.is_elsewhere(mac, at, self._view) or self._claims.accept(
+            mac, at, None, self._view, now
+        ):
+            return [self._claims.seen(mac, at)]
+        return []
+
+    def seek(self, at: PortRef, frame: bytes, network: Network, now: float) -> list[Act]:
+        """Return what asks for the host that a packet of IPv4 is for, where it is not known."""
+        self._look_at(network)
+        headers = frames.parse(frame)
+        mac, address = headers.mac("eth_dst"), headers.ipv4("ipv4_dst")
+        if mac is None or address is None:
+            return []
+        return self._seeker.ask(mac, address, at, self._view, now)
+
+    def _look_at(self, network: Network) -> None:
+        if network is not self._view.network:
+            self._view = View(network)
 
     def flow_removed(self, switch: str, match: Match) -> None:
         """Take note of a reactive rule's end (a FLOW_REMOVED with REACTIVE_COOKIE)."""

@@ -7,6 +7,7 @@ from anabranch.fabric.host_services.acts import Act, SendPacket
 from anabranch.fabric.host_services.claims import Claims, is_station
 from anabranch.fabric.host_services.paths import ReactivePaths
 from anabranch.fabric.host_services.rules import UNICAST_PRIORITY
+from anabranch.fabric.host_services.seeking import Seeker
 from anabranch.fabric.host_services.settings import Settings, Unicast
 from anabranch.fabric.host_services.view import View
 from anabranch.fabric.model import PortRef
@@ -22,11 +23,13 @@ class UnicastPaths:
     """
 
     def __init__(
-        self, settings: Settings, claims: Claims, paths: ReactivePaths, counters: Counter[str]
-    ) -> None:
+        self, settings: Settings, claims: Claims, paths: ReactivePaths, seeker: Seeker,
+        counters: Counter[str],
+    ) -> None:  # fmt: skip
         self._kind = settings.unicast
         self._claims = claims
         self._paths = paths
+        self._seeker = seeker
         self._counters = counters
 
     def packet(self, at: PortRef, headers: Headers, view: View, now: float) -> list[Act]:
@@ -38,7 +41,7 @@ class UnicastPaths:
             return self._drop("ignored")
         target = view.host(target_mac)
         if target is None:
-            return self._drop("unknown")
+            return [*self._drop("unknown"), *self._seek(target_mac, at, headers, view, now)]
         if target.at == at:
             return self._drop("ignored")  # both are behind the same port
         end = target.mac, target.at
@@ -62,6 +65,10 @@ class UnicastPaths:
         self._counters["unicast_connected"] += 1
         send = SendPacket(target.at.switch, target.at.port_no, headers.frame)
         return [*seen, *acts, send]
+
+    def _seek(self, mac: str, at: PortRef, headers: Headers, view: View, now: float) -> list[Act]:
+        address = headers.ipv4("ipv4_dst")
+        return [] if address is None else self._seeker.ask(mac, address, at, view, now)
 
     def _carries(self, headers: Headers) -> bool:
         if self._kind is Unicast.ICMP:

@@ -168,7 +168,17 @@ class LinuxPlane:
             raise PlaneError("the router has no device by which packets come in")
         for path in _NETNS.glob(f"{self._prefix}*"):
             self._remove(int(path.name.removeprefix(self._prefix)))
-        self._nft(rules.base(devices))
+        self._nft(self._base_rules(devices))
+
+    def _base_rules(self, devices: tuple[str, ...]) -> str:
+        return rules.base(devices)
+
+    def _rules_of(self, tenant: Tenant) -> str:
+        return rules.tenant(tenant)
+
+    def _frame_addresses(self, namespace: str, device: str) -> tuple[str, str]:
+        """Return the addresses of what a tenant sends: the router's and its own, hexadecimal."""
+        return mac_of(self._namespace, device), mac_of(namespace, "packets")
 
     def _check_router(self) -> None:
         settings = Path("/proc/sys/net/ipv4")
@@ -190,7 +200,7 @@ class LinuxPlane:
             fill_checksums(device, self._namespace)
             self._configure(self._namespace, device, rp_filter="0")
             self._silence_ipv6(device)
-            macs = _mac(self._namespace, device), _mac(namespace, "packets")
+            macs = self._frame_addresses(namespace, device)
             rings = self._open_sockets(namespace)
         except BaseException:
             remove_namespace(namespace)
@@ -205,7 +215,7 @@ class LinuxPlane:
         try:
             if tenant.address is not None:
                 self._make_server_link(placed, self._namespace_of(place.number))
-            self._nft(rules.tenant(placed))
+            self._nft(self._rules_of(placed))
         except BaseException:
             self._give_up(place)
             raise
@@ -305,7 +315,8 @@ def check_machine() -> None:
         raise PlaneError("modules on the packet path need root: run the node with sudo")
 
 
-def _mac(namespace: str | None, device: str) -> str:
+def mac_of(namespace: str | None, device: str) -> str:
+    """Return a device's MAC address, 12 hexadecimal digits. Raises NetworkError or OSError."""
     with entered(namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as opened:
         opened.bind((device, 0))
         address: bytes = opened.getsockname()[4]

@@ -40,7 +40,8 @@ class Attachment:
         netns: descriptor of the network namespace in which its process runs.
         rings: the ring socket and the transmit socket.
         ring_slots: of the ring socket.
-        router_mac, own_mac: of the ends of the packet link, hexadecimal.
+        router_mac, own_mac: of the ends of the packet link, hexadecimal; empty: packets keep the
+            addresses that they came with.
     """
 
     tenant: Tenant

@@ -15,6 +15,8 @@ from anabranch.services.planes.plane import Tenant
 TABLE = "anabranch_services"
 PACKETS, SERVER = "svc", "srv"
 """What the router's ends of the tenants' links begin with."""
+SIGNALLING_PORT = 270
+"""The node's own, whatever anybody claims."""
 _FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 _KEYS = (
     ("ports", "{family} daddr . meta l4proto . th dport", "{type} . inet_proto . inet_service"),
@@ -25,8 +27,22 @@ _KEYS = (
 _BURST_MS = 20
 
 
-def base(devices: Iterable[str]) -> str:
-    """Return the rules that are there from the beginning; what was there before goes."""
+ROUTED = "accept"
+"""What becomes of a tenant's packets on a router: they go on as if they had just arrived."""
+
+
+def sent_to(device: str) -> str:
+    """Return the statement that sends a frame out of a device as it is."""
+    return f'fwd to "{device}"'
+
+
+def base(devices: Iterable[str], back_by: str | None = None) -> str:
+    """Return the rules that are there from the beginning; what was there before goes.
+
+    Args:
+        back_by: the device of a node beside a switch, which leads here what is claimed: by it goes
+            back at once what nobody claims any more, see :func:`led`. None: the node is a router.
+    """
     maps, look_ups = [], []
     for version, (family, kind) in _FAMILIES.items():
         for name, key, types in _KEYS:
@@ -35,6 +51,10 @@ def base(devices: Iterable[str]) -> str:
             look_ups.append(f"    {key.format(family=family)} vmap @{name}{version}")
     quoted = ", ".join(f'"{device}"' for device in devices)
     lines = "\n".join
+    back = ""
+    if back_by is not None:
+        maps.append("  set led4 { type ipv4_addr; flags interval; auto-merge; }")
+        back = f"    meta pkttype other ip daddr @led4 {sent_to(back_by)}"
     return f"""
 table netdev {TABLE}
 delete table netdev {TABLE}
@@ -44,12 +64,15 @@ table netdev {TABLE} {{
 {lines(maps)}
   chain path {{
     type filter hook ingress devices = {{ {quoted} }} priority 0; policy accept;
+    udp dport {SIGNALLING_PORT} accept
 {lines(look_ups)}
+{back}
   }}
 }}
 table inet {TABLE} {{
   chain input {{
     type filter hook input priority -5; policy accept;
+    iifname {{ {quoted} }} accept
     iifname "{SERVER}*" icmp type echo-request accept
     iifname {{ "{SERVER}*", "{PACKETS}*" }} drop
   }}
@@ -70,9 +93,15 @@ def removal() -> str:
     )
 
 
-def tenant(asked: Tenant) -> str:
-    """Return the rules of a tenant that claims nothing yet."""
+def tenant(asked: Tenant, onward: str = ROUTED, forged: str = "") -> str:
+    """Return the rules of a tenant that claims nothing yet.
+
+    Args:
+        onward: what becomes of its packets.
+        forged: a match; what it says of a packet is a lie, whatever the claims.
+    """
     number, rate = asked.number, _rate(asked.bandwidth_mbit)
+    guard = f'{forged} counter drop comment "forged"' if forged else ""
     text = f"""
 table netdev {TABLE} {{
   set own4_{number} {{ type ipv4_addr; flags interval; }}
@@ -81,10 +110,11 @@ table netdev {TABLE} {{
   chain from{number} {{
     type filter hook ingress device "{PACKETS}{number}" priority 0; policy drop;
     {rate} counter drop
-    ip daddr @own4_{number} accept
-    ip saddr @own4_{number} accept
-    ip6 daddr @own6_{number} accept
-    ip6 saddr @own6_{number} accept
+    {guard}
+    ip daddr @own4_{number} {onward}
+    ip saddr @own4_{number} {onward}
+    ip6 daddr @own6_{number} {onward}
+    ip6 saddr @own6_{number} {onward}
     counter comment "forged"
   }}
 }}
@@ -158,6 +188,16 @@ def _served(claims: Iterable[Claim]) -> list[str]:
         for rest, of_rest in networks.items()
         for network in collapse_addresses(of_rest)  # type: ignore[type-var]
     ]
+
+
+def led(some: Iterable[Claim]) -> str:
+    """Return what has these packets, once nobody claims them any more, sent back to the switch.
+
+    Only what was claimed once: no other packet of somebody else's comes from a switch but by
+    mistake, and to send that back could make a loop.
+    """
+    found = ", ".join(str(c.destination) for c in some if c.destination.version == 4)
+    return f"add element netdev {TABLE} led4 {{ {found} }}\n" if found else ""
 
 
 def inside(asked: Tenant) -> str:

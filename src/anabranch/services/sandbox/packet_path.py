@@ -3,9 +3,10 @@
 import numpy as np
 
 from anabranch.services.chain import Chain
-from anabranch.services.frames import ETHERNET_BYTES
+from anabranch.services.frames import ETHERNET_BYTES, Bytes
 from anabranch.services.rings.receive import ETHERNET_AT, SLOT_BYTES, ReceiveRing
 from anabranch.services.rings.transmit import Transmitter
+from anabranch.services.sandbox.addressing import Addressing
 from anabranch.services.slots import Slots
 
 BATCH = 256
@@ -19,17 +20,16 @@ class PacketPath:
     """The ring, the chain and the way out.
 
     Args:
-        addresses: the MAC addresses of what goes out, destination first, 12 bytes.
+        addressing: decides the MAC addresses of what goes out.
     """
 
     def __init__(
-        self, ring: ReceiveRing, transmitter: Transmitter, chain: Chain, addresses: bytes
+        self, ring: ReceiveRing, transmitter: Transmitter, chain: Chain, addressing: Addressing
     ) -> None:
         self._ring = ring
         self._transmitter = transmitter
         self._chain = chain
-        self._head = addresses
-        self._addresses = np.frombuffer(addresses, np.uint8)
+        self._addressing = addressing
         memory, self._view = ring.memory, ring.view
         self._starts = memory.ctypes.data + ETHERNET_AT + np.arange(
             len(memory), dtype=np.uint64
@@ -38,7 +38,7 @@ class PacketPath:
         self._emitted_at = self._emitted.ctypes.data + np.arange(
             _MOST_EMITTED, dtype=np.uint64
         ) * np.uint64(SLOT_BYTES)  # fmt: skip
-        self.received = self.sent = self.dropped = self.lost = 0
+        self.received = self.sent = self.dropped = self.lost = self.unknown = 0
 
     def fileno(self) -> int:
         return self._ring.fileno()
@@ -55,12 +55,12 @@ class PacketPath:
             self._pass_on(first, int(slots.sizes[0]))
             return 1
         rows, sizes = slots.leaving()
+        frames = self._ring.memory[span, ETHERNET_AT:]
         if len(rows):
-            addresses = self._ring.memory[span, ETHERNET_AT : ETHERNET_AT + 12]
-            addresses[rows if len(rows) < count else slice(None)] = self._addresses
+            self._addressing.set(frames, rows, slots)
             self.sent += self._transmitter.send(self._starts[span][rows], sizes)
         if slots.emitted:
-            self._emit(slots.emitted)
+            self._emit(slots, frames)
         self._ring.release(count)
         self.received += count
         self.dropped += count - len(rows)
@@ -69,27 +69,38 @@ class PacketPath:
     def _pass_on(self, slot: int, size: int) -> None:
         """Send on a packet that came alone and is as it came: what most of a quiet path are."""
         at = slot * SLOT_BYTES + ETHERNET_AT
-        self._view[at : at + len(self._head)] = self._head
+        fixed = self._addressing.fixed
+        self._view[at : at + len(fixed)] = fixed
         self.sent += self._transmitter.send_one(self._view[at : at + size])
         self._ring.release(1)
         self.received += 1
 
-    def _emit(self, packets: list[bytes]) -> None:
-        for begin in range(0, len(packets), _MOST_EMITTED):
-            part = packets[begin : begin + _MOST_EMITTED]
-            for row, packet in zip(self._emitted, part, strict=False):
-                head = self._head + _ETHERTYPE[packet[0] >> 4]
-                row[: ETHERNET_BYTES + len(packet)] = np.frombuffer(head + packet, np.uint8)
-            sizes = np.fromiter((len(p) + ETHERNET_BYTES for p in part), np.uint32, len(part))
+    def _emit(self, slots: Slots, frames: Bytes) -> None:
+        found = [
+            (addresses, packet)
+            for packet in slots.emitted
+            if (addresses := self._addressing.of(frames, slots, packet)) is not None
+        ]
+        self.unknown += len(slots.emitted) - len(found)
+        for begin in range(0, len(found), _MOST_EMITTED):
+            part = found[begin : begin + _MOST_EMITTED]
+            sizes = np.zeros(len(part), np.uint32)
+            for place, (addresses, packet) in enumerate(part):
+                frame = addresses + _ETHERTYPE[packet[0] >> 4] + packet
+                self._emitted[place, : len(frame)] = np.frombuffer(frame, np.uint8)
+                sizes[place] = len(frame)
             self.sent += self._transmitter.send(self._emitted_at[: len(part)], sizes)
 
     def figures(self) -> dict[str, int]:
-        """Return the counters: ``lost`` are packets for which the ring had no slot."""
+        """Return the counters.
+
+        ``lost`` are packets for which the ring had no slot, ``refused`` what could not be sent.
+        """
         self.lost += self._ring.counts().lost
         return {
             "received": self.received,
             "sent": self.sent,
             "dropped": self.dropped,
             "lost": self.lost,
-            "refused": self._transmitter.refused,
+            "refused": self._transmitter.refused + self.unknown,
         }

@@ -29,6 +29,7 @@ from anabranch.services.chain import Chain, Link
 from anabranch.services.module import Context, Module
 from anabranch.services.rings.receive import ReceiveRing
 from anabranch.services.rings.transmit import Transmitter
+from anabranch.services.sandbox.addressing import FixedAddresses, KeptAddresses
 from anabranch.services.sandbox.loader import load
 from anabranch.services.sandbox.packet_path import BATCH, PacketPath
 from anabranch.services.sandbox.spec import DATA, MAX_MESSAGE, SandboxSpec, decode, encode
@@ -84,8 +85,9 @@ class Runner:
         if rings:
             transmitter = Transmitter(rings[1], BATCH)
             addresses = bytes.fromhex(spec.router_mac + spec.own_mac)
+            addressing = FixedAddresses(addresses) if addresses else KeptAddresses()
             ring = ReceiveRing(rings[0], spec.ring_slots)
-            self._path = PacketPath(ring, transmitter, self._chain, addresses)
+            self._path = PacketPath(ring, transmitter, self._chain, addressing)
         self._timers = Timers()
         self._loaded: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -26,7 +26,8 @@ class SandboxSpec:
         address_space: bytes (RLIMIT_AS).
         file_size: bytes of its largest file (RLIMIT_FSIZE).
         ring_slots: of the ring socket; 0: it has none, and no transmit socket.
-        router_mac, own_mac: of the two ends of its packet link, hexadecimal.
+        router_mac, own_mac: of the two ends of its packet link, hexadecimal; empty: what goes out
+            keeps the addresses that it came with.
         transcoder: whether it has a socket to the transcoder, after those of the ring.
     """
 

@@ -3,7 +3,7 @@
 The path is sender - router - receiver by veth, the node is on the router (plain Linux plane). The
 sender and all that the kernel does for it are on core 0, the sandbox and all that the kernel does
 for it on core 1, unless a row says otherwise. Forwarding with a packet filter is measured in the
-same run, before and after.
+same run, before and after. The rows of the switch plane have a path of their own: ``switch.py``.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from statistics import median
 
 import psutil
 
-from anabranch.app.bench.modules import latency, setups
+from anabranch.app.bench.modules import latency, setups, switch
 from anabranch.app.bench.modules.checking import checked_answers
 from anabranch.app.bench.modules.node import KEEP_ALIVE, MONITOR, running_node
+from anabranch.app.bench.modules.rates import rate_of as _rate
 from anabranch.app.bench.modules.sip import notify
 from anabranch.app.bench.modules.traffic import send, udp_frames
 from anabranch.app.bench.modules.world import World, make_world, packets_in
@@ -33,8 +34,6 @@ _SMALL = b"x" * 22  # 64 bytes with Ethernet, IP and UDP
 _SANDBOXES = 100
 _STEADY = 100_000
 _UNTRUSTED_PERCENT = 25  # of a core: what an operator grants a tenant that nobody knows
-_WARM_UP_S = 0.5
-_PATIENCE = 10  # seconds for the sender to begin
 _ATTACK = """
 from anabranch.services.module import Module
 import threading
@@ -68,6 +67,7 @@ def parts() -> dict[str, tuple[Callable[[int], list[Result]], int]]:
         "answers": (partial(_measured, _correct, sink=False), 1),
         "delay": (partial(_measured, latency.measure, sink=False), 1),
         "setups": (partial(_measured, setups.measure, sink=False), 50),
+        "switch": (switch.measure, 3),
     }
 
 
@@ -86,25 +86,6 @@ def _measured(part: Measured, samples: int, *, sink: bool) -> list[Result]:
 
     with make_world(sink=sink) as world:
         return asyncio.run(work(world))
-
-
-async def _rate(world: World, frames: latency.Frames, count: Callable[[], int], seconds: float = 2,
-                rate: float = 0) -> float:  # fmt: skip
-    """Send for a while and return how many packets a second came, once it runs."""
-    sending = asyncio.create_task(
-        send(world, frames, seconds + 2 * _WARM_UP_S + 1.0, rate=rate, core=_SENDER_CORE)
-    )
-    before = count()
-    for _ in range(_PATIENCE * 50):
-        if count() != before or sending.done():
-            break
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(_WARM_UP_S)
-    began, first = time.perf_counter(), count()
-    await asyncio.sleep(seconds)
-    rate_there = (count() - first) / (time.perf_counter() - began)
-    await sending
-    return rate_there
 
 
 async def _rates(world: World, samples: int) -> list[Result]:

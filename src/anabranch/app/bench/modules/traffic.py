@@ -40,13 +40,16 @@ def udp_frames(
     destinations: Sequence[str] = (RECEIVER,),
     port: int = 5060,
     count: int = FRAMES,
+    next_hop: tuple[str, str] | None = None,
 ) -> NDArray[np.uint8]:
     """Return frames from the sender through the router, (count, bytes of a frame).
+
+    ``next_hop``: namespace and device that they are for; None: the router's.
 
     They come from as many addresses and ports as ``sources`` says; ``{n:05}`` in the payload is
     the frame's number.
     """
-    head = bytes.fromhex(mac_of(world.router, "in0").replace(":", ""))
+    head = bytes.fromhex(mac_of(*(next_hop or (world.router, "in0"))).replace(":", ""))
     head += bytes.fromhex(mac_of(world.sender, "s0").replace(":", "")) + b"\x08\x00"
     frames = []
     for number in range(count):

@@ -89,11 +89,16 @@ def make_world(*, sink: bool) -> Iterator[World]:
         add_route(world.router, "10.2.128.0/17", device="out0", via=RECEIVER)
         if sink:
             for namespace, device in ((world.receiver, "d0"), (world.sender, "s0")):
-                run_tool("nft", "-f", "-", namespace=namespace, stdin=_SINK.format(device=device))
+                sink_at(namespace, device)
         yield world
     finally:
         for name in names:
             remove_namespace(name)
+
+
+def sink_at(namespace: str, device: str) -> None:
+    """Have a device drop UDP at once."""
+    run_tool("nft", "-f", "-", namespace=namespace, stdin=_SINK.format(device=device))
 
 
 def mac_of(namespace: str, device: str) -> str:
