@@ -131,10 +131,13 @@ def test_connections_for_servers_are_no_rings() -> None:
     server = IPv4Address("10.9.0.1")
     led = Claim(ip_network("192.0.2.1/32"), 6, (80,), server)
     beside = Claim(ip_network("192.0.2.1/32"), 6, (81,))
-    text = rules.claims(
-        {1: [led, beside], 2: [Claim(ip_network("192.0.2.0/31"), 6, (80,), server)]}, 1
-    )
+    near = Claim(ip_network("192.0.2.0/32"), 6, (80,), server)
+    text = rules.claims(1, (), [led, beside, near])
     assert "served { 192.0.2.0/31 . 80 : 10.9.0.1 . 80 }" in text
     assert "ports4 { 192.0.2.1/32 . 6 . 81 : goto to1 }" in text
     assert text.count("goto") == 1
+    fewer = rules.claims(1, [led, beside, near], [led, beside])
+    assert "delete element inet anabranch_services served { 192.0.2.0/31" in fewer
+    assert "add element inet anabranch_services served { 192.0.2.1/32" in fewer
+    assert "goto" not in fewer
     assert led.overlaps(beside) is False

@@ -150,13 +150,12 @@ def claims(number: int, before: Iterable[Claim], after: Iterable[Claim]) -> str:
     Only what is other than ``before`` is touched: others' claims cost nothing, however many.
     """
     to_ring = [[c for c in each if c.server is None] for each in (before, after)]
-    lines = _changes(f"element inet {TABLE} served", *map(_served, (before, after)))
+    lines = _changes(f"element inet {TABLE} served", _served(before), _served(after))
     for version in _FAMILIES:
         for name, _, _ in _KEYS:
             place = f"element netdev {TABLE} {name}{version}"
             had, has = (
-                _elements(name, [c for c in each if _belongs(c, name, version)])
-                for each in to_ring
+                _elements(name, [c for c in each if _belongs(c, name, version)]) for each in to_ring
             )
             verdict = f" : goto to{number}"
             lines += _changes(place, had, has, verdict)
