@@ -61,7 +61,8 @@ http {{
 
 class CdnPath(WholeNodes):
     def user(self, name: str) -> dict[str, Any]:
-        return {"address": CACHES[name], "listen_ports": ["80"], "transcodings": 1}
+        return {"address": CACHES[name], "listen_ports": ["80"], "transcodings": 1,
+                "filter_prefixes": [f"{SENDER}/32"]}  # fmt: skip
 
     def extend(self) -> None:
         join((self.netns("a"), "side"), (self.add_host("e"), "left"))
@@ -122,6 +123,7 @@ class CdnPath(WholeNodes):
         (self.directory / "nodes.log").touch()
         site.mkdir()
         (site / "large.bin").write_bytes(os.urandom(5_000_000))
+        (site / "page.html").write_text("<p>the page")
         make_film(site / "film.mp4", 2)
         make_film(site / "clip.mp4", 1, size="64x64", sound=False)
         process = subprocess.Popen(
@@ -134,13 +136,14 @@ class CdnPath(WholeNodes):
             process.wait(10)
 
     @contextmanager
-    def provider(self, ttl: int) -> Iterator[subprocess.Popen[bytes]]:
+    def provider(self, ttl: int, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         table = self.directory / "locations.csv"
         table.write_text(TABLE)
         process = self.provide(
             "cdn", "--url", f"http://{SENDER}:{WEB_PORT}/cdn.abm", "--archive",
             str(self.web / "cdn.abm"), "--origin", ORIGIN, "--locations", str(table),
             "--clip", "/clip.mp4", "--videos", "/film*.mp4", "--wait", "50", "--ttl", str(ttl),
+            *more,
         )  # fmt: skip
         try:
             wait_until(lambda: "regions" in self.status())
@@ -166,7 +169,7 @@ class Got:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def path() -> Iterator[CdnPath]:
     with tempfile.TemporaryDirectory(prefix="ab-cdn-") as name:
         Path(name).chmod(0o755)
@@ -208,6 +211,20 @@ def test_users_are_sent_to_the_cache_near_them(path: CdnPath) -> None:
     alone = path.get("d", "/large.bin")  # nobody to ask: nginx serves by itself
     assert (alone.status, alone.redirects, alone.digest()) == (200, 0, whole)
     assert [each["modules"] for each in path.probe()] == ["none", "none"]
+
+
+def test_connections_to_the_site_are_answered_on_the_way(path: CdnPath) -> None:
+    """As a transparent proxy: users see the site's address alone, whoever answers."""
+    with path.provider(60, "--transparent", str(SENDER)):
+        path.get("d", "/page.html")
+        wait_until(lambda: path.has_nodes("a", "b"))
+        for name, node in (("d", "b"), ("e", "a"), ("d", "b")):
+            got = path.get(name, "/page.html", "-i")
+            assert (got.status, got.redirects) == (200, 0)
+            assert f"via: 1.1 activecdn-{CACHES[node]}\n" in got.path.read_text()
+        assert sorted(path.fetched("/page.html")) == [CACHES["a"], CACHES["b"]]
+    got = path.get("d", "/page.html", "-i")
+    assert (got.status, "via:" in got.path.read_text()) == (200, False)
 
 
 @pytest.mark.proof

@@ -1,7 +1,7 @@
 """Claims, and the nft elements that they become."""
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -99,3 +99,28 @@ def test_a_guard_lets_out_no_more_than_the_rate() -> None:
     text = rules.tenant(Tenant("alice", 3, bandwidth_mbit=80))
     assert "limit rate over 10000 kbytes/second" in text
     assert "server3" not in text
+
+
+def test_what_can_be_led_to_a_server() -> None:
+    server = IPv4Address("10.9.0.1")
+    Claim(ip_network("192.0.2.0/24"), 6, (80,), server)
+    for claim in (
+        ("192.0.2.0/24", 17, (80,)),
+        ("192.0.2.0/24", 6, ()),
+        ("2001:db8::/32", 6, (80,)),
+    ):
+        with pytest.raises(ClaimError, match="only TCP over IPv4"):
+            Claim(ip_network(claim[0]), claim[1], claim[2], server)
+
+
+def test_connections_for_servers_are_no_rings() -> None:
+    server = IPv4Address("10.9.0.1")
+    led = Claim(ip_network("192.0.2.1/32"), 6, (80,), server)
+    beside = Claim(ip_network("192.0.2.1/32"), 6, (81,))
+    text = rules.claims(
+        {1: [led, beside], 2: [Claim(ip_network("192.0.2.0/31"), 6, (80,), server)]}, 1
+    )
+    assert "served { 192.0.2.0/31 . 80 : 10.9.0.1 . 80 }" in text
+    assert "ports4 { 192.0.2.1/32 . 6 . 81 : goto to1 }" in text
+    assert text.count("goto") == 1
+    assert led.overlaps(beside) is False

@@ -8,7 +8,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from starlette.applications import Starlette
@@ -69,6 +69,10 @@ def cdn(
     videos: Annotated[str, typer.Option(help="Pattern of the paths that get it.")] = "*.mp4",
     at: Annotated[float, typer.Option(min=0, help="Second of a video before which it comes.")] = 0,
     wait: Annotated[float, typer.Option(min=0, help="Seconds that users wait for it.")] = 0,
+    transparent: Annotated[
+        str | None,
+        typer.Option(help="The site's address: nodes answer connections to its port 80, too."),
+    ] = None,
     ttl: Ttl = 120,
 ) -> None:
     """Serve a site from nodes near its users, as its origin's nginx asks."""
@@ -81,7 +85,11 @@ def cdn(
         properties["host"] = host
     if clip is not None:
         properties |= {"clip": clip, "videos": videos, "at": f"{at:g}", "wait": f"{wait:g}"}
-    offer = offer_of(archive, url, ttl)
+    packets: dict[str, Any] = {}
+    if transparent is not None:
+        address, _ = place_of(f"{transparent}:80")
+        packets = {"filter_dst": address, "filter_proto": "tcp", "filter_ports": (80,)}
+    offer = offer_of(archive, url, ttl, **packets)
     table = Locations.load(locations)
     place = place_of(listen_at)
 

@@ -1,7 +1,7 @@
 """Claims: which packets of the path a tenant's modules are given."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from anabranch.services.errors import ServicesError
 
@@ -23,11 +23,13 @@ class Claim:
         protocol: an IP protocol's number; None: any.
         ports: destination ports; empty: any. They need UDP, TCP or SCTP. Of a packet in fragments
             only the first has ports: claim all ports to be given all fragments.
+        server: TCP connections are led there, to the same port, and no packet to a module.
     """
 
     destination: Network
     protocol: int | None = None
     ports: tuple[int, ...] = ()
+    server: IPv4Address | None = None
 
     def __post_init__(self) -> None:
         if self.protocol is not None and not 0 < self.protocol < 256:
@@ -36,6 +38,10 @@ class Claim:
             raise ClaimError("ports need the protocol udp, tcp or sctp")
         if not all(0 < port < 65536 for port in self.ports):
             raise ClaimError("a port is 1 to 65535")
+        if self.server is not None and (
+            self.protocol != 6 or not self.ports or self.destination.version != 4
+        ):
+            raise ClaimError("only TCP over IPv4 to a port can be led to a server")
 
     def overlaps(self, other: "Claim") -> bool:
         """Say whether some packet is in both."""

@@ -20,16 +20,24 @@ PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Filter(BaseModel):
-    """Packets that the module wants; where they go to is said by who installs it."""
+    """Packets that the module wants; where they go to is said by who installs it.
+
+    Attributes:
+        connections: they are led to the module's own server at that port, as connections, which
+            then answers in the name of whom they were for; TCP alone.
+    """
 
     model_config = _CLOSED
     protocol: Literal["udp", "tcp", "icmp"] | None = None
     port: PortNumber | None = None
+    connections: bool = False
 
     @model_validator(mode="after")
     def _port_needs_protocol(self) -> Self:
         if self.port is not None and self.protocol not in {"udp", "tcp"}:
             raise ValueError("a port needs the protocol udp or tcp")
+        if self.connections and (self.protocol != "tcp" or self.port is None):
+            raise ValueError("connections are of the protocol tcp, and to a port")
         return self
 
 

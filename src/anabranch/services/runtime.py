@@ -21,6 +21,7 @@ from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
 from anabranch.services.controller.users import User
 from anabranch.services.errors import ArchiveError, ServicesError, SignatureError
+from anabranch.services.frames import TCP
 from anabranch.services.manifest import Manifest
 from anabranch.services.planes.plane import Plane, Tenant
 from anabranch.services.resident import Grant, Installed, Resident
@@ -133,7 +134,7 @@ class NodeRuntime:
         try:
             resident.home.make()
             code, _ = resident.home.unpack(archive, module.digest)
-            claims = _claims_of(module)
+            claims = _claims_of(module, manifest, user)
             pause_ms = await resident.install(
                 Installed(manifest, code, claims, dict(module.properties))
             )
@@ -283,8 +284,19 @@ class NodeRuntime:
             resident.note_end(sandbox, code)
 
 
-def _claims_of(module: ModuleRequest) -> tuple[Claim, ...]:
+def _claims_of(module: ModuleRequest, manifest: Manifest, user: User) -> tuple[Claim, ...]:
+    """Return what a module is to get: packets, or connections to its server's ports."""
     wanted = module.filter
     if wanted is None or wanted.destination is None:
         return ()
-    return (Claim(wanted.destination, wanted.protocol, wanted.ports),)
+    led = {f.port for f in manifest.filters if f.connections} & set(manifest.resources.ports)
+    served = tuple(port for port in wanted.ports if wanted.protocol == TCP and port in led)
+    others = tuple(port for port in wanted.ports if port not in served)
+    claims = []
+    if served:
+        if not isinstance(user.address, IPv4Address):
+            raise ClaimError(f"{user.name} has no IPv4 address here to lead connections to")
+        claims.append(Claim(wanted.destination, TCP, served, user.address))
+    if others or not wanted.ports:
+        claims.append(Claim(wanted.destination, wanted.protocol, others))
+    return tuple(claims)

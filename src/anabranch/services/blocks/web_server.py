@@ -82,6 +82,7 @@ class WebServer:
         application: ASGI 3.
         port: 0: any that is free.
         connections: beyond so many, the answer is 503.
+        dated: add a Date field; False: the application has its own.
         inside: entered in the server's event loop before the first request, left after the last.
     """
 
@@ -92,11 +93,13 @@ class WebServer:
         port: int,
         *,
         connections: int = 200,
+        dated: bool = True,
         inside: AbstractAsyncContextManager[Any] | None = None,
     ) -> None:
         self._application = application
         self._place = address, port
         self._connections = connections
+        self._dated = dated
         self._inside = inside or nullcontext()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -181,7 +184,7 @@ class WebServer:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                date_header=True,
+                date_header=self._dated,
                 proxy_headers=False,
                 limit_concurrency=self._connections,
                 timeout_keep_alive=int(HEAD_S),

@@ -3,6 +3,7 @@
 In the router's namespace a table of family *netdev*: at the ingress of every device of the router
 a map leads what is claimed to its tenant's link; at the ingress of each link's end a guard lets
 back only what is from or to addresses that the tenant has claimed, and not more than its rate.
+Connections that are claimed for a tenant's server are led there and back by the kernel's NAT.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,6 +52,12 @@ table inet {TABLE} {{
     type filter hook input priority -5; policy accept;
     iifname "{SERVER}*" icmp type echo-request accept
     iifname {{ "{SERVER}*", "{PACKETS}*" }} drop
+  }}
+  map served {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }}
+  chain served {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "{SERVER}*" accept
+    dnat ip to ip daddr . tcp dport map @served
   }}
 }}
 """
@@ -113,24 +120,43 @@ def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
     Args:
         changed: the tenant whose claims are other than before.
     """
-    lines = []
+    to_rings = {n: [c for c in each if c.server is None] for n, each in all_claims.items()}
+    lines = _served(all_claims)
     for version in _FAMILIES:
         for name, _, _ in _KEYS:
             lines.append(f"flush map netdev {TABLE} {name}{version}")
             found = [
                 f"{element} : goto to{number}"
-                for number, of_one in all_claims.items()
+                for number, of_one in to_rings.items()
                 for element in _elements(name, [c for c in of_one if _belongs(c, name, version)])
             ]
             if found:
                 lines.append(f"add element netdev {TABLE} {name}{version} {{ {', '.join(found)} }}")
-        own = [c.destination for c in all_claims.get(changed, ())
+        own = [c.destination for c in to_rings.get(changed, ())
                if c.destination.version == version]  # fmt: skip
         lines.append(f"flush set netdev {TABLE} own{version}_{changed}")
         if own:
             merged = ", ".join(map(str, collapse_addresses(own)))  # type: ignore[type-var]
             lines.append(f"add element netdev {TABLE} own{version}_{changed} {{ {merged} }}")
     return "\n".join(lines) + "\n"
+
+
+def _served(all_claims: Mapping[int, Iterable[Claim]]) -> list[str]:
+    """Return what leads claimed connections to servers."""
+    networks: dict[str, list[Network]] = {}
+    for claim in (each for of_one in all_claims.values() for each in of_one):
+        for port in claim.ports if claim.server is not None else ():
+            rest = f"{port} : {claim.server} . {port}"
+            networks.setdefault(rest, []).append(claim.destination)
+    elements = [
+        f"{network} . {rest}"
+        for rest, of_rest in networks.items()
+        for network in collapse_addresses(of_rest)  # type: ignore[type-var]
+    ]
+    lines = [f"flush map inet {TABLE} served"]
+    if elements:
+        lines.append(f"add element inet {TABLE} served {{ {', '.join(elements)} }}")
+    return lines
 
 
 def inside(asked: Tenant) -> str:

@@ -118,7 +118,8 @@ class ActiveCdn(Module):
             registry,
             instead=inserter.video if inserter is not None else None,
         )
-        self._server = WebServer(proxy, *self._place, inside=_both(objects, inserter))
+        inside = _both(objects, inserter)
+        self._server = WebServer(proxy, *self._place, dated=False, inside=inside)
         self._server.start()
 
     def stop(self) -> None:

@@ -42,11 +42,13 @@ class Node:
     Attributes:
         serves: ``ADDRESS:PORT`` of the module.
         address: of the node itself, towards us.
+        answers: that the module has given so far.
     """
 
     node_id: str
     serves: str
     address: Address
+    answers: int = 0
 
 
 class Edge(Protocol):
@@ -95,7 +97,9 @@ def nodes_of(hops: Sequence[Hop]) -> list[Node]:
         except ValueError:
             continue
         if good and hop.details.get("state") == "running":
-            found.append(Node(hop.node_id, f"{host}:{port}", address))
+            given = [value for name, value in hop.details.items() if name.startswith("answers.")]
+            answers = sum(int(value) for value in given if value.isascii() and value.isdigit())
+            found.append(Node(hop.node_id, f"{host}:{port}", address, answers))
     return found
 
 
@@ -119,9 +123,10 @@ class Region:
 
     Attributes:
         client: one of them, towards whom messages go.
-        asked_at: when the last one asked; monotonic seconds.
+        asked_at: when the last one asked, here or at one of its nodes; monotonic seconds.
         due_at: when the module is asked for, or asked for anew.
         nodes: identities of the nodes on the way to it that have the module.
+        answers: that these have given.
     """
 
     prefix: Network
@@ -130,6 +135,7 @@ class Region:
     asked_at: float
     due_at: float = 0.0
     nodes: frozenset[str] = frozenset()
+    answers: int = 0
 
 
 class Deployments:
@@ -290,6 +296,10 @@ class CdnProvider:
             found = self._locations.find(node.address)
             self.deployments.put(Deployment(node, found[1] if found else None, until))
         names = frozenset(node.node_id for node in nodes)
+        answers = sum(node.answers for node in nodes)
+        if answers > region.answers:
+            region.asked_at = time.monotonic()  # users who no longer come by here
+        region.answers = answers
         if names != region.nodes:
             _log.info("nodes", region=str(region.prefix), nodes=sorted(names))
         self._lost(region, names)

@@ -169,7 +169,7 @@ class Counters:
 
 def _largest(seen: list[dict[str, Any]]) -> int:
     """Of all packets, not of the rate: so that rows do not change places all the time."""
-    return max(each["packets"] for each in seen)
+    return max(int(each["packets"]) for each in seen)
 
 
 class Edge(Protocol):
