@@ -15,7 +15,7 @@ TEST_PACKAGES=(
   gir1.2-gst-rtsp-server-1.0 gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice
   chromium nats-server postgresql sqlite3 socat procps git openssl
   mininet iperf iputils-ping udhcpc vlc-bin vlc-plugin-base
-  kamailio sip-tester coturn
+  kamailio sip-tester coturn curl
 )
 
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' GREEN=$'\e[32m' RED=$'\e[31m' PLAIN=$'\e[0m'

@@ -1,6 +1,7 @@
 """ActiveCDN: the module with real sockets and ffmpeg, the provider's side, and its table."""
 
 import asyncio
+import runpy
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -271,6 +272,12 @@ async def test_a_clip_comes_before_a_video(tmp_path: Path) -> None:
     finally:
         await service.close()
         its.close()
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    found = runpy.run_path(str(Path(__file__).parents[2] / "examples/cache_at_the_edge.py"))
+    assert found["main"]() == 0
+    assert "asked 1 time for 6 users" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

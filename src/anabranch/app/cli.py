@@ -350,6 +350,7 @@ def bench(
 ) -> None:
     """Measure, on a site of its own, beside a peer in the same run."""
     from anabranch.app.bench import (
+        cdn,
         channels,
         fabric,
         failover,
@@ -379,6 +380,7 @@ def bench(
         "recovery": (recovery.measure, 5),
         "overload": (overload.measure, 1),
         "relay": (relay.measure, 1),
+        "cdn": (cdn.measure, 5),
         "ingress": (ingress.measure, 5),
         "failover": (failover.measure, 5),
         "zap": (partial(zap.measure, kinds=kinds, viewers=crowd), 100),
