@@ -316,6 +316,30 @@ async def test_a_head_that_does_not_come(edge: Edge, monkeypatch: pytest.MonkeyP
         await raw(edge, data)  # or it does not return
 
 
+async def test_a_client_that_takes_nothing_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "_STALLED_S", 0.5)
+    async with running_edge(tmp_path) as edge:
+        edge.origin.answers["/zeros"] = plain(bytes(30_000_000))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(edge.place)
+            client.sendall(b"GET /zeros HTTP/1.1\r\nHost: x\r\n\r\n")
+            await edge.fetched(30_000_000)
+            while connections(edge):
+                await asyncio.sleep(0.05)
+        assert edge.figure("sent_bytes") < 30_000_000
+        assert (await edge.get("/zeros", range="bytes=0-0")).content == b"\0"
+
+
+def connections(edge: Edge) -> int:
+    """Return how many connections the server has, as the kernel says."""
+    mine = f":{edge.place[1]:04X} "
+    lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(mine.strip()) and line.split()[3] == "01" for line in lines)
+
+
 async def test_fields_of_an_origin_cannot_make_others(edge: Edge) -> None:
     async def injecting(asked: Asked, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX: a\rY: b\x00\r\n\r\nx")

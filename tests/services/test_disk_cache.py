@@ -1,10 +1,11 @@
 """The cache on disk: its quota, its order, and what a crash leaves."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -159,13 +160,24 @@ def test_a_directory_that_is_none(tmp_path: Path) -> None:
         DiskCache(tmp_path / "file", 1000)
 
 
+@given(st.integers(0, 200), st.binary(min_size=1, max_size=20))
+def test_a_head_that_was_damaged_is_another_object_or_none(at: int, damage: bytes) -> None:
+    with tempfile.TemporaryDirectory(prefix="ab-cache-") as name:
+        put(DiskCache(Path(name), 10 * ROOM), "key", b"body")
+        (path,) = Path(name).iterdir()
+        whole = path.read_bytes()
+        path.write_bytes(whole[:at] + damage + whole[at + len(damage) :])
+        kept = DiskCache(Path(name), 10 * ROOM).get("key")
+        if kept is not None:
+            with kept:
+                assert kept.read(0, 100) == b"body"
+
+
 class CacheMachine(RuleBasedStateMachine):
     """Whatever is done: what is found is what was put, and the quota holds."""
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
         self.directory = tempfile.TemporaryDirectory(prefix="ab-cache-")
         self.path = Path(self.directory.name)
         self.cache = DiskCache(self.path, 4 * ROOM)

@@ -13,12 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from anabranch.services.errors import ServicesError
 from anabranch.services.node.sending import Signaller
 from anabranch.services.signalling.compose import Author, compose, setup_headers
 from anabranch.services.signalling.gist.objects import Address
 from anabranch.services.signalling.message import ANY_MODULE, Method
 from anabranch.services.signalling.response import Hop
+
+_log = structlog.get_logger("anabranch.services")
 
 
 class NotInstalledError(ServicesError):
@@ -60,6 +64,7 @@ class Path:
         self._signaller = signaller
         self._author = author
         self._session = signaller.session(towards)
+        self._refusals: set[tuple[str, str]] = set()
 
     async def probe(
         self, what: str = "address", *, name: str = ANY_MODULE, node_id: str | None = None
@@ -115,7 +120,15 @@ class Path:
         result = await self._signaller.ask(self._session, data)
         if result.response is None:
             raise NotInstalledError(f"towards {self.towards}: {result.reason}")
+        self._log_refusals(method, result.response.hops)
         return _done(result.response.hops, self.towards)
+
+    def _log_refusals(self, method: Method, hops: Sequence[Hop]) -> None:
+        """Tell once of each node that did not do it, and why: others may have."""
+        said = {(hop.node_id, f"{hop.status} {hop.reason}") for hop in hops if not hop.ok}
+        for node_id, reason in said - self._refusals:
+            _log.warning("node.refused", node=node_id, asked=method.value, reason=reason)
+        self._refusals |= said
 
 
 def _done(hops: Sequence[Hop], towards: Address) -> list[Hop]:
