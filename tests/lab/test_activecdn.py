@@ -206,6 +206,10 @@ def test_users_are_sent_to_the_cache_near_them(path: CdnPath) -> None:
         assert nearest["serves"] == f"{CACHES['b']}:80"
         assert nearest["answers.made"] == "1"
         assert nearer["origin_requests"] == "1"
+        said = path.command("probe", str(DESTINATION), "--what", "building-blocks,policy", "--json")
+        for hop in json.loads(said.stdout):
+            assert " ffmpeg_" in hop["details"]["building-blocks"]
+            assert hop["details"]["transcodings"] == "1"
         provider.send_signal(signal.SIGTERM)
         assert provider.wait(30) == 0
     alone = path.get("d", "/large.bin")  # nobody to ask: nginx serves by itself

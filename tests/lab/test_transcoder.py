@@ -2,17 +2,20 @@
 
 import os
 import signal
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.lab.test_modules import install, runtime, user, world, written
+from tests.lab.test_modules import install, user, written
 from tests.services.films import make_film
 from tests.waiting import until
 
-from anabranch.services.runtime import NodeRuntime
+from anabranch.app.bench.modules.world import make_world
+from anabranch.services.planes.linux import LinuxPlane
+from anabranch.services.runtime import NodeRuntime, RuntimeSettings
 
-__all__ = ["runtime", "world"]  # fixtures
 pytestmark = pytest.mark.lab
 CODE = """
 from anabranch.services.blocks.transcoder import TranscodingError
@@ -37,6 +40,18 @@ class Attempt(Module):
         return {"said": self.said}
 """
 RESOURCES = "disk_mb = 16"
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[NodeRuntime]:
+    with make_world(sink=False) as world, tempfile.TemporaryDirectory(prefix="ab-ffmpeg-") as state:
+        name = f"f{os.getpid()}"
+        made = NodeRuntime(RuntimeSettings(Path(state), name), LinuxPlane(name, world.router))
+        await made.open()
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 def ffmpegs(uid: int) -> list[psutil.Process]:

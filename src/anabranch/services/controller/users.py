@@ -9,6 +9,7 @@ YAML::
         listen_ports: [80, 5060-5070]
         filter_prefixes: [192.0.2.0/24, "2001:db8::/32"]
         sandbox: /var/lib/anabranch/sandboxes/janedoe
+        transcodings: 1
 
 XML has the same names with ``-`` for ``_``, lists with commas (seed 003, section 6.1.2, which
 gives the fields and not the form)::

@@ -80,7 +80,9 @@ class Sandbox:
         self._answers[number] = answer
         try:
             self._control.send(encode({"do": do, "id": number, **what}))
-            found: dict[str, Any] = await asyncio.wait_for(answer, patience)
+            # Not wait_for: it swallows a cancellation that comes with the answer (Python 3.11).
+            async with asyncio.timeout(patience):
+                found: dict[str, Any] = await answer
         except (TimeoutError, BlockingIOError) as error:
             _log.warning("sandbox.hangs", user=self.user, asked=do, after_s=patience)
             self.kill()
