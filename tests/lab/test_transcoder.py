@@ -3,7 +3,7 @@
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -12,7 +12,7 @@ from tests.lab.test_modules import install, user, written
 from tests.services.films import make_film
 from tests.waiting import until
 
-from anabranch.app.bench.modules.world import make_world
+from anabranch.app.bench.modules.world import World, make_world
 from anabranch.services.planes.linux import LinuxPlane
 from anabranch.services.runtime import NodeRuntime, RuntimeSettings
 
@@ -42,10 +42,16 @@ class Attempt(Module):
 RESOURCES = "disk_mb = 16"
 
 
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with make_world(sink=False) as made:
+        yield made
+
+
 @pytest.fixture
-async def runtime() -> AsyncIterator[NodeRuntime]:
-    with make_world(sink=False) as world, tempfile.TemporaryDirectory(prefix="ab-ffmpeg-") as state:
-        name = f"f{os.getpid()}"
+async def runtime(world: World) -> AsyncIterator[NodeRuntime]:
+    name = f"f{os.getpid()}"  # other runs may have theirs beside
+    with tempfile.TemporaryDirectory(prefix="ab-ffmpeg-") as state:
         made = NodeRuntime(RuntimeSettings(Path(state), name), LinuxPlane(name, world.router))
         await made.open()
         try:
