@@ -120,20 +120,21 @@ def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
     Args:
         changed: the tenant whose claims are other than before.
     """
-    to_rings = {n: [c for c in each if c.server is None] for n, each in all_claims.items()}
-    lines = _served(all_claims)
+    lines = [f"flush map inet {TABLE} served"]
+    if led := _served(claim for of_one in all_claims.values() for claim in of_one):
+        lines.append(f"add element inet {TABLE} served {{ {', '.join(led)} }}")
     for version in _FAMILIES:
         for name, _, _ in _KEYS:
             lines.append(f"flush map netdev {TABLE} {name}{version}")
             found = [
                 f"{element} : goto to{number}"
-                for number, of_one in to_rings.items()
+                for number, of_one in all_claims.items()
                 for element in _elements(name, [c for c in of_one if _belongs(c, name, version)])
             ]
             if found:
                 lines.append(f"add element netdev {TABLE} {name}{version} {{ {', '.join(found)} }}")
-        own = [c.destination for c in to_rings.get(changed, ())
-               if c.destination.version == version]  # fmt: skip
+        own = [c.destination for c in all_claims.get(changed, ())
+               if c.destination.version == version and c.server is None]  # fmt: skip
         lines.append(f"flush set netdev {TABLE} own{version}_{changed}")
         if own:
             merged = ", ".join(map(str, collapse_addresses(own)))  # type: ignore[type-var]
@@ -141,22 +142,18 @@ def claims(all_claims: Mapping[int, Iterable[Claim]], changed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _served(all_claims: Mapping[int, Iterable[Claim]]) -> list[str]:
-    """Return what leads claimed connections to servers."""
+def _served(found: Iterable[Claim]) -> list[str]:
+    """Return the elements of the map that leads claimed connections to servers."""
     networks: dict[str, list[Network]] = {}
-    for claim in (each for of_one in all_claims.values() for each in of_one):
+    for claim in found:
         for port in claim.ports if claim.server is not None else ():
             rest = f"{port} : {claim.server} . {port}"
             networks.setdefault(rest, []).append(claim.destination)
-    elements = [
+    return [
         f"{network} . {rest}"
         for rest, of_rest in networks.items()
         for network in collapse_addresses(of_rest)  # type: ignore[type-var]
     ]
-    lines = [f"flush map inet {TABLE} served"]
-    if elements:
-        lines.append(f"add element inet {TABLE} served {{ {', '.join(elements)} }}")
-    return lines
 
 
 def inside(asked: Tenant) -> str:
@@ -183,7 +180,8 @@ table inet {TABLE} {{
 
 def _belongs(claim: Claim, name: str, version: int) -> bool:
     closest = "ports" if claim.ports else "protocols" if claim.protocol is not None else "any"
-    return closest == name and claim.destination.version == version
+    to_ring = claim.server is None
+    return to_ring and closest == name and claim.destination.version == version
 
 
 def _elements(name: str, found: Iterable[Claim]) -> list[str]:
