@@ -16,6 +16,7 @@ from anabranch.services.chain import Chain, Link
 from anabranch.services.module import Module
 from anabranch.services.rings.receive import ETHERNET_AT, LONGEST_FRAME, SLOT_BYTES, ReceiveRing
 from anabranch.services.rings.transmit import Transmitter
+from anabranch.services.sandbox.addressing import FixedAddresses
 from anabranch.services.sandbox.packet_path import PacketPath
 
 SLOTS = 16
@@ -68,7 +69,7 @@ class Line:
         self.transmitter = Transmitter(near, SLOTS)
         chain = Chain(lambda link, error: pytest.fail(f"{link}: {error}"))
         chain.links.append(Link("guard", Guard()))
-        self.path = PacketPath(self.ring, self.transmitter, chain, MACS)
+        self.path = PacketPath(self.ring, self.transmitter, chain, FixedAddresses(MACS))
 
     def sent(self) -> list[bytes]:
         found = []
