@@ -48,7 +48,7 @@ async def runtime(world: World) -> AsyncIterator[NodeRuntime]:
         run_id = f"test-{os.getpid()}"
         grants = {"mallory": Grant(memory_mb=32, cpu_percent=20, tasks=8)}
         settings = RuntimeSettings(Path(state), run_id, Grant(memory_mb=128), grants)
-        made = NodeRuntime(settings, LinuxPlane("test", world.router))
+        made = NodeRuntime(settings, LinuxPlane(f"test{os.getpid()}", world.router))
         await made.open()
         try:
             yield made
