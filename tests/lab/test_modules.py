@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.services.test_keepalive import notify
+from tests.services.wasm.guests import guest
 
 from anabranch.app.bench.modules.traffic import send, udp_frames
 from anabranch.app.bench.modules.world import World, make_world, packets_in
@@ -48,7 +49,7 @@ async def runtime(world: World) -> AsyncIterator[NodeRuntime]:
         run_id = f"test-{os.getpid()}"
         grants = {"mallory": Grant(memory_mb=32, cpu_percent=20, tasks=8)}
         settings = RuntimeSettings(Path(state), run_id, Grant(memory_mb=128), grants)
-        made = NodeRuntime(settings, LinuxPlane("test", world.router))
+        made = NodeRuntime(settings, LinuxPlane(f"test{os.getpid()}", world.router))
         await made.open()
         try:
             yield made
@@ -470,3 +471,59 @@ async def test_archives_of_others_are_refused(runtime: NodeRuntime) -> None:
     assert await runtime.status(alice, MONITOR) == {}
     with pytest.raises(RuntimeRefusedError, match=r"not NetServ\.apps\.Other_1\.0\.0"):
         await install(runtime, mallory, MODULES / "netmonitor", "NetServ.apps.Other_1.0.0")
+
+
+BAD_GUESTS = {
+    "no WebAssembly": (b"\x7fELF" + bytes(64), "no WebAssembly"),
+    "WASI": (
+        guest("", imports=['(import "wasi_snapshot_preview1" "fd_write" (func))']),
+        "of anabranch there are",
+    ),
+    "too large": (guest("").replace(b"32)", b"3200)", 1), "memory"),
+}  # fmt: skip
+
+
+def wasm(directory: Path, code: bytes, version: str = "1.0.0") -> Path:
+    directory.mkdir()
+    (directory / "module.toml").write_text(
+        f'name = "attempt"\nversion = "{version}"\nentry = "guest.wasm"\n'
+    )
+    (directory / "guest.wasm").write_bytes(code)
+    return directory
+
+
+async def test_webassembly_runs_in_a_sandbox(
+    world: World, runtime: NodeRuntime, tmp_path: Path
+) -> None:
+    """Compiled there, within what seccomp, Landlock and the address space allow; replaced; bad
+    ones are refused, and the good one goes on."""
+    assert "wasmtime" in runtime.building_blocks
+    alice = user("alice")
+    identity = "NetServ.apps.NetMonitorWasm_1.0.0"
+    await install(runtime, alice, MODULES / "netmonitor_wasm", identity)
+    before = world.received()
+    sent = await send(world, udp_frames(world, b"x" * 22, sources=16), 0.5, rate=2000)
+    newer = tmp_path / "newer"
+    shutil.copytree(MODULES / "netmonitor_wasm", newer)
+    manifest = (newer / "module.toml").read_text()
+    (newer / "module.toml").write_text(manifest.replace("1.0.0", "1.1.0"))
+    await asyncio.sleep(0.3)
+    await install(runtime, alice, newer, "NetServ.apps.NetMonitorWasm_1.1.0")
+    status = await runtime.status(alice, "NetServ.apps.NetMonitorWasm_1.1.0")
+    assert int(status["counted"]) == sent.packets
+    assert int(status["flows"]) == 16
+    assert int(status["10.1.128.1_10.2.0.1_64"]) - sent.packets // 16 in {0, 1}
+    assert world.received() - before >= sent.packets
+    for name, (code, words) in BAD_GUESTS.items():
+        with pytest.raises(RuntimeRefusedError, match=words):
+            await install(runtime, alice, wasm(tmp_path / name, code), "attempt_1.0.0")
+    assert (await runtime.status(alice, "NetServ.apps.NetMonitorWasm_1.1.0"))["failures"] == "0"
+    loops = wasm(tmp_path / "loops", guest("(loop $l (br $l))"))
+    wanted = Filter(ip_network("10.2.0.1/32"), 17, (6000,))
+    await install(runtime, user("mallory"), loops, "attempt_1.0.0", wanted)
+    before = world.received()
+    sent = await send(world, udp_frames(world, b"x", port=6000), 1.0, rate=50)
+    await asyncio.sleep(0.6)
+    status = await runtime.status(user("mallory"), "attempt_1.0.0")
+    assert int(status["failures"]) >= 2
+    assert world.received() - before >= sent.packets

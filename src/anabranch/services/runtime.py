@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import structlog
@@ -19,8 +18,9 @@ from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
 from anabranch.services.controller.users import User
 from anabranch.services.errors import ArchiveError, ServicesError, SignatureError
-from anabranch.services.manifest import Manifest
+from anabranch.services.manifest import MAX_PORTS, Manifest
 from anabranch.services.planes.plane import Plane, Tenant
+from anabranch.services.ports import written
 from anabranch.services.resident import Grant, Installed, Resident
 from anabranch.services.sandbox import landlock
 from anabranch.services.sandbox.container import Sandbox
@@ -29,8 +29,7 @@ from anabranch.services.signalling.response import Status
 from anabranch.services.tenancy import home_of
 
 MAX_TENANTS = 9999
-_MAX_PORTS = 4096
-_BLOCKS = ("numpy",)
+_BLOCKS = ("numpy", "wasmtime")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_FIGURES, _MAX_WORD = 32, 64
 """Of a module's status: it goes into a message, whose size and names are limited."""
@@ -125,7 +124,7 @@ class NodeRuntime:
             code, _ = resident.home.unpack(archive, module.digest)
             claims = _claims_of(module)
             pause_ms = await resident.install(
-                Installed(manifest, code, claims, dict(module.properties))
+                Installed(manifest, code, claims, dict(module.properties), str(user.public_key))
             )
             kept = frozenset(each.code.name for each in resident.modules.values())
             resident.home.forget_code(kept)
@@ -137,9 +136,9 @@ class NodeRuntime:
             raise RuntimeRefusedError(str(error)) from error
         details = {"pause-ms": f"{pause_ms:g}"}
         if manifest.resources.ports and user.address is not None:
-            details["listens"] = " ".join(
-                f"{user.address}:{port}" for port in manifest.resources.ports
-            )
+            ports = written(manifest.resources.ports)
+            hosts = [str(user.address), *([f"[{user.address6}]"] if user.address6 else [])]
+            details["listens"] = " ".join(f"{host}:{port}" for host in hosts for port in ports)
         return details
 
     async def remove(self, user: User, name: str) -> None:
@@ -240,9 +239,10 @@ class NodeRuntime:
         if resident is None:
             number = self._number_of(user.name)
             grant = self._grant_of(user)
-            ports = tuple(port for ports in user.listen_ports for port in ports)[:_MAX_PORTS]
-            address = user.address if isinstance(user.address, IPv4Address) else None
-            tenant = Tenant(user.name, number, address, ports, grant.bandwidth_mbit)
+            ports = tuple(port for ports in user.listen_ports for port in ports)[:MAX_PORTS]
+            tenant = Tenant(
+                user.name, number, user.address, ports, grant.bandwidth_mbit, user.address6
+            )
             home = home_of(self._settings.state, user.name)
             if user.sandbox is not None:
                 home = type(home)(user.sandbox)

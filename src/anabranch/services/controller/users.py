@@ -6,6 +6,7 @@ YAML::
       - name: janedoe
         public_key: ssh-ed25519 AAAA... janedoe
         address: 10.0.3.2
+        address6: 2001:db8:3::2
         listen_ports: [80, 5060-5070]
         filter_prefixes: [192.0.2.0/24, "2001:db8::/32"]
         sandbox: /var/lib/anabranch/sandboxes/janedoe
@@ -18,15 +19,16 @@ gives the fields and not the form)::
 
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from xml.etree import ElementTree as ET  # a document type is refused, and with it every entity
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from anabranch.core.errors import UsageError
 from anabranch.services.errors import KeyFileError, MessageError, ServicesError
 from anabranch.services.keys import PublicKey
+from anabranch.services.ports import port_range
 from anabranch.services.signalling.values import Network, module_name
 
 _MAX_FILE = 4 * 1024 * 1024
@@ -53,24 +55,12 @@ def _key(value: Any) -> PublicKey:
         raise ValueError(str(error)) from error
 
 
-def _port_range(value: Any) -> range:
-    if isinstance(value, range):
-        return value
-    first, _, last = str(value).partition("-")
-    try:
-        found = range(int(first), int(last or first) + 1)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no port or FIRST-LAST") from error
-    if not found or found[0] < 1 or found[-1] > 65535:
-        raise ValueError(f"{value!r} is no port or FIRST-LAST from 1 to 65535")
-    return found
-
-
 class User(BaseModel):
     """A tenant of a node.
 
     Attributes:
-        address: of the user's sandbox.
+        address: of the user's sandbox, IPv4.
+        address6: another of it, beside ``address``.
         listen_ports: on which server modules may listen.
         filter_prefixes: to which addresses packets may be claimed without further proof.
         may_prove: addresses elsewhere may be claimed by the reverse routability check.
@@ -83,13 +73,20 @@ class User(BaseModel):
 
     name: Annotated[str, BeforeValidator(_name)]
     public_key: Annotated[PublicKey, BeforeValidator(_key)]
-    address: IPv4Address | IPv6Address | None = None
-    listen_ports: tuple[Annotated[range, BeforeValidator(_port_range)], ...] = ()
+    address: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    listen_ports: tuple[Annotated[range, BeforeValidator(port_range)], ...] = ()
     filter_prefixes: tuple[Network, ...] = ()
     may_prove: bool = True
     sandbox: Path | None = None
     max_modules: int = Field(default=16, ge=1, le=1000)
     max_ttl: int = Field(default=7 * 24 * 3600, ge=1)
+
+    @model_validator(mode="after")
+    def _both_addresses(self) -> Self:
+        if self.address6 is not None and self.address is None:
+            raise ValueError("address6 needs an address of IPv4 beside it")
+        return self
 
     def may_filter(self, destination: Network) -> bool:
         """Return whether packets to all of ``destination`` may be claimed as it is."""

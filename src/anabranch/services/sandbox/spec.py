@@ -24,7 +24,7 @@ class SandboxSpec:
         image: a file system image for its own directory, or None.
         groups: ``cgroup.procs`` files to join.
         tcp_ports: on which it may listen.
-        address: its own, or None.
+        address, address6: its own, or None.
         address_space: bytes (RLIMIT_AS).
         file_size: bytes of its largest file (RLIMIT_FSIZE).
         ring_slots: of the ring socket; 0: it has none, and no transmit socket.
@@ -39,6 +39,7 @@ class SandboxSpec:
     groups: tuple[str, ...]
     tcp_ports: tuple[int, ...] = ()
     address: str | None = None
+    address6: str | None = None
     address_space: int = 4 << 30
     file_size: int = 0
     ring_slots: int = 0
