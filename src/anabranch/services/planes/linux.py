@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from ipaddress import IPv4Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -14,6 +14,7 @@ from anabranch.host.network import (
     Port,
     add_route,
     entered,
+    link_local,
     made_inside,
     make_link,
     make_namespace,
@@ -30,7 +31,8 @@ from anabranch.services.rings.transmit import open_transmit_socket
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 RING_SLOTS = 1024
-_NEIGHBOUR, _NEIGHBOUR_6 = ip_address("169.254.1.1"), ip_address("fe80::1")
+_NEIGHBOUR = ip_address("169.254.1.1")
+_NEIGHBOUR_6 = IPv6Interface("fd56:2b7e:91c4:ffff:616e:6162:7261:6e63/128")
 """The router, as every sandbox sees it: one address for all, on each link."""
 _NETNS = Path("/run/netns")
 
@@ -138,7 +140,6 @@ class LinuxPlane:
             self._silence_ipv6(device)
             if tenant.address is not None:
                 self._make_server_link(tenant, namespace)
-                self._add_ipv6(tenant, namespace)
             self._nft(rules.tenant(tenant))
             return self._open_sockets(tenant, namespace, device)
         except BaseException:
@@ -150,30 +151,26 @@ class LinuxPlane:
     def _make_server_link(self, tenant: Tenant, namespace: str) -> None:
         device = f"{rules.SERVER}{tenant.number}"
         assert tenant.address is not None
+        six = tenant.address6
         make_link(
-            Port(device, self._namespace, address=IPv4Interface(f"{_NEIGHBOUR}/32")),
-            Port("eth0", namespace, address=IPv4Interface(f"{tenant.address}/32")),
-        )
+            Port(
+                device, self._namespace, address=IPv4Interface(f"{_NEIGHBOUR}/32"),
+                address_6=_NEIGHBOUR_6 if six else None,
+            ),
+            Port(
+                "eth0", namespace, address=IPv4Interface(f"{tenant.address}/32"),
+                address_6=IPv6Interface(f"{six}/128") if six else None,
+            ),
+        )  # fmt: skip
+        if six:
+            add_route(self._namespace, f"{six}/128", device=device)
+            add_route(namespace, "default", device="eth0", via=str(link_local(_NEIGHBOUR_6)))
         add_route(self._namespace, f"{tenant.address}/32", device=device)
         add_route(namespace, f"{_NEIGHBOUR}/32", device="eth0")
         add_route(namespace, "default", device="eth0", via=str(_NEIGHBOUR))
         run_tool("nft", "-f", "-", namespace=namespace, stdin=rules.inside(tenant))
         with entered(namespace):  # ports below 1024 are like others here: the grant says which
             Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
-
-    def _add_ipv6(self, tenant: Tenant, namespace: str) -> None:
-        """Give the server link an IPv6 address as well; the router's end is ``fe80::1``."""
-        device = f"{rules.SERVER}{tenant.number}"
-        if tenant.address6 is None:
-            return
-        for where, name, address in (
-            (self._namespace, device, f"{_NEIGHBOUR_6}/64"), (namespace, "eth0", "fe80::2/64"),
-            (namespace, "eth0", f"{tenant.address6}/128"),
-        ):  # fmt: skip
-            ip = ("ip", *(("-n", where) if where else ()), "-6", "addr", "add", address)
-            run_tool(*ip, "dev", name, "nodad")
-        add_route(self._namespace, f"{tenant.address6}/128", device=device)
-        add_route(namespace, "default", device="eth0", via=str(_NEIGHBOUR_6))
 
     def _open_sockets(self, tenant: Tenant, namespace: str, device: str) -> Attachment:
         slots = self._ring_slots
