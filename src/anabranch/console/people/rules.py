@@ -139,6 +139,13 @@ RULES: dict[str, Rule] = {
     "POST /api/nodes/invitations": OPERATOR,
     "GET /api/nodes/invitations": OPERATOR,
     "DELETE /api/nodes/invitations/{name}": OPERATOR,
+    # services
+    "GET /api/services": OPERATOR,
+    "DELETE /api/services/nodes/{node}/modules/{user}/{module}": OPERATOR,
+    "GET /api/services/nodes/{node}/log/{user}": OPERATOR,
+    "GET /api/services/users": OPERATOR,
+    "PUT /api/services/users/{name}": OPERATOR,
+    "DELETE /api/services/users/{name}": OPERATOR,
     "POST /soleil": SECRET,  # the TLS connection in the bodies is authenticated at its end
     # the network
     "GET /api/fabric/callbacks": OPERATOR,

@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from anabranch.core.errors import UsageError
 from anabranch.services.errors import KeyFileError, MessageError, ServicesError
 from anabranch.services.keys import PublicKey
-from anabranch.services.ports import port_range
+from anabranch.services.ports import port_range, written
 from anabranch.services.signalling.values import Network, module_name
 
 _MAX_FILE = 4 * 1024 * 1024
@@ -88,6 +88,21 @@ class User(BaseModel):
             raise ValueError("address6 needs an address of IPv4 beside it")
         return self
 
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data, as :func:`parse_document` reads one of ``users``."""
+        return {
+            "name": self.name,
+            "public_key": str(self.public_key),
+            "address": None if self.address is None else str(self.address),
+            "address6": None if self.address6 is None else str(self.address6),
+            "listen_ports": written(port for ports in self.listen_ports for port in ports),
+            "filter_prefixes": [str(each) for each in self.filter_prefixes],
+            "may_prove": self.may_prove,
+            "sandbox": None if self.sandbox is None else str(self.sandbox),
+            "max_modules": self.max_modules,
+            "max_ttl": self.max_ttl,
+        }
+
     def may_filter(self, destination: Network) -> bool:
         """Return whether packets to all of ``destination`` may be claimed as it is."""
         return any(
@@ -133,7 +148,7 @@ def parse_yaml(data: bytes) -> dict[str, User]:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UsersError(f"no YAML: {error}") from error
-    return _validated(document)
+    return parse_document(document)
 
 
 def parse_xml(data: bytes) -> dict[str, User]:
@@ -157,7 +172,7 @@ def parse_xml(data: bytes) -> dict[str, User]:
                 value = [part.strip() for part in value.split(",") if part.strip()]
             user[str(child.tag).replace("-", "_")] = value
         users.append(user)
-    return _validated({"users": users})
+    return parse_document({"users": users})
 
 
 class _Builder(ET.TreeBuilder):
@@ -165,7 +180,8 @@ class _Builder(ET.TreeBuilder):
         raise UsersError("a document type is not allowed")
 
 
-def _validated(document: Any) -> dict[str, User]:
+def parse_document(document: Any) -> dict[str, User]:
+    """Read users from what such a file says, as plain data. Raises :class:`UsersError`."""
     try:
         found = _File.model_validate(document)
     except ValidationError as error:
