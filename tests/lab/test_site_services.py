@@ -58,6 +58,16 @@ def module(key: Path, *words: str) -> str:
     return done.stdout
 
 
+def service(site: SiteProcess, *words: str) -> str:
+    program = str(Path(sys.executable).with_name("anabranch"))
+    done = subprocess.run(
+        (program, "service", *words), env=os.environ | site.environment | {"COLUMNS": "200"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def left_over(name: str) -> list[str]:
     text = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     return [line for line in text.splitlines() if f"ab-svc-{name}-" in line]
@@ -77,11 +87,17 @@ def test_a_module_on_a_node_of_the_site(site: SiteProcess, archive: tuple[str, P
         here = asking.getsockname()[0]
     user = {
         "public_key": str(PrivateKey.load(key).public), "address": "10.99.7.1",
-        "listen_ports": [80, "5060-5062"], "filter_prefixes": [f"{at}/32"],
+        "listen_ports": ["80", "5060-5062"], "filter_prefixes": [f"{at}/32"],
     }  # fmt: skip
-    made = site.api("PUT", "/api/services/users/jane", json=user)
-    assert made.status_code == 200, made.text
-    assert made.json()["listen_ports"] == ["80", "5060-5062"]
+    public = key.with_suffix(".pub")
+    public.write_text(user["public_key"])
+    said = service(
+        site, "allow", "jane", "--key", str(public), "--address", "10.99.7.1",
+        "--port", "80", "--port", "5060-5062", "--prefix", f"{at}/32",
+    )  # fmt: skip
+    assert "jane may install" in said
+    (jane,) = site.api("GET", "/api/services/users").json()
+    assert jane | user == jane
     url = f"http://{here}:{port}/monitor.abm"
     module(key, "install", MONITOR, at, "--url", url, "--filter", "udp:9", "--filter-dst", at)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
@@ -98,6 +114,7 @@ def test_a_module_on_a_node_of_the_site(site: SiteProcess, archive: tuple[str, P
     metrics = site.api("GET", "/metrics").text
     labels = f'module="{MONITOR}",node="leaf1",user="jane"'
     assert f"anabranch_service_module_packets_total{{{labels}}} 20.0" in metrics
+    assert MONITOR in service(site, "list")
     # it is killed and begins anew, without modules: who wants them renews them
     pid = nodes(site)["leaf1"]["pid"]
     os.kill(pid, signal.SIGKILL)
@@ -109,7 +126,7 @@ def test_a_module_on_a_node_of_the_site(site: SiteProcess, archive: tuple[str, P
     assert site.api("DELETE", place).status_code == 204
     assert nodes(site)["leaf1"]["modules"] == []
     assert site.api("DELETE", place).status_code == 503
-    assert site.api("DELETE", "/api/services/users/jane").status_code == 204
+    assert "jane may install nothing more" in service(site, "forbid", "jane")
     assert "not known here" in module_refused(key, at)
     assert {"service:leaf1", "service:leaf2"} <= site.api("GET", "/api/site").json()[
         "children"

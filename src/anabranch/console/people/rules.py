@@ -50,6 +50,8 @@ RULES: dict[str, Rule] = {
     "HEAD /account": ANYBODY,
     "GET /people": ANYBODY,
     "HEAD /people": ANYBODY,
+    "GET /services": ANYBODY,
+    "HEAD /services": ANYBODY,
     "GET /studio": ANYBODY,
     "HEAD /studio": ANYBODY,
     "GET /studio/{channel}": ANYBODY,
