@@ -75,7 +75,7 @@ class ServicesPage {
     const words = make("div", "", title, facts);
     if (Object.keys(module.figures).length > 0) words.append(this.#figures(node, module));
     const log = button("button small", "Log", () => void this.#showLog(node.name, module.user));
-    log.setAttribute("aria-label", `What the modules of ${module.user} printed on ${node.name}`);
+    log.setAttribute("aria-label", `Log of ${module.user} on ${node.name}`);
     const remove = button("button small", "Remove", () => void this.#remove(node.name, module));
     remove.setAttribute("aria-label", `Remove ${module.name} of ${module.user} from ${node.name}`);
     return make("li", "", words, make("div", "buttons", log, remove));
