@@ -62,7 +62,8 @@ class ServicesPage {
     badge.dataset.state = node.answers ? "" : "failed";
     const about = make("div", "node", make("h2", "", node.name), badge);
     const panel = make("section", "panel", about, make("p", "hint", nodeWords(node)));
-    if (node.modules.length === 0) panel.append(make("p", "none", "No modules are installed here."));
+    const none = node.answers ? "No modules are installed here." : "It does not answer, and is started anew if it has ended.";
+    if (node.modules.length === 0) panel.append(make("p", "none", none));
     else panel.append(make("ul", "links", ...node.modules.map((module) => this.#module(node, module))));
     return panel;
   }
