@@ -3,7 +3,7 @@ import { type Plugin, defineConfig } from "vite";
 const OPENING = /src.(opening|credentials|target|whep|link|recovery|session|wish)\.ts$/;
 
 // As the pages' sources name them; a page's own style sheet is the last.
-const STYLES = ["base", "forms", "publish", "studio", "account"];
+const STYLES = ["base", "forms", "publish", "studio", "account", "services"];
 const STYLE = /\n\s*<link rel="stylesheet"[^>]*\/assets\/(\w+)-[^>]*>/g;
 
 /** Puts the style sheets of a built page in their order: Vite has those that pages share after the page's own. */
@@ -30,7 +30,7 @@ export default defineConfig({
     // Files, not data: addresses, so that the browser caches them under their hashed names.
     assetsInlineLimit: 0,
     rolldownOptions: {
-      input: ["index", "watch", "publish", "login", "studio", "channel", "account", "people", "monitor"].map((page) => `${page}.html`),
+      input: ["index", "watch", "publish", "login", "studio", "channel", "account", "people", "monitor", "services"].map((page) => `${page}.html`),
       output: {
         // What asks for the channel comes in one small file, and does not wait for the rest of the page.
         advancedChunks: { groups: [{ name: "opening", test: OPENING }] },

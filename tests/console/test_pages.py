@@ -35,6 +35,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("/login?next=/", "login.html"),
         ("/account", "account.html"),
         ("/people", "people.html"),
+        ("/services", "services.html"),
         ("/studio", "studio.html"),
         ("/studio/news", "channel.html"),
         ("/studio/none", "channel.html"),

@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import json
 import os
+import signal
 import secrets
 import subprocess
 import sys
@@ -205,7 +206,7 @@ class WholeNodes(ServicePath):
         # Not by ip-netns(8): it mounts /sys anew, and the control groups are out of sight.
         host = subprocess.Popen(
             ("nsenter", f"--net=/run/netns/{netns}", sys.executable, "-m", "anabranch", "module",
-             "serve", "--users", str(directory / "users.yaml"), "--name", f"{name}{os.getpid()}",
+             "serve", "--users", str(directory / "users.yaml"), "--name", self.node(name),
              "--state", str(directory / "state")),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -216,10 +217,21 @@ class WholeNodes(ServicePath):
         # What it logs from now on is nobody's to read, and shall not fill the pipe.
         threading.Thread(target=host.stdout.read, daemon=True).start()
 
+    def node(self, name: str) -> str:
+        """Return what a node is called on this machine, and in answers."""
+        return f"{name}{os.getpid()}"
+
     def stop(self, name: str) -> None:
+        self._end(name, signal.SIGTERM, 0)
+
+    def kill(self, name: str) -> None:
+        """End a node as a fault does."""
+        self._end(name, signal.SIGKILL, -signal.SIGKILL)
+
+    def _end(self, name: str, number: int, code: int) -> None:
         host = self._hosts.pop(name)
-        host.terminate()
-        assert host.wait(20) == 0
+        host.send_signal(number)
+        assert host.wait(20) == code
         for end in (host.stdin, host.stdout):
             assert end is not None
             end.close()

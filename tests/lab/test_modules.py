@@ -8,16 +8,17 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.services.test_keepalive import notify
+from tests.services.wasm.guests import guest
 
 from anabranch.app.bench.modules.traffic import send, udp_frames
 from anabranch.app.bench.modules.world import World, make_world, packets_in
-from anabranch.host.network import made_inside
+from anabranch.host.network import made_inside, run_tool
 from anabranch.services import modules
 from anabranch.services.archive import pack
 from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedError
@@ -90,8 +91,10 @@ def sockets(world: World) -> Iterator[tuple[Callable, Callable]]:
     """Give makers of sockets at the receiver, bound, and at the sender."""
     with ExitStack() as stack:
 
-        def make(namespace: str, kind: int, address: tuple[str, int] | None) -> socket.socket:
-            made = made_inside(namespace, lambda: socket.socket(socket.AF_INET, kind))
+        def make(
+            namespace: str, kind: int, address: tuple[str, int] | None, family: int = socket.AF_INET
+        ) -> socket.socket:
+            made = made_inside(namespace, lambda: socket.socket(family, kind))
             stack.enter_context(made)
             made.settimeout(5)
             if address is not None:
@@ -100,7 +103,7 @@ def sockets(world: World) -> Iterator[tuple[Callable, Callable]]:
 
         yield (
             lambda kind, address=None: make(world.receiver, kind, address),
-            lambda kind, address=None: make(world.sender, kind, address),
+            lambda kind, address=None, **how: make(world.sender, kind, address, **how),
         )
 
 
@@ -114,7 +117,8 @@ def read_all(listener: socket.socket) -> bytes:
 async def get(world: World, address: str) -> bytes:
     def ask() -> bytes:
         with sockets(world) as (_, sender):
-            caller = sender(socket.SOCK_STREAM)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            caller = sender(socket.SOCK_STREAM, family=family)
             caller.connect((address, 80))
             caller.sendall(b"GET / HTTP/1.0\r\n\r\n")
             with caller.makefile("rb") as file:
@@ -240,6 +244,45 @@ class Attempt(Module):
     mail = written(tmp_path / "mail", code, resources="ports = [25]")
     with pytest.raises(RuntimeRefusedError, match="may not listen on port 25"):
         await install(runtime, user("alice"), mail, "attempt_1.0.0", None, text="")
+
+
+async def test_a_server_is_reached_by_ipv6_and_knows_its_user(
+    world: World, runtime: NodeRuntime, tmp_path: Path
+) -> None:
+    code = """
+import http.server, socket, threading
+from anabranch.services.module import Module
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+class Attempt(Module):
+    def configure(self, context):
+        self.text = f"{context.address6} {context.public_key}".encode()
+    def start(self):
+        text = self.text
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(text)
+        self.server = Server(("::", 80), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+"""
+    for netns, device, address in (
+        (world.sender, "s0", "fd77:1::1"), (world.router, "in0", "fd77:1::2")
+    ):  # fmt: skip
+        run_tool("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0", namespace=netns)
+        run_tool("ip", "-n", netns, "addr", "add", f"{address}/64", "dev", device, "nodad")
+    run_tool("ip", "-n", world.sender, "route", "add", "fd77:9::/64", "via", "fd77:1::2")
+    run_tool("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", namespace=world.router)
+    alice = user("alice").model_copy(update={"address6": IPv6Address("fd77:9::1")})
+    source = written(tmp_path / "web", code, resources="ports = [80]")
+    said = await install(runtime, alice, source, "attempt_1.0.0", None)
+    assert said["listens"] == f"{ADDRESSES['alice']}:80 [fd77:9::1]:80"
+    assert (await get(world, "fd77:9::1")).endswith(f"fd77:9::1 {alice.public_key}".encode())
+    assert (await get(world, ADDRESSES["alice"])).endswith(str(alice.public_key).encode())
 
 
 async def test_a_new_version_goes_on_without_a_lost_packet(
@@ -490,3 +533,59 @@ async def test_archives_of_others_are_refused(runtime: NodeRuntime) -> None:
     assert await runtime.status(alice, MONITOR) == {}
     with pytest.raises(RuntimeRefusedError, match=r"not NetServ\.apps\.Other_1\.0\.0"):
         await install(runtime, mallory, MODULES / "netmonitor", "NetServ.apps.Other_1.0.0")
+
+
+BAD_GUESTS = {
+    "no WebAssembly": (b"\x7fELF" + bytes(64), "no WebAssembly"),
+    "WASI": (
+        guest("", imports=['(import "wasi_snapshot_preview1" "fd_write" (func))']),
+        "of anabranch there are",
+    ),
+    "too large": (guest("").replace(b"32)", b"3200)", 1), "memory"),
+}  # fmt: skip
+
+
+def wasm(directory: Path, code: bytes, version: str = "1.0.0") -> Path:
+    directory.mkdir()
+    (directory / "module.toml").write_text(
+        f'name = "attempt"\nversion = "{version}"\nentry = "guest.wasm"\n'
+    )
+    (directory / "guest.wasm").write_bytes(code)
+    return directory
+
+
+async def test_webassembly_runs_in_a_sandbox(
+    world: World, runtime: NodeRuntime, tmp_path: Path
+) -> None:
+    """Compiled there, within what seccomp, Landlock and the address space allow; replaced; bad
+    ones are refused, and the good one goes on."""
+    assert "wasmtime" in runtime.building_blocks
+    alice = user("alice")
+    identity = "NetServ.apps.NetMonitorWasm_1.0.0"
+    await install(runtime, alice, MODULES / "netmonitor_wasm", identity)
+    before = world.received()
+    sent = await send(world, udp_frames(world, b"x" * 22, sources=16), 0.5, rate=2000)
+    newer = tmp_path / "newer"
+    shutil.copytree(MODULES / "netmonitor_wasm", newer)
+    manifest = (newer / "module.toml").read_text()
+    (newer / "module.toml").write_text(manifest.replace("1.0.0", "1.1.0"))
+    await asyncio.sleep(0.3)
+    await install(runtime, alice, newer, "NetServ.apps.NetMonitorWasm_1.1.0")
+    status = await runtime.status(alice, "NetServ.apps.NetMonitorWasm_1.1.0")
+    assert int(status["counted"]) == sent.packets
+    assert int(status["flows"]) == 16
+    assert int(status["10.1.128.1_10.2.0.1_64"]) - sent.packets // 16 in {0, 1}
+    assert world.received() - before >= sent.packets
+    for name, (code, words) in BAD_GUESTS.items():
+        with pytest.raises(RuntimeRefusedError, match=words):
+            await install(runtime, alice, wasm(tmp_path / name, code), "attempt_1.0.0")
+    assert (await runtime.status(alice, "NetServ.apps.NetMonitorWasm_1.1.0"))["failures"] == "0"
+    loops = wasm(tmp_path / "loops", guest("(loop $l (br $l))"))
+    wanted = Filter(ip_network("10.2.0.1/32"), 17, (6000,))
+    await install(runtime, user("mallory"), loops, "attempt_1.0.0", wanted)
+    before = world.received()
+    sent = await send(world, udp_frames(world, b"x", port=6000), 1.0, rate=50)
+    await asyncio.sleep(0.6)
+    status = await runtime.status(user("mallory"), "attempt_1.0.0")
+    assert int(status["failures"]) >= 2
+    assert world.received() - before >= sent.packets

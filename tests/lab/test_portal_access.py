@@ -27,10 +27,11 @@ PAGES = {
     "account": ("/account", "document.querySelector('#tokens li') !== null"),
     "people": ("/people", "document.querySelector('#tokens li') !== null"),
     "person": ("/people#new", "document.getElementById('person-dialog').open"),
+    "services": ("/services", "!document.getElementById('none').hidden"),
 }
 WHOSE = dict.fromkeys(PAGES, "paula") | {
     **dict.fromkeys(("login", "ended"), ""),
-    **dict.fromkeys(("people", "person"), "anna"),
+    **dict.fromkeys(("people", "person", "services"), "anna"),
 }
 """Who is signed in there; nobody: "". In the order in which they sign in."""
 ORDER = ["", "paula", "anna"]

@@ -14,6 +14,8 @@ from anabranch.services import archive as archives
 from anabranch.services.archive import Archive, pack
 from anabranch.services.errors import ArchiveError, SignatureError
 from anabranch.services.keys import PrivateKey
+from anabranch.services.manifest import parse_manifest
+from anabranch.services.ports import written
 
 MANIFEST = """
 name = "NetServ.apps.NetMonitor"
@@ -64,6 +66,27 @@ def test_round_trip(source: Path, tmp_path: Path) -> None:
     there = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*"))
     assert there == ["data", "data/deep", "data/deep/table.bin", "module.toml", "netmonitor.py"]
     assert (tmp_path / "out/data/deep/table.bin").read_bytes() == bytes(range(256)) * 10
+
+
+def test_ports_are_numbers_and_ranges() -> None:
+    manifest = parse_manifest(MANIFEST.replace("[80]", '[80, "5060-5062", "80"]').encode())
+    assert manifest.resources.ports == (80, 5060, 5061, 5062)
+    assert written(manifest.resources.ports) == ["80", "5060-5062"]
+    for bad in ("[0]", "[true]", '["x"]', '["9-8"]', '["1-65536"]', '"80"', '["1-5000"]', "80"):
+        with pytest.raises(ArchiveError, match="ports"):
+            parse_manifest(MANIFEST.replace("[80]", bad).encode())
+
+
+def test_entries_in_webassembly(source: Path) -> None:
+    (source / "module.toml").write_text(MANIFEST.replace("netmonitor:NetMonitor", "deep.wasm"))
+    with pytest.raises(ArchiveError, match=r"deep\.wasm is not in"):
+        pack(source)
+    (source / "deep.wasm").write_bytes(b"")
+    found = pack(source).manifest()
+    assert [each.name for each in found.requirements] == ["numpy", "wasmtime"]
+    for bad in ("../deep.wasm", "data/deep.wasm", ".wasm", "deep.so"):
+        with pytest.raises(ArchiveError, match=r"FILE\.wasm"):
+            parse_manifest(MANIFEST.replace("netmonitor:NetMonitor", bad).encode())
 
 
 def test_packing_is_reproducible(source: Path) -> None:

@@ -265,3 +265,34 @@ def test_any_bytes_are_a_packet_or_not(frames: list[bytes]) -> None:
     slots = slots_of(*frames)
     assert not run(slots, Everything())
     leaving(slots)
+
+
+def test_whole_packets_in_the_place_of_others() -> None:
+    """They leave with right checksums; what is no such packet is refused and changes nothing."""
+    before = [
+        udp(b"abcdef", ttl=9),
+        udp(b"ghi"),
+        tcp(b"jkl"),
+        ip(17, *SIX, udp_segment(b"m", *SIX, (1, 2))),
+    ]
+    after = [
+        udp(b"ABC", "10.9.9.9"),
+        udp(b"ghi!", ttl=1),
+        tcp(b"JKLM"),
+        ip(17, *SIX, udp_segment(b"mn", *SIX, (1, 2))),
+    ]
+    slots = slots_of(*before)
+    batch = Batch(slots, slots.whole())
+    rows = np.zeros((4, 80), np.uint8)
+    for row, packet in zip(rows, after, strict=True):
+        row[: len(packet)] = np.frombuffer(packet, np.uint8)
+    for at, value in ((0, 0x46), (0, 0x55), (6, 0x20), (9, 6), (2, 9), (3, 27)):
+        wrong = rows[:1].copy()
+        wrong[0, at] = value
+        with pytest.raises(ModuleError):
+            batch.replace(0, wrong)
+    assert leaving(slots) == before
+    wrong_sums = rows.copy()
+    wrong_sums[:3, 10] ^= 0xFF
+    batch.replace(None, wrong_sums)
+    assert leaving(slots) == after

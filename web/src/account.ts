@@ -33,6 +33,7 @@ function menu(me: Me): HTMLElement {
   entries.push(link("Channels", "/"));
   if (me.name !== null) entries.push(link("Account", "/account"));
   if (me.may.accounts) entries.push(link("People", "/people"));
+  if (me.may.operate) entries.push(link("Services", "/services"));
   entries.push(
     button("", me.by === "session" ? "Sign out" : "Forget the token", () => {
       void signOut().finally(() => location.reload());

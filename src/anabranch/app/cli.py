@@ -32,6 +32,7 @@ from anabranch.app.people_commands import token_app, user_app
 from anabranch.app.pipeline_commands import pipeline_app
 from anabranch.app.public import in_url
 from anabranch.app.seat_commands import seat_app
+from anabranch.app.service_commands import service_app
 from anabranch.app.settings import check_run_dir, site_settings
 from anabranch.app.terminal import JsonFlag, command, err, out
 from anabranch.app.tree_commands import tree_app
@@ -56,6 +57,7 @@ app.add_typer(seat_app, name="seat")
 app.add_typer(pipeline_app, name="pipeline")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
+app.add_typer(service_app, name="service")
 tree_app.command("stats")(tree_figures.show_statistics)
 tree_app.command("explain")(tree_figures.explain)
 

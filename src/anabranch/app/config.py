@@ -37,6 +37,7 @@ from anabranch.app.config_parts import (
     PortsConfig,
     RemoteConfig,
     SeatsConfig,
+    ServicesConfig,
     TlsConfig,
     TreeConfig,
     VideoConfig,
@@ -90,6 +91,7 @@ class Config(BaseSettings):
     seats: SeatsConfig = SeatsConfig()
     video: VideoConfig = VideoConfig()
     remote: RemoteConfig = RemoteConfig()
+    services: ServicesConfig = ServicesConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 

@@ -300,6 +300,14 @@ class RemoteConfig(_Part):
         return value and check_address(value, "0.0.0.0:7443")
 
 
+class ServicesConfig(_Part):
+    """The site's nodes as nodes on which users install modules."""
+
+    enabled: bool = False
+    users: Path | None = None
+    nodes: tuple[str, ...] | None = None
+
+
 class TlsConfig(_Part):
     """HTTPS; without a given certificate one is generated and kept in the state directory."""
 

@@ -5,9 +5,9 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -20,16 +20,18 @@ from anabranch.app.logs import set_up_logs
 from anabranch.app.terminal import command, err
 from anabranch.core.errors import UsageError
 from anabranch.host.process import end_marked
-from anabranch.services.controller.users import User, load
+from anabranch.services.controller.users import load
+from anabranch.services.node.control import NodeControl, controlled
 from anabranch.services.node.metrics import offered
-from anabranch.services.node.service import NodeOptions, running_node
+from anabranch.services.node.service import NodeOptions, ServiceNode, running_node
 from anabranch.services.planes.linux import LinuxPlane
 from anabranch.services.planes.plane import Plane
 from anabranch.services.planes.registration import Place
 from anabranch.services.planes.switch import SwitchPlane
 from anabranch.services.runtime import NodeRuntime, RuntimeSettings
+from anabranch.services.tenancy import home_of
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _AT = re.compile(r"[^:\s]{1,64}:[0-9]{1,5}")
 
 
@@ -71,6 +73,13 @@ def serve(
     stage: Annotated[
         str, typer.Option(help="Nodes of one stage share flows; stages are passed in turn.")
     ] = "",
+    devices: Annotated[
+        list[str] | None,
+        typer.Option("--device", help="By which packets come; again for more. Without it: by all."),
+    ] = None,
+    control: Annotated[
+        Path | None, typer.Option(help="A socket to make, on which its operator may ask it.")
+    ] = None,
 ) -> None:
     """Take signed messages off the path and run the modules that they ask for, until Ctrl-C.
 
@@ -78,12 +87,14 @@ def serve(
     """
     node = name or re.sub("[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower())[:20]
     if not _NAME.fullmatch(node):
-        raise UsageError(f"{node!r} names no node: up to 20 small letters, digits and hyphens")
-    known = load(users)
+        raise UsageError(f"{node!r} names no node: up to 32 small letters, digits and hyphens")
+    load(users)  # what is wrong with it is said before anything is made
     figures_at = None if metrics is None else _place(metrics)
-    plane = _plane(node, Beside(port, at, tuple(controller or ()), token, stage))
+    beside = Beside(port, at, tuple(controller or ()), token, stage)
+    plane = _plane(node, tuple(devices or ()), beside)
     set_up_logs(LogConfig())
-    asyncio.run(_serve(node, known, state, routability_port, figures_at, plane))
+    serving = _Serving(node, users, state, routability_port, plane, figures_at, control)
+    asyncio.run(serving.run())
     err.print("Every sandbox has ended; nothing is left but users' files.")
 
 
@@ -111,11 +122,13 @@ class Beside:
     stage: str
 
 
-def _plane(node: str, beside: Beside) -> Plane:
+def _plane(node: str, devices: tuple[str, ...], beside: Beside) -> Plane:
     if beside.port is None and beside.at is None and not beside.controllers:
-        return LinuxPlane(node)
+        return LinuxPlane(node, devices=devices)
     if beside.port is None or beside.at is None or not beside.controllers:
         raise UsageError("beside a switch a node needs all of --port, --at and --controller")
+    if devices:
+        raise UsageError("beside a switch packets come by --port, not by --device")
     if not _AT.fullmatch(beside.at):
         raise UsageError(f"{beside.at!r} is no port of a switch: SWITCH:NUMBER, such as s1:7")
     place = Place(node, beside.at, beside.stage)
@@ -133,29 +146,54 @@ def _token(path: Path | None) -> str:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-async def _serve(
-    node: str,
-    known: Mapping[str, User],
-    state: Path,
-    port: int,
-    figures_at: tuple[str, int] | None,
-    plane: Plane,
-) -> None:
-    run_id = f"services-{node}"
-    # One that was killed: its sandboxes end here, its links and rules as the plane opens.
-    await asyncio.to_thread(end_marked, run_id)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runtime = NodeRuntime(RuntimeSettings(state, run_id), plane)
-    options = NodeOptions(node_id=node, cache=state / "cache", routability_port=port)
-    try:
-        await runtime.open()
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """One node, from its beginning to its end."""
+
+    name: str
+    users: Path
+    state: Path
+    port: int
+    plane: Plane
+    figures_at: tuple[str, int] | None
+    control: Path | None
+
+    async def run(self) -> None:
+        run_id = f"services-{self.name}"
+        # One that was killed: its sandboxes end here, its links and rules as the plane opens.
+        await asyncio.to_thread(end_marked, run_id)
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        runtime = NodeRuntime(RuntimeSettings(self.state, run_id), self.plane)
+        options = NodeOptions(
+            node_id=self.name, cache=self.state / "cache", routability_port=self.port
+        )
+        known = load(self.users)
         async with AsyncExitStack() as stack:
-            running = await stack.enter_async_context(running_node(options, known, runtime))
-            if figures_at is not None:
-                stack.enter_context(offered(*figures_at, running, runtime))
-            err.print(f"Node [bold]{escape(node)}[/bold] for {len(known)} users. Stop: Ctrl-C")
+            stack.push_async_callback(runtime.close)
+            await runtime.open()
+            node = await stack.enter_async_context(running_node(options, known, runtime))
+            loop.add_signal_handler(signal.SIGHUP, self._reload, node)
+            if self.figures_at is not None:
+                stack.enter_context(offered(*self.figures_at, node, runtime))
+            if self.control is not None:
+                control = NodeControl(node, runtime, partial(self._read_users, node), self._log_of)
+                await stack.enter_async_context(controlled(control, self.control))
+            err.print(f"Node [bold]{escape(self.name)}[/bold] for {len(known)} users. Stop: Ctrl-C")
             await stop.wait()
-    finally:
-        await runtime.close()
+
+    def _read_users(self, node: ServiceNode) -> int:
+        known = load(self.users)
+        node.controller.set_users(known)
+        return len(known)
+
+    def _reload(self, node: ServiceNode) -> None:
+        """On SIGHUP: who is in the file now; if that is no good, who was in it before."""
+        try:
+            err.print(f"There are {self._read_users(node)} users now.")
+        except UsageError as error:
+            err.print(f"[red]The users stay as they were:[/red] {escape(str(error))}")
+
+    def _log_of(self, user: str) -> Path:
+        return home_of(self.state, user).log

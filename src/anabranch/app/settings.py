@@ -19,6 +19,7 @@ from anabranch.site.settings import (
     Ports,
     RedundancyLink,
     RemoteSettings,
+    ServiceSettings,
     SiteNode,
     SiteSettings,
 )
@@ -138,6 +139,7 @@ def site_settings(config: Config) -> SiteSettings:
         seats=config.seats.settings,
         ingress=IngressSettings(config.ingress.enabled, round(config.ingress.rate_mbit * 1000)),
         remote=_remote(config),
+        services=_services(config),
     )
 
 
@@ -165,6 +167,21 @@ def _remote(config: Config) -> RemoteSettings | None:
         raise UsageError("remote: not yet together with fabric.controllers")
     host, _, port = config.remote.listen.rpartition(":")
     return RemoteSettings((host.strip("[]"), int(port)), nodes_directory(config), config.remote.bus)
+
+
+def _services(config: Config) -> ServiceSettings | None:
+    wanted = config.services
+    if not wanted.enabled:
+        return None
+    if not config.switches:
+        raise UsageError("services: modules run behind switches, and this site has none")
+    names = {node.name for node in config.nodes}
+    for name in wanted.nodes or ():
+        if name not in names:
+            raise UsageError(f"services.nodes: there is no node {name}")
+    users = None if wanted.users is None else wanted.users.expanduser().resolve()
+    nodes = None if wanted.nodes is None else frozenset(wanted.nodes)
+    return ServiceSettings(config.state / "services", users, nodes)
 
 
 def _tree_rules(config: Config) -> TreeRules:

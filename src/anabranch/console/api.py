@@ -19,6 +19,7 @@ from anabranch.console import (
     pipelines_api,
     problems,
     seats_api,
+    services_api,
     soleil,
     statistics_api,
     thumbnails,
@@ -98,6 +99,7 @@ def make_app(
     app.include_router(ingress_api.make_router())
     app.include_router(nodes_api.make_router())
     app.include_router(pipelines_api.make_router())
+    app.include_router(services_api.make_router())
     app.include_router(invitations.make_router())
     app.include_router(statistics_api.make_router())
     app.include_router(whep.router)

@@ -11,6 +11,7 @@ from anabranch.channels.seats import PlainSeat
 from anabranch.console.fabric_metrics import fabric_metrics
 from anabranch.console.ingress_api import ingress_metrics
 from anabranch.console.publisher_metrics import publisher_metrics
+from anabranch.console.services_api import service_metrics
 from anabranch.console.statistics_api import tree_metrics
 from anabranch.site.reports import repairs
 from anabranch.site.site import Site
@@ -34,6 +35,7 @@ async def render_metrics(site: Site, listed: Collection[str]) -> Response:
     metrics += await _repairs(site)
     metrics += await publisher_metrics(site, listed)
     metrics += await ingress_metrics(site, listed)
+    metrics += await service_metrics(site)
     metrics += tree_metrics(site, listed)
     metrics += _process(site)
     control = site.underlay.control

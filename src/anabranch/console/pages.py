@@ -74,6 +74,10 @@ def install(app: FastAPI) -> None:
     async def people() -> Response:
         return _page("people.html", framed=False)
 
+    @app.api_route("/services", methods=methods, include_in_schema=False)
+    async def services() -> Response:
+        return _page("services.html", framed=False)
+
     @app.api_route("/favicon.ico", methods=methods, include_in_schema=False)
     async def icon() -> Response:
         # Browsers ask for it here whatever a page says.

@@ -182,9 +182,9 @@ def pack(directory: Path) -> Archive:
         raise ArchiveError(f"{error.filename}: {error.strerror}") from error
     if FILE_NAME not in files:
         raise ArchiveError(f"there is no {FILE_NAME} in {directory}")
-    module = parse_manifest(files[FILE_NAME]).entry.partition(":")[0].replace(".", "/")
-    if f"{module}.py" not in files and f"{module}/__init__.py" not in files:
-        raise ArchiveError(f"the entry's file {module}.py is not in {directory}")
+    wanted = parse_manifest(files[FILE_NAME]).entry_files
+    if files.keys().isdisjoint(wanted):
+        raise ArchiveError(f"the entry's file {wanted[0]} is not in {directory}")
     written = BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as opened:
         for name_in_zip, data in files.items():

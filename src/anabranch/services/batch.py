@@ -36,6 +36,9 @@ Which = Mask | NDArray[np.integer] | int | None
 Payloads = bytes | Sequence[bytes] | Bytes
 """The same for all, one each, or a matrix with a row each."""
 _FRESH_TTL = 64
+_FIXED_4 = np.array([0xFF, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0xFF], np.uint8)
+_FIXED_6 = np.array([0xF0, 0, 0, 0, 0, 0, 0xFF, 0, 0, 0], np.uint8)
+"""Bits of the first ten bytes of a header that a packet in the place of another has as well."""
 
 
 class Batch:
@@ -119,6 +122,11 @@ class Batch:
             return np.zeros(len(self), np.bool_)
         found: Mask = ((self._half(3) & 0x3FFF) != 0) & (self.version == 4)
         return found
+
+    @cached_property
+    def whole_udp(self) -> Mask:
+        """Whether it is UDP, with its header, and no fragment: such can be answered."""
+        return self._has(UDP) & ~self.fragment
 
     # Ports and payload
 
@@ -249,7 +257,7 @@ class Batch:
             self._reply_plain(payloads)
             return
         rows = self._index[chosen]
-        self._ask(self._whole_udp[chosen], "only whole UDP packets can be answered")
+        self._ask(self.whole_udp[chosen], "only whole UDP packets can be answered")
         halves, ports = self._slots.halves, self.header_length[chosen] // 2
         halves[rows, ports], halves[rows, ports + 1] = (
             self.destination_port[chosen],
@@ -261,6 +269,35 @@ class Batch:
             self._set_payloads(chosen, payloads)
         self._slots.changed[rows] = True
         self._slots.verdicts[rows] = REPLY
+        self._slots.touched = True
+
+    def replace(self, which: Which, packets: Bytes) -> None:
+        """Send other bytes on in their place: a row each, whole from the IP header on.
+
+        Version, protocol, fragmentation and the length of the header stay as they are; the total
+        length in the header says how much of a row counts. UDP's own length and all checksums are
+        set right for you.
+
+        Raises:
+            ModuleError: something of that is other than it was, or a length cannot be; then
+                nothing has changed.
+        """
+        chosen = self._chosen(which)
+        rows, header, width = self._index[chosen], self.header_length[chosen], packets.shape[1]
+        fixed = np.where(self.version[chosen, None] == 4, _FIXED_4, _FIXED_6)
+        changes = (packets[:, :10] ^ self._slots.bytes[rows, :10]) & fixed
+        same: Mask = changes.max(axis=1, initial=0) == 0
+        self._ask(same, "its version, protocol, header or fragment is another one")
+        head = packets[:, :6].astype(np.int64)
+        total = np.where(self.version[chosen] == 4, head[:, 2] << 8 | head[:, 3],
+                         (head[:, 4] << 8 | head[:, 5]) + IPV6_BYTES)  # fmt: skip
+        self._ask((total >= header) & (total <= min(width, self._slots.room)),
+                  "a packet's length cannot be")  # fmt: skip
+        udp = self.whole_udp[chosen]
+        self._ask(~udp | (total >= header + SHORTEST[UDP]), "UDP has a header of 8 bytes")
+        self._slots.bytes[rows, :width] = packets
+        self._slots.halves[rows[udp], header[udp] // 2 + 2] = (total - header)[udp]
+        self._slots.changed[rows] = True
         self._slots.touched = True
 
     def emit(self, packet: bytes) -> None:
@@ -340,10 +377,6 @@ class Batch:
     def _with_ports(self) -> Mask:
         return self._has(UDP) | self._has(TCP)
 
-    @cached_property
-    def _whole_udp(self) -> Mask:
-        return self._has(UDP) & ~self.fragment
-
     def _port(self, at: int) -> NDArray[np.uint16]:
         if self._plain_udp:
             return self._half((IPV4_BYTES + at) // 2)
@@ -392,7 +425,7 @@ class Batch:
             self._slots.bytes[rows, 24:40] = self.source6[six]
 
     def _set_payloads(self, chosen: Index, payloads: Payloads) -> None:
-        self._ask(self._whole_udp[chosen], "only whole UDP packets can get another payload")
+        self._ask(self.whole_udp[chosen], "only whole UDP packets can get another payload")
         starts = self.payload_start[chosen]
         rows: Rows = self._index[chosen]
         if isinstance(self._rows, slice) and len(chosen) == len(self) and self._plain_udp:

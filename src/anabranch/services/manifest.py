@@ -2,21 +2,45 @@
 
 import re
 import tomllib
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from anabranch.services.errors import ArchiveError
+from anabranch.services.ports import port_range
+from anabranch.services.wasm import is_wasm
 
 FILE_NAME = "module.toml"
 MAX_BYTES = 64 * 1024
+MAX_PORTS = 4096
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[._-][A-Za-z0-9]+)*")
-_ENTRY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_ENTRY = re.compile(
+    r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*|[A-Za-z_][\w-]*\.(?:wasm|wat)", re.ASCII
+)
+_WASMTIME = Requirement("wasmtime")
 _CLOSED = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _all_ports(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ValueError('a list of ports, such as [80, "5060-5070"]')  # noqa: TRY004 - for pydantic
+    found = [port for each in value for port in port_range(each)]
+    if len(found) > MAX_PORTS:
+        raise ValueError(f"{len(found)} ports: at most {MAX_PORTS}")
+    return tuple(dict.fromkeys(found))
 
 
 class Filter(BaseModel):
@@ -49,7 +73,7 @@ class Resources(BaseModel):
         cpu_percent: of one core.
         disk_mb: of files that outlive it; 0: it has no directory. It gets this much, not more.
         bandwidth_mbit: of what it sends.
-        ports: TCP and UDP ports on which it listens.
+        ports: TCP and UDP ports on which it listens; ranges as ``"5060-5070"``.
     """
 
     model_config = _CLOSED
@@ -57,7 +81,7 @@ class Resources(BaseModel):
     cpu_percent: Annotated[int, Field(ge=1, le=6400)] = 1
     disk_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 0
     bandwidth_mbit: Annotated[int, Field(ge=1, le=400_000)] = 1
-    ports: Annotated[tuple[PortNumber, ...], Field(max_length=64, strict=False)] = ()
+    ports: Annotated[tuple[PortNumber, ...], BeforeValidator(_all_ports)] = ()
 
 
 class Manifest(BaseModel):
@@ -66,7 +90,7 @@ class Manifest(BaseModel):
     Attributes:
         name: letters, digits and single ``.``, ``_``, ``-`` between them.
         version: as PEP 440 has it.
-        entry: ``FILE:CLASS``, as Python imports it.
+        entry: ``FILE:CLASS``, as Python imports it, or ``FILE.wasm``.
         description: one line for people.
         dependencies: what has to be on the node, such as ``numpy>=2`` or ``ffmpeg``.
     """
@@ -86,8 +110,20 @@ class Manifest(BaseModel):
         return f"{self.name}_{self.version}"
 
     @property
+    def entry_files(self) -> tuple[str, ...]:
+        """Where the entry may be: one of these paths is a file of the module's."""
+        if is_wasm(self.entry):
+            return (self.entry,)
+        path = self.entry.partition(":")[0].replace(".", "/")
+        return f"{path}.py", f"{path}/__init__.py"
+
+    @property
     def requirements(self) -> tuple[Requirement, ...]:
-        return tuple(Requirement(text) for text in self.dependencies)
+        """What has to be on the node: what it says, and what runs it."""
+        named = tuple(Requirement(text) for text in self.dependencies)
+        if is_wasm(self.entry) and all(r.name != _WASMTIME.name for r in named):
+            return (*named, _WASMTIME)
+        return named
 
     @field_validator("name")
     @classmethod
@@ -108,7 +144,7 @@ class Manifest(BaseModel):
     @classmethod
     def _is_entry(cls, entry: str) -> str:
         if not _ENTRY.fullmatch(entry):
-            raise ValueError("FILE:CLASS, such as netmonitor:NetMonitor")
+            raise ValueError("FILE:CLASS, such as netmonitor:NetMonitor, or FILE.wasm")
         return entry
 
     @field_validator("dependencies")

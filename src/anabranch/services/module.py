@@ -35,11 +35,13 @@ class Context:
     Attributes:
         name, version: its own.
         user: whose it is.
+        public_key: the user's, as OpenSSH writes it: what they sign, a module can check.
         properties: the parameters of the message that installed it.
         filters: of which packets it is given, each as :class:`~anabranch.services.claim.Claim`
             prints itself.
-        address: the sandbox's own address, or None.
+        address, address6: the sandbox's own addresses, IPv4 and IPv6, or None.
         ports: TCP and UDP ports on which it may listen there.
+        memory_mb: how much its manifest asks for.
         directory: where it may keep files, or None; it outlives the sandbox.
         code: where its archive is unpacked, to read data files.
         log: goes to the node's log, with the user's name.
@@ -60,6 +62,9 @@ class Context:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("module"))
     every: Callable[[float, Callable[[], None]], None] = lambda _seconds, _function: None
     transcoder: Transcoder | None = None
+    address6: str | None = None
+    public_key: str = ""
+    memory_mb: int = 16
 
 
 class Module:

@@ -53,12 +53,17 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A module that a tenant has on this node: all that it takes to load it again."""
+    """A module that a tenant has on this node: all that it takes to load it again.
+
+    Attributes:
+        public_key: the tenant's, as OpenSSH writes it; modules check with it what they are sent.
+    """
 
     manifest: Manifest
     code: Path
     claims: tuple[Claim, ...]
     properties: Mapping[str, str]
+    public_key: str = ""
 
     @property
     def key(self) -> str:
@@ -73,6 +78,8 @@ class Installed:
             "entry": self.manifest.entry,
             "code": f"{CODE}/{self.code.name}",
             "properties": dict(self.properties),
+            "memory_mb": self.manifest.resources.memory_mb,
+            "public_key": self.public_key,
             "filters": [str(claim) for claim in self.claims],
             "state": state,
         }
@@ -221,6 +228,7 @@ class Resident:
             image=str(self.home.image) if disk else None,
             tcp_ports=self.tenant.ports,
             address=str(self.tenant.address) if self.tenant.address else None,
+            address6=str(self.tenant.address6) if self.tenant.address6 else None,
             file_size=disk * 1024**2,
             ring_slots=self._attachment.ring_slots,
             router_mac=self._attachment.router_mac,

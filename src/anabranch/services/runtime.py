@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import structlog
@@ -22,8 +21,9 @@ from anabranch.services.controller.runtime import ModuleRequest, RuntimeRefusedE
 from anabranch.services.controller.users import User
 from anabranch.services.errors import ArchiveError, ServicesError, SignatureError
 from anabranch.services.frames import TCP
-from anabranch.services.manifest import Manifest
+from anabranch.services.manifest import MAX_PORTS, Manifest
 from anabranch.services.planes.plane import Plane, Tenant
+from anabranch.services.ports import written
 from anabranch.services.resident import Grant, Installed, Resident
 from anabranch.services.sandbox import landlock
 from anabranch.services.sandbox.container import Sandbox
@@ -33,8 +33,7 @@ from anabranch.services.tenancy import home_of
 from anabranch.services.transcoding.service import TranscodingLimits
 
 MAX_TENANTS = 9999
-_MAX_PORTS = 4096
-_BLOCKS = ("numpy", "h11", "httpx", "uvicorn", "starlette", "prometheus-client")
+_BLOCKS = ("numpy", "h11", "httpx", "uvicorn", "starlette", "prometheus-client", "wasmtime")
 _FFMPEG_VERSION = re.compile(r"ffmpeg version (\d+(?:\.\d+)*)")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_FIGURES, _MAX_WORD = 32, 64
@@ -150,7 +149,7 @@ class NodeRuntime:
             code, _ = resident.home.unpack(archive, module.digest)
             claims = _claims_of(module, manifest, user)
             pause_ms = await resident.install(
-                Installed(manifest, code, claims, dict(module.properties))
+                Installed(manifest, code, claims, dict(module.properties), str(user.public_key))
             )
             kept = frozenset(each.code.name for each in resident.modules.values())
             resident.home.forget_code(kept)
@@ -162,9 +161,9 @@ class NodeRuntime:
             raise RuntimeRefusedError(str(error)) from error
         details = {"pause-ms": f"{pause_ms:g}"}
         if manifest.resources.ports and user.address is not None:
-            details["listens"] = " ".join(
-                f"{user.address}:{port}" for port in manifest.resources.ports
-            )
+            ports = written(manifest.resources.ports)
+            hosts = [str(user.address), *([f"[{user.address6}]"] if user.address6 else [])]
+            details["listens"] = " ".join(f"{host}:{port}" for host in hosts for port in ports)
         return details
 
     async def remove(self, user: User, name: str) -> None:
@@ -265,9 +264,10 @@ class NodeRuntime:
         if resident is None:
             number = self._number_of(user.name)
             grant = self._grant_of(user)
-            ports = tuple(port for ports in user.listen_ports for port in ports)[:_MAX_PORTS]
-            address = user.address if isinstance(user.address, IPv4Address) else None
-            tenant = Tenant(user.name, number, address, ports, grant.bandwidth_mbit)
+            ports = tuple(port for ports in user.listen_ports for port in ports)[:MAX_PORTS]
+            tenant = Tenant(
+                user.name, number, user.address, ports, grant.bandwidth_mbit, user.address6
+            )
             home = home_of(self._settings.state, user.name)
             if user.sandbox is not None:
                 home = type(home)(user.sandbox)

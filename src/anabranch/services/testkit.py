@@ -103,6 +103,7 @@ class TestKit:
             properties=dict(properties or {}),
             address="127.0.0.1",
             ports=manifest.resources.ports,
+            memory_mb=manifest.resources.memory_mb,
             directory=files,
             code=directory.resolve(),
         )

@@ -41,6 +41,7 @@ def children(site: "Site") -> dict[str, dict[str, Any]]:
     found += [leaf.child for leaf in site.leaves if leaf.child is not None]
     if site.publishers.available:
         found.append(site.publishers.server.child)
+    found += site.services.children().values()
     if site.whip.child is not None:
         found.append(site.whip.child)
     report: dict[str, dict[str, Any]] = {

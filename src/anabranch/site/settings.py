@@ -220,6 +220,21 @@ class IngressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The site's nodes as service nodes: modules of others run there.
+
+    Attributes:
+        state: directory of tenants' code, files and logs.
+        users: a file of users beside those in the store; None: there is none.
+        nodes: which nodes; None: all on this machine.
+    """
+
+    state: Path
+    users: Path | None = None
+    nodes: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SiteSettings:
     """A site.
 
@@ -228,7 +243,7 @@ class SiteSettings:
     leaves by, IPv4 and IPv6; ``console`` is the URL by which they reach the pages.
     ``callback_port`` of 127.0.0.1 is where the RTMP server asks whether a publisher is allowed.
     ``links`` could be part of the tree, beside those to the nodes' parents. ``remote`` None: there
-    are no nodes on other machines.
+    are no nodes on other machines. ``services`` None: no node is a service node.
     """
 
     name: str
@@ -254,6 +269,7 @@ class SiteSettings:
     seats: SeatSettings = field(default_factory=SeatSettings)
     ingress: IngressSettings = field(default_factory=IngressSettings)
     remote: RemoteSettings | None = None
+    services: ServiceSettings | None = None
 
     def public_besides(self, local: Collection[str]) -> tuple[str, ...]:
         """Return the public addresses that are none of these, which are told anyhow."""

@@ -36,6 +36,8 @@ from anabranch.site.publisher_reports import PublisherReports
 from anabranch.site.publishers import Publishers
 from anabranch.site.remote import Remote
 from anabranch.site.seating import Seating, transport_streams
+from anabranch.site.service_users import ServiceUsers
+from anabranch.site.services import SiteServices
 from anabranch.site.settings import SiteSettings
 from anabranch.site.steward import Steward
 from anabranch.site.switched import SwitchedUnderlay
@@ -88,6 +90,12 @@ class Site:
         if self.remote is not None:
             self.remote.attach(self.nodes, lambda: self.steward.agents.root.node)
         self.changes = Changes(self, settings.ladder, self._happened)
+        self.services = SiteServices(
+            settings,
+            switched,
+            ServiceUsers(self.database, settings.services.users if settings.services else None),
+            self._happened,
+        )
         self.seating = Seating(settings, self, switched, self._happened)
         self.ingress = self.underlay.ingress
         if self.ingress is not None:
@@ -123,6 +131,9 @@ class Site:
             progress("nodes on other machines")
             await self.remote.start()
         self.notes += unguarded(self.settings) + await self.publishers.start()
+        if self.settings.services is not None:
+            progress("service nodes")
+        await self.services.start()
         progress("channels")
         definitions = await self.lineup.defined()
         self.notes += await self.whip.start(each.source for each in definitions)
@@ -165,7 +176,8 @@ class Site:
         await self.publisher_reports.stop()
         self.seating.stop()
         await asyncio.gather(self.publishers.stop(), self.whip.stop())
-        await asyncio.gather(self.lineup.stop(), self.nodes.stop(), return_exceptions=True)
+        ends = self.lineup.stop(), self.nodes.stop(), self.services.stop()
+        await asyncio.gather(*ends, return_exceptions=True)
         if self.remote is not None:
             await self.remote.stop()
         await self.underlay.stop()
@@ -389,6 +401,8 @@ class Site:
     def _happened(self, event: Event) -> None:
         self.events.publish(event)
         self.log.add(event)
+        if event.kind in {"node.up", "node.down"} and self.settings.services is not None:
+            self._spawn(self.services.follow())
         if event.kind.startswith("seat.") and self.settings.seats.neighbours:
             self.carrying.stale()
         data = {name: value for name, value in event.data.items() if value is not None}

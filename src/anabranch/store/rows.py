@@ -1,4 +1,7 @@
-"""Tables of channels, seats, events, callbacks and wishes. People have a module of their own."""
+"""Tables of channels, seats, events, callbacks, wishes and users of services.
+
+People have a module of their own.
+"""
 
 from typing import Any
 
@@ -73,3 +76,13 @@ class WishRow(Base):
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     document: Mapped[str] = mapped_column(Text)
     written: Mapped[float]
+
+
+class ServiceUserRow(Base):
+    """Who may install modules on the site's nodes: a name and what belongs to it."""
+
+    __tablename__ = "service_users"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[float]

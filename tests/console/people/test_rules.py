@@ -19,8 +19,8 @@ from anabranch.tree.transport.tunnels import Tunnels
 
 FOR_ANYBODY = {
     *(f"{method} {page}" for method in ("GET", "HEAD") for page in (
-        "/", "/watch/{channel}", "/publish", "/login", "/account", "/people", "/studio",
-        "/studio/{channel}", "/favicon.ico", "/api/openapi.json",
+        "/", "/watch/{channel}", "/publish", "/login", "/account", "/people", "/services",
+        "/studio", "/studio/{channel}", "/favicon.ico", "/api/openapi.json",
     )),
     *("* /assets", "POST /api/login", "POST /api/logout", "GET /api/me", "GET /api/channels"),
     *("GET /api/channels/{name}", "GET /api/channels/{name}/thumbnail.jpg", "GET /api/events"),

@@ -256,8 +256,14 @@ def _udp(namespace: str) -> socket.socket:
     return made
 
 
-async def call(namespace: str, directory: Path, rate: int, warm_up: int, measured: int) -> Outcome:
+async def call(
+    namespace: str, directory: Path, rate: int, warm_up: int, measured: int,
+    *, own: str = SENDER, to: str = RECEIVER,
+) -> Outcome:  # fmt: skip
     """Offer so many calls a second, and return what became of them after ``warm_up`` seconds.
+
+    Args:
+        own, to: addresses of the callers and of the server.
 
     Raises:
         UnavailableError: sipp fails.
@@ -267,7 +273,7 @@ async def call(namespace: str, directory: Path, rate: int, warm_up: int, measure
     statistics.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
         "ip", "netns", "exec", namespace,
-        "sipp", "-sf", str(scenario), f"{RECEIVER}:{SIP_PORT}", "-i", SENDER, "-p", "5061",
+        "sipp", "-sf", str(scenario), f"{to}:{SIP_PORT}", "-i", own, "-p", "5061",
         "-r", str(rate), "-l", "100000", "-nostdin", "-trace_stat", "-fd", "1",
         "-stf", str(statistics), "-buff_size", str(8 << 20),
         cwd=directory, stdin=asyncio.subprocess.DEVNULL,

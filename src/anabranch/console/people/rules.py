@@ -50,6 +50,8 @@ RULES: dict[str, Rule] = {
     "HEAD /account": ANYBODY,
     "GET /people": ANYBODY,
     "HEAD /people": ANYBODY,
+    "GET /services": ANYBODY,
+    "HEAD /services": ANYBODY,
     "GET /studio": ANYBODY,
     "HEAD /studio": ANYBODY,
     "GET /studio/{channel}": ANYBODY,
@@ -139,6 +141,13 @@ RULES: dict[str, Rule] = {
     "POST /api/nodes/invitations": OPERATOR,
     "GET /api/nodes/invitations": OPERATOR,
     "DELETE /api/nodes/invitations/{name}": OPERATOR,
+    # services
+    "GET /api/services": OPERATOR,
+    "DELETE /api/services/nodes/{node}/modules/{user}/{module}": OPERATOR,
+    "GET /api/services/nodes/{node}/log/{user}": OPERATOR,
+    "GET /api/services/users": OPERATOR,
+    "PUT /api/services/users/{name}": OPERATOR,
+    "DELETE /api/services/users/{name}": OPERATOR,
     "POST /soleil": SECRET,  # the TLS connection in the bodies is authenticated at its end
     # the network
     "GET /api/fabric/callbacks": OPERATOR,

@@ -178,6 +178,24 @@ class Controller:
             gone.append(module)
         return gone
 
+    async def dismiss(self, user: str, name: str) -> Module | None:
+        """Remove a module, since the operator wants it gone; None: it is not here.
+
+        Raises:
+            RuntimeRefusedError: it cannot be removed, or is being changed just now.
+        """
+        module, place = self.modules.get(user, name), (user, name)
+        if module is None:
+            return None
+        if place in self._busy:
+            raise RuntimeRefusedError(f"{name} is being changed just now", Status.BUSY)
+        self._busy.add(place)
+        try:
+            await self._take_down(module)
+        finally:
+            self._busy.discard(place)
+        return module
+
     async def _take_down(self, module: Module) -> None:
         await self._runtime.remove(module.owner, module.name)
         self.modules.pop(module.user, module.name)

@@ -1,6 +1,7 @@
 """Which modules are installed on a node, by whom, and until when. Pure."""
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from anabranch.services.controller.users import User
@@ -48,6 +49,9 @@ class Modules:
 
     def __len__(self) -> int:
         return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(sorted(self._modules.values(), key=lambda each: (each.user, each.name)))
 
     def get(self, user: str, name: str) -> Module | None:
         return self._modules.get((user, name))

@@ -6,6 +6,7 @@ YAML::
       - name: janedoe
         public_key: ssh-ed25519 AAAA... janedoe
         address: 10.0.3.2
+        address6: 2001:db8:3::2
         listen_ports: [80, 5060-5070]
         filter_prefixes: [192.0.2.0/24, "2001:db8::/32"]
         sandbox: /var/lib/anabranch/sandboxes/janedoe
@@ -19,15 +20,16 @@ gives the fields and not the form)::
 
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from xml.etree import ElementTree as ET  # a document type is refused, and with it every entity
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from anabranch.core.errors import UsageError
 from anabranch.services.errors import KeyFileError, MessageError, ServicesError
 from anabranch.services.keys import PublicKey
+from anabranch.services.ports import port_range, written
 from anabranch.services.signalling.values import Network, module_name
 
 _MAX_FILE = 4 * 1024 * 1024
@@ -54,24 +56,12 @@ def _key(value: Any) -> PublicKey:
         raise ValueError(str(error)) from error
 
 
-def _port_range(value: Any) -> range:
-    if isinstance(value, range):
-        return value
-    first, _, last = str(value).partition("-")
-    try:
-        found = range(int(first), int(last or first) + 1)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no port or FIRST-LAST") from error
-    if not found or found[0] < 1 or found[-1] > 65535:
-        raise ValueError(f"{value!r} is no port or FIRST-LAST from 1 to 65535")
-    return found
-
-
 class User(BaseModel):
     """A tenant of a node.
 
     Attributes:
-        address: of the user's sandbox.
+        address: of the user's sandbox, IPv4.
+        address6: another of it, beside ``address``.
         listen_ports: on which server modules may listen.
         filter_prefixes: to which addresses packets may be claimed without further proof.
         may_prove: addresses elsewhere may be claimed by the reverse routability check.
@@ -85,14 +75,36 @@ class User(BaseModel):
 
     name: Annotated[str, BeforeValidator(_name)]
     public_key: Annotated[PublicKey, BeforeValidator(_key)]
-    address: IPv4Address | IPv6Address | None = None
-    listen_ports: tuple[Annotated[range, BeforeValidator(_port_range)], ...] = ()
+    address: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    listen_ports: tuple[Annotated[range, BeforeValidator(port_range)], ...] = ()
     filter_prefixes: tuple[Network, ...] = ()
     may_prove: bool = True
     sandbox: Path | None = None
     max_modules: int = Field(default=16, ge=1, le=1000)
     max_ttl: int = Field(default=7 * 24 * 3600, ge=1)
     transcodings: int = Field(default=0, ge=0, le=16)
+
+    @model_validator(mode="after")
+    def _both_addresses(self) -> Self:
+        if self.address6 is not None and self.address is None:
+            raise ValueError("address6 needs an address of IPv4 beside it")
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data, as :func:`parse_document` reads one of ``users``."""
+        return {
+            "name": self.name,
+            "public_key": str(self.public_key),
+            "address": None if self.address is None else str(self.address),
+            "address6": None if self.address6 is None else str(self.address6),
+            "listen_ports": written(port for ports in self.listen_ports for port in ports),
+            "filter_prefixes": [str(each) for each in self.filter_prefixes],
+            "may_prove": self.may_prove,
+            "sandbox": None if self.sandbox is None else str(self.sandbox),
+            "max_modules": self.max_modules,
+            "max_ttl": self.max_ttl,
+        }
 
     def may_filter(self, destination: Network) -> bool:
         """Return whether packets to all of ``destination`` may be claimed as it is."""
@@ -139,7 +151,7 @@ def parse_yaml(data: bytes) -> dict[str, User]:
         document = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UsersError(f"no YAML: {error}") from error
-    return _validated(document)
+    return parse_document(document)
 
 
 def parse_xml(data: bytes) -> dict[str, User]:
@@ -163,7 +175,7 @@ def parse_xml(data: bytes) -> dict[str, User]:
                 value = [part.strip() for part in value.split(",") if part.strip()]
             user[str(child.tag).replace("-", "_")] = value
         users.append(user)
-    return _validated({"users": users})
+    return parse_document({"users": users})
 
 
 class _Builder(ET.TreeBuilder):
@@ -171,7 +183,8 @@ class _Builder(ET.TreeBuilder):
         raise UsersError("a document type is not allowed")
 
 
-def _validated(document: Any) -> dict[str, User]:
+def parse_document(document: Any) -> dict[str, User]:
+    """Read users from what such a file says, as plain data. Raises :class:`UsersError`."""
     try:
         found = _File.model_validate(document)
     except ValidationError as error:

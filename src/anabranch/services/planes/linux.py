@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ from anabranch.host.network import (
     add_route,
     entered,
     fill_checksums,
+    link_local,
     made_inside,
     make_link,
     make_namespace,
@@ -39,6 +40,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 RING_SLOTS = 1024
 _NEIGHBOUR = ip_address("169.254.1.1")
+_NEIGHBOUR_6 = IPv6Interface("fd56:2b7e:91c4:ffff:616e:6162:7261:6e63/128")
 """The router, as every sandbox sees it: one address for all, on each link."""
 _NETNS = Path("/run/netns")
 _REST_S = 0.2
@@ -232,10 +234,20 @@ class LinuxPlane:
     def _make_server_link(self, tenant: Tenant, namespace: str) -> None:
         device = f"{rules.SERVER}{tenant.number}"
         assert tenant.address is not None
+        six = tenant.address6
         make_link(
-            Port(device, self._namespace, address=IPv4Interface(f"{_NEIGHBOUR}/32")),
-            Port("eth0", namespace, address=IPv4Interface(f"{tenant.address}/32")),
-        )
+            Port(
+                device, self._namespace, address=IPv4Interface(f"{_NEIGHBOUR}/32"),
+                address_6=_NEIGHBOUR_6 if six else None,
+            ),
+            Port(
+                "eth0", namespace, address=IPv4Interface(f"{tenant.address}/32"),
+                address_6=IPv6Interface(f"{six}/128") if six else None,
+            ),
+        )  # fmt: skip
+        if six:
+            add_route(self._namespace, f"{six}/128", device=device)
+            add_route(namespace, "default", device="eth0", via=str(link_local(_NEIGHBOUR_6)))
         add_route(self._namespace, f"{tenant.address}/32", device=device)
         add_route(namespace, f"{_NEIGHBOUR}/32", device="eth0")
         add_route(namespace, "default", device="eth0", via=str(_NEIGHBOUR))

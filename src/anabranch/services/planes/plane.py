@@ -2,7 +2,7 @@
 
 import socket
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from anabranch.services.claim import Claim
@@ -23,6 +23,7 @@ class Tenant:
         address: of the sandbox's servers, or None.
         ports: TCP and UDP ports on which it may be spoken to.
         bandwidth_mbit: of what the sandbox sends, packets passed on and servers' together.
+        address6: another of the sandbox, beside ``address``.
     """
 
     user: str
@@ -30,6 +31,7 @@ class Tenant:
     address: IPv4Address | None = None
     ports: tuple[int, ...] = ()
     bandwidth_mbit: int = 1000
+    address6: IPv6Address | None = None
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ _KEYS = (
 )
 """The maps, the closest first: what a claim leaves open is not in its key."""
 _BURST_MS = 20
+_NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255"
+"""RFC 4861, section 7.1: what comes from elsewhere has a lower hop limit."""
 
 
 ROUTED = "accept"
@@ -74,6 +76,7 @@ table inet {TABLE} {{
     type filter hook input priority -5; policy accept;
     iifname {{ {quoted} }} accept
     iifname "{SERVER}*" icmp type echo-request accept
+    iifname "{SERVER}*" {_NEIGHBOURS} accept
     iifname {{ "{SERVER}*", "{PACKETS}*" }} drop
   }}
   map served {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; flags interval; }}
@@ -127,6 +130,7 @@ table netdev {TABLE} {{
     {rate} counter drop
     ether type arp accept
     ip saddr {asked.address} accept
+    {_from6(asked)}
     counter comment "forged"
   }}
 }}
@@ -210,15 +214,25 @@ table inet {TABLE} {{
     iif lo accept
     ct state established,related accept
     icmp type echo-request accept
+    icmpv6 type echo-request accept
+    {_NEIGHBOURS} accept
     {listens}
   }}
   chain output {{
     type filter hook output priority 0; policy drop;
     oif lo accept
     ip saddr {asked.address} accept
+    {_from6(asked)}
   }}
 }}
 """
+
+
+def _from6(asked: Tenant) -> str:
+    """Return what lets its packets of IPv6 out, and those by which neighbours find each other."""
+    if asked.address6 is None:
+        return ""
+    return f"ip6 saddr {asked.address6} accept\n    {_NEIGHBOURS} accept"
 
 
 def _belongs(claim: Claim, name: str, version: int) -> bool:

@@ -47,6 +47,7 @@ class Sandbox:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked = 0
+        self._unheard: set[int] = set()  # questions whose askers have gone
         control.setblocking(False)
         asyncio.get_running_loop().add_reader(control, self._read)
 
@@ -89,6 +90,9 @@ class Sandbox:
             raise SandboxError(f"the sandbox of {self.user} hangs: it is ended") from error
         except OSError as error:
             raise SandboxError(f"the sandbox of {self.user} has ended") from error
+        except asyncio.CancelledError:
+            self._unheard.add(number)
+            raise
         finally:
             self._answers.pop(number, None)
         if "error" in found:
@@ -138,6 +142,9 @@ class Sandbox:
             message = decode(data)
             if message.get("up") is True and not self._up.done():
                 self._up.set_result(None)
+                return
+            if message["id"] in self._unheard:
+                self._unheard.remove(message["id"])
                 return
             answer = self._answers[message["id"]]
             if answer.done():

@@ -31,6 +31,7 @@ from anabranch.services.rings.receive import ReceiveRing
 from anabranch.services.rings.transmit import Transmitter
 from anabranch.services.sandbox.addressing import FixedAddresses, KeptAddresses
 from anabranch.services.sandbox.loader import load
+from anabranch.services.sandbox.loader import warm_up as warm_up_loader
 from anabranch.services.sandbox.packet_path import BATCH, PacketPath
 from anabranch.services.sandbox.spec import DATA, MAX_MESSAGE, SandboxSpec, decode, encode
 from anabranch.services.sandbox.timers import SHORTEST, Timers
@@ -48,6 +49,7 @@ def warm_up() -> None:
     """Have done once, before any sandbox is forked, what is slow or impossible inside."""
     "x".encode("idna")  # imports its codec
     socket.getaddrinfo("127.0.0.1", 80)
+    warm_up_loader()
     sys.setswitchinterval(_SWITCH_S)
     sys.dont_write_bytecode = True
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
@@ -241,8 +243,11 @@ class Runner:
             user=self._spec.user,
             properties=message["properties"],
             filters=tuple(message["filters"]),
+            public_key=message.get("public_key", ""),
             address=self._spec.address,
+            address6=self._spec.address6,
             ports=self._spec.tcp_ports,
+            memory_mb=message.get("memory_mb", 16),
             directory=Path(DATA) if self._spec.image else None,
             code=Path(message["code"]),
             log=logging.getLogger(message["name"]),

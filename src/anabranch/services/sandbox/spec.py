@@ -22,7 +22,7 @@ class SandboxSpec:
         code: the directory with its modules' files.
         image: a file system image for its own directory, or None.
         tcp_ports: on which it may listen.
-        address: its own, or None.
+        address, address6: its own, or None.
         address_space: bytes (RLIMIT_AS).
         file_size: bytes of its largest file (RLIMIT_FSIZE).
         ring_slots: of the ring socket; 0: it has none, and no transmit socket.
@@ -37,6 +37,7 @@ class SandboxSpec:
     image: str | None
     tcp_ports: tuple[int, ...] = ()
     address: str | None = None
+    address6: str | None = None
     address_space: int = 4 << 30
     file_size: int = 0
     ring_slots: int = 0

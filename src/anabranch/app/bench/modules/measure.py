@@ -20,7 +20,7 @@ import psutil
 
 from anabranch.app.bench.modules import latency, setups, switch
 from anabranch.app.bench.modules.checking import checked_answers
-from anabranch.app.bench.modules.node import KEEP_ALIVE, MONITOR, running_node
+from anabranch.app.bench.modules.node import KEEP_ALIVE, MONITOR, MONITOR_WASM, running_node
 from anabranch.app.bench.modules.rates import rate_of as _rate
 from anabranch.app.bench.modules.sip import notify
 from anabranch.app.bench.modules.traffic import send, udp_frames
@@ -93,7 +93,9 @@ async def _rates(world: World, samples: int) -> list[Result]:
     small = udp_frames(world, _SMALL)
     sip = udp_frames(world, notify(340 - 42))
     plain: dict[str, list[float]] = {"64": [], "340": []}
-    found: dict[str, list[float]] = {"monitor": [], "monitor_one_core": [], "keepalive": []}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("monitor", "monitor_one_core", "monitor_wasm", "keepalive")
+    }
     for _ in range(samples):
         plain["64"].append(await _rate(world, small, world.received))
         plain["340"].append(await _rate(world, sip, world.received))
@@ -102,6 +104,9 @@ async def _rates(world: World, samples: int) -> list[Result]:
             found["monitor"].append(await _rate(world, small, world.received))
             os.sched_setaffinity(node.runtime.processes()["one"], {_SENDER_CORE})
             found["monitor_one_core"].append(await _rate(world, small, world.received))
+            await node.remove("one", identity)
+            identity = await node.install("one", MONITOR_WASM, core=_SANDBOX_CORE)
+            found["monitor_wasm"].append(await _rate(world, small, world.received))
             await node.remove("one", identity)
             await node.install("one", KEEP_ALIVE, core=_SANDBOX_CORE)
             back = lambda: packets_in(world.sender, "s0")  # noqa: E731
@@ -112,6 +117,7 @@ async def _rates(world: World, samples: int) -> list[Result]:
     for name, size, what, target in (
         ("netmonitor_ratio", "64", "monitor", ">= 0.65"),
         ("netmonitor_one_core_ratio", "64", "monitor_one_core", None),
+        ("netmonitor_wasm_ratio", "64", "monitor_wasm", None),
         ("keepalive_ratio", "340", "keepalive", ">= 0.45"),
     ):
         base, rate = median(plain[size]), median(found[what])

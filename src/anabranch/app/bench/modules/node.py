@@ -21,6 +21,7 @@ from anabranch.services.signalling.values import Filter
 
 BUNDLED = Path(modules.__file__).parent
 MONITOR, KEEP_ALIVE = BUNDLED / "netmonitor", BUNDLED / "keepalive"
+MONITOR_WASM = BUNDLED / "netmonitor_wasm"
 _KEY = PrivateKey.generate()
 
 
