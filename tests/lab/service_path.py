@@ -4,8 +4,8 @@ import asyncio
 import http.server
 import json
 import os
-import signal
 import secrets
+import signal
 import subprocess
 import sys
 import threading

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import structlog
