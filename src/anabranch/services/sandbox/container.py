@@ -80,7 +80,10 @@ class Sandbox:
         self._answers[number] = answer
         try:
             self._control.send(encode({"do": do, "id": number, **what}))
-            found: dict[str, Any] = await asyncio.wait_for(answer, patience)
+            async with asyncio.timeout(
+                patience
+            ):  # wait_for() swallows a cancellation (Python 3.11)
+                found: dict[str, Any] = await answer
         except (TimeoutError, BlockingIOError) as error:
             _log.warning("sandbox.hangs", user=self.user, asked=do, after_s=patience)
             self.kill()
