@@ -95,9 +95,6 @@ def finish(of: Fences, spec: SandboxSpec, netns: int) -> None:
     os.close(netns)
     _complete_root(spec, of.root)
     _limit(spec)
-    # It waits its turn, and finds more packets in its ring then: a hundred sandboxes that each
-    # woke up for every packet would do nothing else. On an idle core it wakes at once.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.setgroups([])
     os.setresgid(spec.uid, spec.uid, spec.uid)
     os.setresuid(spec.uid, spec.uid, spec.uid)

@@ -80,7 +80,7 @@ class Nursery:
             try:
                 await asyncio.wait_for(self._ready.wait(), READY_S)
             except TimeoutError:
-                await self.close()
+                await self._end_zygote()
                 raise SandboxError("the zygote does not come up") from None
             self._plan()
 
@@ -101,14 +101,7 @@ class Nursery:
         """
         pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         async with self._turn:
-            await self.start()
-            assert self._socket is not None
-            try:
-                group = self._ahead or await self._fork_ahead()
-                self._ahead = group  # until it is used
-                await asyncio.to_thread(group.limit, limits)
-            except (OSError, ControlGroupError) as error:
-                raise SandboxError(f"no sandbox for {spec.user}: {error}") from error
+            group = await self._group_of_next(spec.user, limits)
             self._made += 1
             number = self._made
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,11 +113,14 @@ class Nursery:
             request = encode({"sandbox": number, "spec": spec.to_message()})
             try:
                 with its:
+                    if self._socket is None:
+                        raise BrokenPipeError("the zygote has died")
                     socket.send_fds(self._socket, [request], descriptors)
             except OSError as error:
                 pid.set_exception(error)
         try:
-            sandbox.pid = await asyncio.wait_for(pid, READY_S)
+            async with asyncio.timeout(READY_S):
+                sandbox.pid = await pid
         except (OSError, TimeoutError) as error:
             self._forget(number, -1)
             raise SandboxError(f"no sandbox for {spec.user}: {error}") from error
@@ -134,6 +130,16 @@ class Nursery:
         self._plan()
         return sandbox
 
+    async def _group_of_next(self, user: str, limits: Limits) -> ControlGroup:
+        """Have a child that waits, in a group with these limits; return the group."""
+        await self.start()
+        try:
+            self._ahead = group = self._ahead or await self._fork_ahead()
+            await asyncio.to_thread(group.limit, limits)
+        except (OSError, ControlGroupError) as error:
+            raise SandboxError(f"no sandbox for {user}: {error}") from error
+        return group
+
     async def _fork_ahead(self) -> ControlGroup:
         """Have a child that waits for its tenant, and return its control group.
 
@@ -141,9 +147,11 @@ class Nursery:
             ControlGroupError: there is none on this machine.
             OSError: the zygote is gone.
         """
-        assert self._socket is not None
         self._grouped += 1
         group = await asyncio.to_thread(make_group, f"{self._run_id}-{self._grouped}", _WAITING)
+        if self._socket is None:
+            self._remove(group)
+            raise BrokenPipeError("the zygote has died")
         self._socket.send(encode({"ahead": group.lists}))
         return group
 
@@ -167,6 +175,10 @@ class Nursery:
         self._closing.set()
         if self._planned is not None:
             await self._planned
+        await self._end_zygote()
+        await asyncio.gather(*self._removals)
+
+    async def _end_zygote(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
@@ -180,7 +192,6 @@ class Nursery:
         for number in list(self._sandboxes):
             self._forget(number, -9)
         self._forget_ahead()
-        await asyncio.gather(*self._removals)
 
     def _read(self, source: socket.socket) -> None:
         try:
