@@ -82,8 +82,12 @@ class NodePath(ServicePath):
         assert host.stdout
         lines = iter(host.stdout.readline, "")
         assert any("Stop: Ctrl-C" in line for line in lines)
-        # What it logs from now on is nobody's to read, and shall not fill the pipe.
-        threading.Thread(target=host.stdout.read, daemon=True).start()
+        threading.Thread(target=self._relay, args=(name, lines), daemon=True).start()
+
+    def _relay(self, name: str, lines: Iterator[str]) -> None:
+        """Keep what a node logs with what the test prints: it is shown where one fails."""
+        for line in lines:
+            sys.stdout.write(f"{name}: {line}")
 
     def node(self, name: str) -> str:
         """Return what a node is called on this machine, and in answers."""
@@ -110,6 +114,7 @@ class NodePath(ServicePath):
         wanted = ("--url", url, "--filter", "udp:5060", "--json")
         done = self.command("install", identity, str(DESTINATION), *wanted, *more)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert {hop["status"] for hop in json.loads(done.stdout)} == {200}, done.stdout
 
     def probe(self, module: str, nodes: str = "ab") -> list[dict[str, str]]:
         """Return what each node says of a module, the one nearest the server first."""
