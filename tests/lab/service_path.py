@@ -214,8 +214,12 @@ class WholeNodes(ServicePath):
         assert host.stdout
         lines = iter(host.stdout.readline, "")
         assert any("Stop: Ctrl-C" in line for line in lines)
-        # What it logs from now on is nobody's to read, and shall not fill the pipe.
-        threading.Thread(target=host.stdout.read, daemon=True).start()
+        threading.Thread(target=self._relay, args=(name, lines), daemon=True).start()
+
+    def _relay(self, name: str, lines: Iterator[str]) -> None:
+        """Keep what a node logs with what the test prints: it is shown where one fails."""
+        for line in lines:
+            sys.stdout.write(f"{name}: {line}")
 
     def node(self, name: str) -> str:
         """Return what a node is called on this machine, and in answers."""

@@ -39,6 +39,10 @@ async def test_a_cancellation_that_comes_with_the_answer_counts(
     asking.cancel()
     await asyncio.wait([asking])
     assert asking.cancelled()
+    # an answer that comes later is to nobody, and no babble
+    its.send(encode({"id": question["id"]}))
+    sandbox._read()
+    assert sandbox.running
 
 
 async def test_one_that_does_not_answer_is_ended(pair: tuple[Sandbox, socket.socket]) -> None:
