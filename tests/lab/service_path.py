@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
 from itertools import pairwise
@@ -189,6 +189,10 @@ class ServicePath:
 class WholeNodes(ServicePath):
     """The path with nodes as an operator starts them: ``anabranch module serve``."""
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._relays: dict[str, threading.Thread] = {}
+
     def user(self, name: str) -> dict[str, Any]:
         """Return what janedoe has at a node, beside name and key."""
         return {}
@@ -214,7 +218,9 @@ class WholeNodes(ServicePath):
         assert host.stdout
         lines = iter(host.stdout.readline, "")
         assert any("Stop: Ctrl-C" in line for line in lines)
-        threading.Thread(target=self._relay, args=(name, lines), daemon=True).start()
+        relay = threading.Thread(target=self._relay, args=(name, lines), daemon=True)
+        self._relays[name] = relay
+        relay.start()
 
     def _relay(self, name: str, lines: Iterator[str]) -> None:
         """Keep what a node logs with what the test prints: it is shown where one fails."""
@@ -236,6 +242,7 @@ class WholeNodes(ServicePath):
         host = self._hosts.pop(name)
         host.send_signal(number)
         assert host.wait(20) == code
+        self._relays.pop(name).join(5)
         for end in (host.stdin, host.stdout):
             assert end is not None
             end.close()
