@@ -91,6 +91,20 @@ def test_only_beside_a_switch_packets_leave_whole(journal: Journal) -> None:
 
 @needs_root
 @pytest.mark.lab
+def test_what_a_child_makes_is_removed_by_how_its_names_begin(journal: Journal) -> None:
+    tag = secrets.token_hex(2)
+    other = f"ab-{tag}other"
+    journal.record("netns", other)
+    journal.record("netnses", f"ab-{tag}-")
+    for name in (f"ab-{tag}-1", f"ab-{tag}-2", other):
+        network.make_namespace(name)
+    assert network.namespaces(f"ab-{tag}-") == [f"ab-{tag}-1", f"ab-{tag}-2"]
+    journal.undo()
+    assert tag not in namespaces()
+
+
+@needs_root
+@pytest.mark.lab
 def test_processes_in_a_namespace_end_with_it(journal: Journal) -> None:
     name = f"ab-{secrets.token_hex(2)}"
     journal.record("netns", name)

@@ -25,13 +25,14 @@ _log = structlog.get_logger("anabranch.host")
 TABLE_PREFIX = "anabranch_"
 """Every site's nft table begins with it: the last one to go restores the machine's forwarding."""
 
-Kind = Literal["run", "netns", "link", "nft", "forwarding", "forwarding6", "lent"]
+Kind = Literal["run", "netns", "netnses", "link", "nft", "forwarding", "forwarding6", "lent"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing made: a run of children (by mark), namespace, link or nft table.
 
+    ``netnses`` are all namespaces whose names begin so: a child makes them, and not all at once.
     ``forwarding`` is the machine's of IPv4, ``forwarding6`` that of IPv6, each named by the file
     that keeps what it was before.
     """
@@ -96,6 +97,9 @@ def _undo(entry: Entry) -> None:
     match entry.kind:
         case "netns":
             network.remove_namespace(entry.name)
+        case "netnses":
+            for name in network.namespaces(entry.name):
+                network.remove_namespace(name)
         case "link":
             network.remove_link(entry.name)
         case "nft":

@@ -80,6 +80,13 @@ def make_namespace(name: str) -> None:
         inside.link("set", index=1, state="up")
 
 
+def namespaces(prefix: str) -> list[str]:
+    """Return the named namespaces whose names begin so."""
+    if not _NETNS.is_dir():
+        return []
+    return sorted(path.name for path in _NETNS.iterdir() if path.name.startswith(prefix))
+
+
 def remove_namespace(name: str) -> None:
     """End what still runs in a namespace and remove it; absent is fine.
 

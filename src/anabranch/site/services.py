@@ -18,9 +18,11 @@ import yaml
 from anabranch.core.errors import ConflictError, NotFoundError, UnavailableError
 from anabranch.core.events import Event
 from anabranch.core.files import write_private
+from anabranch.host.journal import Journal
 from anabranch.host.network import devices, entered
 from anabranch.host.process import Child, ChildSpec, ProcessError
 from anabranch.services.node.control_client import ControlError, ask
+from anabranch.services.planes.linux import namespaces_of
 from anabranch.site.plan import HOST_DEVICE, NodePlan
 from anabranch.site.service_users import ServiceUsers
 from anabranch.site.settings import SiteSettings
@@ -38,13 +40,15 @@ class SiteServices:
     Args:
         underlay: tells which nodes are up; None: the site has no switches, and so no nodes.
         users: who may install modules.
+        journal: has what a node that is killed would leave.
     """
 
     def __init__(
         self, settings: SiteSettings, underlay: SwitchedUnderlay | None, users: ServiceUsers,
-        on_event: Callable[[Event], None],
+        journal: Journal, on_event: Callable[[Event], None],
     ) -> None:  # fmt: skip
         self.users = users
+        self._journal = journal
         self._settings = settings
         self._underlay = underlay
         self._on_event = on_event
@@ -158,6 +162,7 @@ class SiteServices:
 
     def _prepare(self, plan: NodePlan, directory: Path) -> tuple[str, ...]:
         """Make what a node needs; return its command. It blocks."""
+        self._journal.record("netnses", namespaces_of(self._name_of(plan)))
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         write_private(directory / "users.yaml", self._users_text())
         with entered(plan.namespace):  # modules look at packets that pass: the host is a router now
@@ -166,15 +171,18 @@ class SiteServices:
                 Path(f"/proc/sys/net/ipv4/conf/{which}/rp_filter").write_text("0")
         return self._command(plan, directory)
 
+    def _name_of(self, plan: NodePlan) -> str:
+        """Return what a node is called among all of this machine."""
+        return f"{self._settings.name}-{plan.name}"[:_MAX_NAME].strip("-").lower()
+
     def _command(self, plan: NodePlan, directory: Path) -> tuple[str, ...]:
         wanted = self._settings.services
         assert wanted is not None
         there = devices(plan.namespace)
         # Not the switch's own: what it carries has been steered already, and is none of the host's.
         own = [HOST_DEVICE, *([plan.access.device] if plan.access is not None else [])]
-        name = f"{self._settings.name}-{plan.name}"[:_MAX_NAME].strip("-").lower()
         return (
-            sys.executable, "-m", "anabranch", "module", "serve", "--name", name,
+            sys.executable, "-m", "anabranch", "module", "serve", "--name", self._name_of(plan),
             "--users", str(directory / "users.yaml"), "--control", str(directory / "control.sock"),
             "--state", str(wanted.state / plan.name),
             *(word for device in own if device in there for word in ("--device", device)),

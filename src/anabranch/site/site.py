@@ -94,6 +94,7 @@ class Site:
             settings,
             switched,
             ServiceUsers(self.database, settings.services.users if settings.services else None),
+            journal,
             self._happened,
         )
         self.seating = Seating(settings, self, switched, self._happened)

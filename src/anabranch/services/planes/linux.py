@@ -26,6 +26,7 @@ from anabranch.host.network import (
     made_inside,
     make_link,
     make_namespace,
+    namespaces,
     remove_link,
     remove_namespace,
 )
@@ -63,6 +64,11 @@ class _Place:
     macs: tuple[str, str]
 
 
+def namespaces_of(node: str) -> str:
+    """Return what the names of a node's tenants' namespaces begin with."""
+    return f"ab-svc-{node}-"
+
+
 class LinuxPlane:
     """The packets that a Linux machine forwards.
 
@@ -80,7 +86,7 @@ class LinuxPlane:
         devices: tuple[str, ...] | None = None,
         ring_slots: int = RING_SLOTS,
     ) -> None:
-        self._prefix = f"ab-svc-{node}-"
+        self._prefix = namespaces_of(node)
         self._namespace = namespace
         self._devices = devices
         self._ring_slots = ring_slots
@@ -168,8 +174,8 @@ class LinuxPlane:
             )
         if not devices:
             raise PlaneError("the router has no device by which packets come in")
-        for path in _NETNS.glob(f"{self._prefix}*"):
-            self._remove(int(path.name.removeprefix(self._prefix)))
+        for name in namespaces(self._prefix):
+            self._remove(int(name.removeprefix(self._prefix)))
         self._nft(self._base_rules(devices))
 
     def _base_rules(self, devices: tuple[str, ...]) -> str:
