@@ -135,6 +135,17 @@ def test_a_module_on_a_node_of_the_site(site: SiteProcess, archive: tuple[str, P
     assert left_over(site.name) == []
 
 
+def test_nothing_is_left_of_a_site_and_nodes_that_were_killed(site: SiteProcess) -> None:
+    wait_until(lambda: all(each["answers"] for each in nodes(site).values()), 20)
+    pids = [each["pid"] for each in nodes(site).values()]
+    assert left_over(site.name)  # places for users who may come
+    site.kill()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert site.command("down").returncode == 0
+    assert left_over(site.name) == []
+
+
 def module_refused(key: Path, at: str) -> str:
     program = str(Path(sys.executable).with_name("anabranch"))
     done = subprocess.run(
