@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from anabranch.host.cgroups import ControlGroupError, Limits, make_group
+from anabranch.host.cgroups import ControlGroupError, Limits, make_group, remove_groups
 
 pytestmark = pytest.mark.lab
 
@@ -51,3 +51,16 @@ def test_a_group_in_use_is_not_removed() -> None:
         sleeper.kill()
         sleeper.wait()
     group.remove()
+
+
+def test_what_a_node_left_is_removed_by_its_name() -> None:
+    few = Limits(64 * 1024**2, 100, 10)
+    ours, others = f"test-{os.getpid()}-", f"test-{os.getpid()}x"
+    left, other = [make_group(f"{ours}{number}", few) for number in (1, 2)], make_group(others, few)
+    try:
+        remove_groups(ours)
+        assert not any(each.exists() for group in left for each in group.directories)
+        assert all(each.exists() for each in other.directories)
+    finally:
+        for group in (*left, other):
+            group.remove()

@@ -28,7 +28,7 @@ from anabranch.services.planes.linux import LinuxPlane
 from anabranch.services.planes.plane import Plane
 from anabranch.services.planes.registration import Place
 from anabranch.services.planes.switch import SwitchPlane
-from anabranch.services.runtime import NodeRuntime, RuntimeSettings
+from anabranch.services.runtime import NodeRuntime, RuntimeSettings, run_id_of
 from anabranch.services.tenancy import home_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -159,7 +159,7 @@ class _Serving:
     control: Path | None
 
     async def run(self) -> None:
-        run_id = f"services-{self.name}"
+        run_id = run_id_of(self.name)
         # One that was killed: its sandboxes end here, its links and rules as the plane opens.
         await asyncio.to_thread(end_marked, run_id)
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

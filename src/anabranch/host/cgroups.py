@@ -112,6 +112,17 @@ def make_group(name: str, limits: Limits) -> ControlGroup:
         raise ControlGroupError(f"{error.filename}: {error.strerror}") from error
 
 
+def remove_groups(prefix: str) -> None:
+    """Remove our groups whose names begin so, wherever in the trees; those with processes stay."""
+    for kind, where, options in _mounts():
+        if kind != "cgroup2" and not (kind == "cgroup" and options & set(CONTROLLERS)):
+            continue
+        for parent in [each for each in where.rglob(_PARENT) if each.is_dir()]:
+            for group in parent.glob(f"{prefix}*"):
+                with suppress(OSError):
+                    group.rmdir()
+
+
 def _mounts() -> list[tuple[str, Path, set[str]]]:
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():

@@ -19,20 +19,23 @@ import structlog
 from anabranch.core.errors import AnabranchError, ConflictError, UsageError
 from anabranch.core.files import write_private
 from anabranch.host import forwarding, network
+from anabranch.host.cgroups import remove_groups
 from anabranch.host.process import end_marked
 
 _log = structlog.get_logger("anabranch.host")
 TABLE_PREFIX = "anabranch_"
 """Every site's nft table begins with it: the last one to go restores the machine's forwarding."""
 
-Kind = Literal["run", "netns", "netnses", "link", "nft", "forwarding", "forwarding6", "lent"]
+Kind = Literal[
+    "run", "netns", "netnses", "cgroups", "link", "nft", "forwarding", "forwarding6", "lent"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One thing made: a run of children (by mark), namespace, link or nft table.
 
-    ``netnses`` are all namespaces whose names begin so: a child makes them, and not all at once.
+    ``netnses`` and ``cgroups`` are all whose names begin so: a child makes them as they are needed.
     ``forwarding`` is the machine's of IPv4, ``forwarding6`` that of IPv6, each named by the file
     that keeps what it was before.
     """
@@ -100,6 +103,8 @@ def _undo(entry: Entry) -> None:
         case "netnses":
             for name in network.namespaces(entry.name):
                 network.remove_namespace(name)
+        case "cgroups":
+            remove_groups(entry.name)
         case "link":
             network.remove_link(entry.name)
         case "nft":

@@ -4,6 +4,7 @@ One sandbox a tenant, on one forwarding plane. What an archive asks for is check
 what its tenant may have; whether the tenant may ask at all, the controller has checked before.
 """
 
+import asyncio
 import platform
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from anabranch.host.cgroups import remove_groups
 from anabranch.host.process import ProcessError, run_command
 from anabranch.services.archive import MAX_ARCHIVE, Archive
 from anabranch.services.claim import Claim, ClaimError
@@ -60,6 +62,11 @@ class RuntimeSettings:
     first_uid: int = 210_000
 
 
+def run_id_of(node: str) -> str:
+    """Return what marks the processes and begins the names of the control groups of a node."""
+    return f"services-{node}"
+
+
 class NodeRuntime:
     """Implements :class:`~anabranch.services.controller.runtime.Runtime`."""
 
@@ -73,11 +80,12 @@ class NodeRuntime:
         self._ffmpeg: str | None = None
 
     async def open(self) -> None:
-        """Make ready: the plane, and a warm zygote.
+        """Make ready: the plane, and a warm zygote; what one that was killed left goes first.
 
         Raises:
             ServicesError: this machine cannot run modules; the message says why.
         """
+        await asyncio.to_thread(remove_groups, f"{self._settings.run_id}-")
         await self._plane.open()
         await self._nursery.start()
         with suppress(ProcessError):

@@ -23,6 +23,7 @@ from anabranch.host.network import devices, entered
 from anabranch.host.process import Child, ChildSpec, ProcessError
 from anabranch.services.node.control_client import ControlError, ask
 from anabranch.services.planes.linux import namespaces_of
+from anabranch.services.runtime import run_id_of
 from anabranch.site.plan import HOST_DEVICE, NodePlan
 from anabranch.site.service_users import ServiceUsers
 from anabranch.site.settings import SiteSettings
@@ -162,7 +163,9 @@ class SiteServices:
 
     def _prepare(self, plan: NodePlan, directory: Path) -> tuple[str, ...]:
         """Make what a node needs; return its command. It blocks."""
-        self._journal.record("netnses", namespaces_of(self._name_of(plan)))
+        name = self._name_of(plan)
+        self._journal.record("netnses", namespaces_of(name))
+        self._journal.record("cgroups", f"{run_id_of(name)}-")
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         write_private(directory / "users.yaml", self._users_text())
         with entered(plan.namespace):  # modules look at packets that pass: the host is a router now
