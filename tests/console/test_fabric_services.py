@@ -22,7 +22,7 @@ from anabranch.core.tasks import end_task
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.steering import Filter
 from anabranch.services.claim import Claim, ClaimError
-from anabranch.services.planes import registration
+from anabranch.services.planes import linux, registration
 from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
 from anabranch.services.planes.registration import Place, Registration, check, document
 from anabranch.services.planes.switch import SwitchPlane
@@ -151,8 +151,9 @@ class Plane(SwitchPlane):
         super().__init__("n1", "svc0", place, controllers=[f"unix:{api}"], token=TOKEN)
         self.rules: list[str] = []
         self._mac, self._address = MAC, ADDRESS
-        attachment = Attachment(JANE, -1, (socket.socket(), socket.socket()), 128, "", "")
-        self._attached = {JANE.number: attachment}
+        rings = socket.socket(), socket.socket()
+        self._attached = {JANE.number: Attachment(JANE, -1, rings, 128, "", "")}
+        self._places = {JANE.number: linux.Place(1, -1, rings, ("", ""))}
 
     def _nft(self, text: str) -> None:
         self.rules.append(text)
@@ -167,6 +168,11 @@ class Plane(SwitchPlane):
         await self._registration.close()
         for each in self._attached[JANE.number].rings:
             each.close()
+
+
+def _line(rules: str, begin: str) -> str:
+    """Return what of nft's rules is led by such a word, first."""
+    return next(line for line in rules.splitlines() if line.startswith(begin))
 
 
 async def test_claims_hold_at_the_node_and_at_its_switch_or_nowhere(
@@ -187,8 +193,9 @@ async def test_claims_hold_at_the_node_and_at_its_switch_or_nowhere(
     with pytest.raises(PlaneError, match="no controller answers"):
         await plane.set_claims(JANE, (CLAIM, more))
     assert plane.claimed() == (CLAIM,), "what held before still holds"
-    assert str(more.destination.network_address) in plane.rules[-2]
-    assert str(more.destination.network_address) not in plane.rules[-1]
+    added, taken_away = plane.rules[-2:]
+    assert f"{{ {more.destination} : goto" in _line(added, "add element")
+    assert f"{{ {more.destination} : goto" in _line(taken_away, "delete element")
     await plane.set_claims(JANE, ())
     assert plane.claimed() == (), "to claim less needs nobody's leave"
     await plane.close()

@@ -16,8 +16,9 @@ from anabranch.site.site import Site
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Built pages, whether or not this checkout has them."""
-    pages_ = ("index", "watch", "publish", "login", "studio", "channel", "account", "people")
-    for name in (*(f"{page}.html" for page in pages_), "assets/base-1234.js"):
+    watching = ("index", "watch", "publish", "login", "account")
+    working = ("studio", "channel", "people", "services")
+    for name in (*(f"{page}.html" for page in watching + working), "assets/base-1234.js"):
         path = tmp_path / "static" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)

@@ -11,6 +11,7 @@ from tests.waiting import until
 
 from anabranch.core.errors import ConflictError
 from anabranch.fabric.fabric import Fabric
+from anabranch.fabric.intents import Intents
 from anabranch.fabric.model import PortRef
 from anabranch.fabric.openflow.messages import ControllerRole
 from anabranch.fabric.pipeline import HOSTS
@@ -32,7 +33,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 @pytest.fixture
 async def fabric(world: World) -> AsyncIterator[Fabric]:
     async with world.run() as made:
+        await until(lambda: _all_there(made), limit_s=5)
         yield made
+
+
+async def _all_there(fabric: Fabric) -> bool:
+    return not await fabric.put(Intents(), "nobody")
 
 
 async def claimed(fabric: Fabric, switch: str = "s1") -> int:
@@ -42,7 +48,6 @@ async def claimed(fabric: Fabric, switch: str = "s1") -> int:
 
 
 async def test_a_node_is_led_to_as_soon_as_it_has_registered(world: World, fabric: Fabric) -> None:
-    await until(lambda: S1 in fabric.network().ports)
     assert await fabric.register(NODE, 5.0)
     assert await claimed(fabric) == 3  # its claim, what comes back, signalling's way out
     assert await claimed(fabric, "s2") == 0
@@ -58,7 +63,6 @@ async def test_a_node_is_led_to_as_soon_as_it_has_registered(world: World, fabri
 
 
 async def test_a_silent_node_is_forgotten(world: World, fabric: Fabric) -> None:
-    await until(lambda: S1 in fabric.network().ports)
     assert await fabric.register(NODE, 0.2)
     await until(lambda: not fabric.service_nodes(), limit_s=5)
     await until(lambda: _none(fabric), limit_s=5)
@@ -71,7 +75,6 @@ async def _none(fabric: Fabric) -> bool:
 async def test_one_that_stands_by_knows_nodes_and_leads_once_it_is_at_work(
     world: World, fabric: Fabric
 ) -> None:
-    await until(lambda: S1 in fabric.network().ports)
     await fabric.controller.take_role(ControllerRole.SLAVE, 1)
     changes = world.changes
     await fabric.register(NODE, 5.0)

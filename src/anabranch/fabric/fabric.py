@@ -301,10 +301,11 @@ class Fabric:
             ConflictError: its port or one of its addresses is another's.
             FabricError: the switches do not have what it takes.
         """
+        pending: frozenset[str] = frozenset()
         if self._observer.register(node, seconds):
             self._wanted.setdefault("services", Intents())  # from now on somebody wants something
-            await self._asked_for(())
-        return self._observer.is_reached(node)
+            pending = await self._asked_for(())
+        return node.at.switch not in pending and self._observer.is_reached(node)
 
     async def withdraw(self, name: str) -> bool:
         """Forget a service node; its flows go to others, or their plain way. Raises FabricError.

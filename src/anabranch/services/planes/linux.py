@@ -50,7 +50,7 @@ _log = structlog.get_logger("anabranch.services")
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """A namespace with its end of a packet link, and that link's sockets.
 
     Attributes:
@@ -91,8 +91,8 @@ class LinuxPlane:
         self._devices = devices
         self._ring_slots = ring_slots
         self._attached: dict[int, Attachment] = {}
-        self._places: dict[int, _Place] = {}  # by the numbers of their tenants
-        self._ahead: _Place | None = None
+        self._places: dict[int, Place] = {}  # by the numbers of their tenants
+        self._ahead: Place | None = None
         self._making: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._closing = asyncio.Event()
@@ -197,7 +197,7 @@ class LinuxPlane:
                 "net.ipv4.conf.all.rp_filter=1 drops what comes back from sandboxes: set it to 2"
             )
 
-    def _make_place(self) -> _Place:
+    def _make_place(self) -> Place:
         number = next(self._numbers)
         namespace, device = self._namespace_of(number), f"{rules.PACKETS}{number}"
         try:
@@ -214,9 +214,9 @@ class LinuxPlane:
             remove_namespace(namespace)
             raise
         netns = os.open(_NETNS / namespace, os.O_RDONLY | os.O_CLOEXEC)
-        return _Place(number, netns, rings, macs)
+        return Place(number, netns, rings, macs)
 
-    def _attach(self, tenant: Tenant, place: _Place | None) -> Attachment:
+    def _attach(self, tenant: Tenant, place: Place | None) -> Attachment:
         place = place or self._make_place()
         # Devices and chains have the number of the place.
         placed = replace(tenant, number=place.number)
@@ -297,7 +297,7 @@ class LinuxPlane:
         finally:
             self._give_up(place)
 
-    def _give_up(self, place: _Place) -> None:
+    def _give_up(self, place: Place) -> None:
         for each in place.rings:
             each.close()
         os.close(place.netns)
