@@ -62,6 +62,21 @@ async def test_a_page_runs_nothing_but_its_own_scripts(
     assert answer.headers["cache-control"] == "no-cache"
 
 
+async def test_a_script_within_a_page_runs_by_its_hash_and_nothing_else(
+    built: Path, client: httpx.AsyncClient
+) -> None:
+    page = built / "watch.html"
+    page.write_text("<script>one()</script><script type=module src=/assets/a.js></script>")
+    hashed = "'sha256-HR7iaask9daLMRRskMI++QeJtjWDOjyPA6lGzYGzKW4='"
+    answer = await client.get("/watch/news")
+    assert f"script-src 'self' {hashed};" in answer.headers["content-security-policy"]
+    page.write_text("<script>\nothers()</script>")  # built anew while the director runs
+    answer = await client.get("/watch/news")
+    assert "others()" in answer.text
+    assert hashed not in answer.headers["content-security-policy"]
+    assert answer.headers["content-security-policy"].count("'sha256-") == 1
+
+
 @pytest.mark.parametrize("path", ["/", "/watch/news"])
 @pytest.mark.usefixtures("built")
 async def test_a_page_can_be_asked_for_its_head_alone(client: httpx.AsyncClient, path: str) -> None:

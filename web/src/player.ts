@@ -3,12 +3,12 @@
  */
 
 import { authorization } from "./credentials";
+import type { Opening } from "./opening";
 import { IDLE, step } from "./recovery";
 import type { Command, Event, Recovery } from "./recovery";
 import { Screen } from "./screen";
 import { Meter, readCounters } from "./stats";
 import type { Counters, Figures } from "./stats";
-import type { Target } from "./target";
 import { whepPath } from "./target";
 import { WhepSession } from "./whep";
 import { Follower, same } from "./wish";
@@ -46,15 +46,16 @@ export class Player {
 
   #state: Recovery = IDLE;
   #seats = new Map<number, Seat>();
-  #opening: WhepSession | null;
+  #opening: Opening | null;
+  #openedAt: number | null = null;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     videos: readonly [HTMLVideoElement, HTMLVideoElement],
-    target: Target,
-    /** A session already under way when the player is made: the first attempt. */
-    opening: WhepSession | null,
+    /** What the page shows, or is about to show, when the player is made: the first attempt. */
+    opening: Opening,
   ) {
+    const { target } = opening;
     this.screen = new Screen(videos);
     this.wish = { channel: target.channel, rendition: target.rendition };
     this.#opening = opening;
@@ -178,8 +179,10 @@ export class Player {
 
   #connect(id: number): void {
     const { wish } = this;
-    const session = this.#opening ?? new WhepSession(whepPath(wish.channel, wish.rendition), authorization(wish.channel));
+    const opening = this.#opening;
     this.#opening = null;
+    const session =
+      opening?.session ?? new WhepSession(whepPath(wish.channel, wish.rendition), authorization(wish.channel));
     const follower = new Follower(session, wish);
     this.#seats.set(id, { session, meter: new Meter(), follower, counters: null });
     session.onlost = () => this.#dispatch({ kind: "lost", id });
@@ -190,16 +193,20 @@ export class Player {
       this.#dispatch({ kind: "refused", id, status: outcome.status, chosen: wish.rendition !== null });
       this.onphase?.();
     });
-    this.screen.prepare(session.stream, () => this.#dispatch({ kind: "frame", id }));
+    const ready = () => this.#dispatch({ kind: "frame", id });
+    if (!opening?.session) return this.screen.prepare(session.stream, ready);
+    void opening.shown.then((at) => {
+      this.#openedAt = at;
+      ready();
+    });
   }
 
   #show(id: number): void {
     const seat = this.#seats.get(id);
     if (!seat) return;
-    const now = performance.now();
     if (this.firstFrameAt === null) {
-      this.firstFrameAt = now;
-      this.marks = { ...this.marks, ...seat.session.marks, firstFrame: now };
+      this.firstFrameAt = this.#openedAt ?? performance.now();
+      this.marks = { ...this.marks, ...seat.session.marks, firstFrame: this.firstFrameAt };
     } else {
       this.reconnects++;
     }

@@ -3,6 +3,8 @@
  * has a frame, and then they change places: the old picture stays to the last moment.
  */
 
+import { onFirstFrame } from "./first-frame";
+
 type FrameCallback = (now: number) => void;
 
 export class Screen {
@@ -48,8 +50,7 @@ export class Screen {
     // No echo of two sounds; and autoplay without sound is allowed everywhere.
     video.muted = true;
     video.srcObject = stream;
-    if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(ready);
-    else video.addEventListener("loadeddata", ready, { once: true });
+    onFirstFrame(video, ready);
     video.play().catch(() => undefined);
   }
 

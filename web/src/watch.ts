@@ -1,11 +1,11 @@
-/** The watch page. opening.ts comes first: it sends the WHEP request while the rest is set up. */
+/** The watch page. By the time that this runs opening.ts has asked for the channel, and most often shown it. */
 
-import { opening, startedAt, target } from "./opening";
 import { Refused, fetchChannel } from "./channels";
 import type { Channel } from "./channels";
 import { showAccount } from "./account";
 import { Captions } from "./captions";
 import { Controls } from "./controls";
+import { keepShare } from "./credentials";
 import { byId, sayOrHide, whenParsed } from "./dom";
 import { onSweep } from "./swipe";
 import { DelayReader } from "./delay";
@@ -16,6 +16,11 @@ import { expose } from "./probe";
 import { showStatistics } from "./statistics";
 import { DirectorClock } from "./time";
 import { Tuner } from "./tuner";
+
+const opening = window.anabranchOpening;
+const { target } = opening;
+// The script that opened the session has its own copies of the modules that it is built of.
+keepShare(target.channel, target.share);
 
 const INFO_MS = 5000;
 const AFTER_CHANGE_MS = 300;
@@ -39,16 +44,18 @@ function describe(channel: Channel): void {
 }
 
 function run(): void {
+  document.documentElement.classList.add("ready");
   const videos = [byId<HTMLVideoElement>("video-a"), byId<HTMLVideoElement>("video-b")] as const;
-  const player = new Player(videos, target, opening);
+  const player = new Player(videos, opening);
   const clock = new DirectorClock();
   const delays = new DelayReader(player, clock);
-  player.marks = { script: startedAt };
+  player.marks = { script: opening.startedAt };
   expose(player, delays, clock);
 
   const notify = () => showNotice(player, target.embed);
   entitle(target.channel);
-  if (!opening) return notify();
+  const { session } = opening;
+  if (!session) return notify();
   const captions = new Captions();
   const tuner = new Tuner(player, target.embed, () => captions.clear());
   const controls = new Controls(player, (key) => {
@@ -113,7 +120,7 @@ function run(): void {
   };
   player.start();
   notify();
-  void opening.outcome.then((outcome) => outcome.ok || informOnce());
+  void session.outcome.then((outcome) => outcome.ok || informOnce());
   setTimeout(informOnce, 1500);
   setInterval(() => void inform(), INFO_MS);
   setInterval(() => document.hidden || void tuner.refresh(), LIST_MS);

@@ -23,8 +23,10 @@ _CHANGE = re.compile(r'<([^>]*)>; rel="urn:anabranch:whep:ext:change"')
 
 
 @contextmanager
-def crowd(site: SiteProcess, viewers: int, channels: Sequence[str]) -> Iterator[None]:
-    """Have ``viewers`` watch, each of them changing the channel once a second.
+def crowd(
+    site: SiteProcess, viewers: int, channels: Sequence[str], *, changing: bool = True
+) -> Iterator[None]:
+    """Have ``viewers`` watch, each of them changing the channel once a second or never.
 
     Raises:
         UnavailableError: their program is missing, or they cannot connect.
@@ -32,7 +34,7 @@ def crowd(site: SiteProcess, viewers: int, channels: Sequence[str]) -> Iterator[
     if not viewers:
         yield
         return
-    gathered = _Crowd(site.url, viewers, channels)
+    gathered = _Crowd(site.url, viewers, channels, changing)
     thread = threading.Thread(target=lambda: asyncio.run(gathered.run()), name="crowd")
     thread.start()
     try:
@@ -46,8 +48,9 @@ def crowd(site: SiteProcess, viewers: int, channels: Sequence[str]) -> Iterator[
 class _Crowd:
     """Runs in a thread of its own: whoever measures does not share its event loop."""
 
-    def __init__(self, url: str, viewers: int, channels: Sequence[str]) -> None:
+    def __init__(self, url: str, viewers: int, channels: Sequence[str], changing: bool) -> None:
         self._url = url
+        self._changing = changing
         self._viewers = viewers
         self._channels = channels
         self._random = Random(0)  # noqa: S311
@@ -76,6 +79,9 @@ class _Crowd:
                 httpx.AsyncClient(base_url=self._url, timeout=10.0) as client,
             ):
                 changes = [await self._join(load, client, n) for n in range(self._viewers)]
+                if not self._changing:
+                    await asyncio.to_thread(self.ends.wait)
+                    return
                 async with asyncio.TaskGroup() as group:
                     for change in changes:
                         group.create_task(self._zap(client, change))
@@ -83,7 +89,7 @@ class _Crowd:
             self._failure = error
 
     async def _join(self, load: Load, client: httpx.AsyncClient, number: int) -> str:
-        """Have one watch some channel; return where that is changed."""
+        """Have one watch some channel; return where that is changed; "": it cannot be."""
         own = Credentials.random()
         answer = await client.post(
             f"/whep/{self._random.choice(self._channels)}",
@@ -91,10 +97,10 @@ class _Crowd:
             headers={"Content-Type": "application/sdp"},
         )
         change = _CHANGE.search(answer.headers.get("link", ""))
-        if answer.status_code != 201 or change is None:
+        if answer.status_code != 201 or (self._changing and change is None):
             raise UnavailableError(f"the crowd is not let in: {answer.text[:200]}")
         await load.add(f"v{number}", own, read_answer(answer.text))
-        return change[1]
+        return change[1] if change else ""
 
     async def _zap(self, client: httpx.AsyncClient, change: str) -> None:
         await asyncio.sleep(self._random.random() * _EVERY_S)

@@ -1,6 +1,7 @@
 """``join``: from the opening of the watch page to the first clean picture of its channel.
 
-The channel has another viewer at the same leaf, so that it has not to be brought there first.
+The channel has another viewer at the same leaf, so that it has not to be brought there first. The
+page is opened in an empty tab that is there already, without anything in its cache.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from anabranch.app.bench.browser import chromium, wait_for_picture
+from anabranch.app.bench.crowd import crowd
 from anabranch.app.bench.pictures import PROBE, frames_of, know
 from anabranch.app.bench.report import Result, sampled
 from anabranch.app.bench.site_process import SiteProcess, running_site
@@ -24,6 +26,8 @@ TARGET = "p50 <= 250, p95 <= 400"
 STEPS = ("script", "posted", "answered", "connected", "firstFrame")
 """The page's own marks: its script runs, WHEP's POST leaves, its answer is here, DTLS is done."""
 _LIMIT_S = 10.0
+_TAB_S = 1.0
+"""So long the making of a tab, with a process of its own, keeps the machine busy."""
 
 
 def measure(samples: int, kinds: Sequence[str]) -> list[Result]:
@@ -54,11 +58,8 @@ def _joins(site: SiteProcess, samples: int) -> tuple[list[float], list[dict[str,
     """Return for each opening the ms from navigation to the first clean frame, and to STEPS."""
     times, marks = [], []
     rng = random.Random(0)  # noqa: S311
-    with chromium() as browser:
+    with chromium() as browser, crowd(site, 1, CHANNELS[:1], changing=False):
         model = model_of(browser, site)
-        other = browser.new_page()
-        other.goto(f"{site.url}/watch/{CHANNELS[0]}?embed=1")
-        wait_for_picture(other)
         for number in range(samples + _WARM_UP):
             took, steps = join_once(browser, site, model)
             if number >= _WARM_UP:
@@ -93,6 +94,7 @@ def join_once(browser: "Browser", site: SiteProcess, model: str) -> tuple[float,
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.add_init_script(f"({PROBE})(); window.probe.load({model});")
     page = context.new_page()
+    time.sleep(_TAB_S)
     try:
         page.goto(f"{site.url}/watch/{CHANNELS[0]}", wait_until="commit")
         end = time.monotonic() + _LIMIT_S
@@ -100,6 +102,7 @@ def join_once(browser: "Browser", site: SiteProcess, model: str) -> tuple[float,
             time.sleep(0.1)
             clean = [at for at, shown, _ in frames_of(page) if shown == 0]
             if clean:
+                wait_for_picture(page)  # its marks come with the page's modules
                 return clean[0], page.evaluate("window.anabranch.marks")
     finally:
         context.close()

@@ -85,7 +85,7 @@ PROBE = """
     const at = performance.now();
     const note = () => {
       if (!video.classList.contains('front')) return;
-      probe.frames.push([at, look(video), window.anabranch.readClock()]);
+      probe.frames.push([at, look(video), window.anabranch?.readClock() ?? null]);
     };
     // The page may be about to bring it to the front because of this very frame.
     if (video.classList.contains('front')) note();
