@@ -1,9 +1,13 @@
-"""What a switch says, byte by byte, and real messages captured from Open vSwitch 3.1."""
+"""What a switch says, byte by byte or captured from Open vSwitch 3.1; a fabric of soft switches."""
 
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.fabric.triangle import World
+
+from anabranch.fabric.fabric import Fabric
 
 
 class Speech:
@@ -69,3 +73,17 @@ def captures() -> dict[str, bytes]:
     """Message name to its bytes, as Open vSwitch sent it."""
     lines = Path(__file__).with_name("captures.txt").read_text().splitlines()
     return {name: bytes.fromhex(raw) for name, raw in map(str.split, lines)}
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    await made.farm.start()
+    yield made
+    await made.farm.close()
+
+
+@pytest.fixture
+async def fabric(world: World) -> AsyncIterator[Fabric]:
+    async with world.run() as made:
+        yield made

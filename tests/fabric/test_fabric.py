@@ -4,7 +4,6 @@ s1 -- s2 -- s3, and s1 -- s3: a triangle, hosts at the ports 1 and 2 of each.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -41,21 +40,6 @@ from anabranch.fabric.softswitch.farm import Farm
 from anabranch.fabric.softswitch.network import SoftNetwork
 from anabranch.fabric.softswitch.switch import SoftSwitch
 from anabranch.store.database import Database
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    await made.farm.start()
-    yield made
-    await made.farm.close()
-
-
-@pytest.fixture
-async def fabric(world: World) -> AsyncIterator[Fabric]:
-    async with world.run() as made:
-        yield made
-
 
 # --- what is asked for -------------------------------------------------------------------------
 

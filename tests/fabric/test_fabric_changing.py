@@ -4,8 +4,6 @@ s1 -- s2 -- s3, and s1 -- s3: a triangle, hosts at the ports 1 and 2 of each.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from tests.fabric.triangle import LINKS, S3, World, flow, wanting
@@ -16,20 +14,6 @@ from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.model import Link, LinkInfo
 
 DIRECT, FIRST, SECOND = Link(*LINKS[2]), Link(*LINKS[0]), Link(*LINKS[1])
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    await made.farm.start()
-    yield made
-    await made.farm.close()
-
-
-@pytest.fixture
-async def fabric(world: World) -> AsyncIterator[Fabric]:
-    async with world.run() as made:
-        yield made
 
 
 def used(fabric: Fabric) -> set[Link]:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import pytest
 from tests.fabric.triangle import S1, World
@@ -20,14 +19,6 @@ from anabranch.fabric.steering.rules import STEERING_COOKIE
 
 CLAIM = Filter("jane", IPv4Network("10.0.0.2/32"), 17, (5060,))
 NODE = ServiceNode("n1", S1, "02:00:00:00:01:01", IPv4Address("10.0.0.101"), filters=(CLAIM,))
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    await made.farm.start()
-    yield made
-    await made.farm.close()
 
 
 @pytest.fixture

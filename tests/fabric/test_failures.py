@@ -1,9 +1,7 @@
 """A switch that refuses something is the concern of those that it hits, and of nobody else."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tests.fabric.triangle import S1, S2, S3, World, flow, frame, wanting
@@ -18,14 +16,6 @@ from anabranch.fabric.pathlogic.logic import Path as VmPath
 from anabranch.fabric.pipeline import FLOWS
 
 SPORT, MORE = 5006, 5008
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    await made.farm.start()
-    yield made
-    await made.farm.close()
 
 
 def fill(world: World, switch: str, *, room: int = 0) -> None:
