@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 from anabranch.app.bench.recovery import SAMPLER, standstill, wait_until_steady
 from anabranch.app.bench.site_process import SiteProcess
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 _AWAY_S = 1.0
 _NOT_SEEN_MS = 1000.0
 
@@ -46,6 +46,13 @@ def held() -> Iterator[SiteProcess]:
         nothing_left(made)
     finally:
         made.remove()
+
+
+@pytest.fixture(autouse=True)
+def up(held: SiteProcess) -> None:
+    """A director is there, whatever became of it in the test before."""
+    if held.process is None or held.process.poll() is not None:
+        held.start()
 
 
 def succeed(site: SiteProcess, away_s: float = _AWAY_S) -> float:

@@ -26,7 +26,11 @@ from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
 
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.alone,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
 NODE = "away"
 WIREGUARD_TYPES = {bytes((number, 0, 0, 0)) for number in range(1, 5)}
 
