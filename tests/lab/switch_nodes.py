@@ -51,6 +51,7 @@ SANDBOXES = {1: "10.78.0.201", 2: "10.78.0.202"}
 NODES = {1: "10.78.0.11", 2: "10.78.0.12"}
 BRIDGE, WEB_PORT = "br0", 8000
 _IP_RECVTTL, _SO_RCVBUFFORCE = 12, 33  # ip(7), socket(7)
+_UP = "Stop: Ctrl-C"
 _PROGRAM = str(Path(sys.executable).with_name("anabranch"))
 _PORTS = {"provider": 1, "user": 2, "n1": 11, "n2": 12}
 
@@ -203,7 +204,9 @@ class SwitchNodes:
     def start(self, number: int, stage: str = "") -> None:
         """Start a node by the command line, and wait until packets can be led to it."""
         name = self.node(number)
-        log = (self.directory / f"{name}.log").open("a")
+        text = self.directory / f"{name}.log"
+        log = text.open("a")
+        lives = text.read_text().count(_UP)  # it may have been there before
         process = subprocess.Popen(
             # not `ip netns exec`: it would hide the control groups
             ("nsenter", f"--net=/run/netns/{self.netns(f'n{number}')}", "--", _PROGRAM, "module",
@@ -216,11 +219,10 @@ class SwitchNodes:
         log.close()
         self._nodes[number] = process
         self._killed.discard(number)
-        text = self.directory / f"{name}.log"
 
         def up() -> bool:
             assert process.poll() is None, text.read_text()
-            return self.reached().get(name, False) and text.read_text().count("Stop: Ctrl-C") > 0
+            return self.reached().get(name, False) and text.read_text().count(_UP) > lives
 
         wait_until(up, "a node does not come up", limit_s=20)
 

@@ -102,11 +102,10 @@ async def test_an_interrupted_example_leaves_nothing(tmp_path, number, line):
     assert example.remains(name) == []
 
 
-async def test_a_failing_example_says_so_and_leaves_nothing(tmp_path):
+async def test_a_failing_example_says_so_and_leaves_nothing(tmp_path, directory):
     """Its VMs get no address."""
-    programs, directory = tmp_path / "programs", tmp_path / "files"
+    programs = tmp_path / "programs"
     programs.mkdir()
-    directory.mkdir()
     (programs / "udhcpc").write_text("#!/bin/sh\necho no lease >&2\nexit 1\n")
     (programs / "udhcpc").chmod(0o755)
     path = f"{programs}:{os.environ['PATH']}"
