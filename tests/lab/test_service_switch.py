@@ -115,7 +115,7 @@ async def test_from_the_signed_message_to_a_node_that_dies(
 
     # it comes back in a stage of its own: every flow passes both, in turn
     lab.start(1, stage="before")
-    # Signalling finds it within seconds: queries that are under way still go past it.
+    # Signalling finds it within seconds, not at once; why, is not known: see steering.md.
     wait_until(
         lambda: lab.install() == [second, first],
         "stages come in the order of their names",
