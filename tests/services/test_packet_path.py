@@ -14,12 +14,19 @@ from tests.services.packets import ip, tcp, udp
 from anabranch.services.batch import Batch
 from anabranch.services.chain import Chain, Link
 from anabranch.services.module import Module
-from anabranch.services.rings.receive import ETHERNET_AT, LONGEST_FRAME, SLOT_BYTES, ReceiveRing
+from anabranch.services.rings.receive import (
+    ETHERNET_AT,
+    LONGEST_FRAME,
+    SLOT_BYTES,
+    ReceiveRing,
+    slots_of,
+)
 from anabranch.services.rings.transmit import Transmitter
 from anabranch.services.sandbox.addressing import FixedAddresses
 from anabranch.services.sandbox.packet_path import PacketPath
 
-SLOTS = 16
+BLOCKS, BLOCK_BYTES = 3, 4 * SLOT_BYTES + 100
+SLOTS = slots_of(BLOCKS, BLOCK_BYTES)
 MACS = bytes.fromhex("020000000001020000000002")
 CAME = b"\xaa" * 12
 
@@ -39,7 +46,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("ring")
-        os.truncate(self._file, SLOTS * SLOT_BYTES)
+        os.truncate(self._file, BLOCKS * BLOCK_BYTES)
         self._next = 0
 
     def fileno(self) -> int:
@@ -51,7 +58,8 @@ class Memory:
     def put(self, frame: bytes) -> None:
         """Lay a frame into the next slot, cut off where it does not fit."""
         kept = frame[:LONGEST_FRAME]
-        at = self._next * SLOT_BYTES
+        block, slot = divmod(self._next, SLOTS // BLOCKS)
+        at = block * BLOCK_BYTES + slot * SLOT_BYTES
         os.pwrite(self._file, kept, at + ETHERNET_AT)
         words = np.array([1, len(frame), len(kept)], np.uint32)
         os.pwrite(self._file, words.tobytes(), at)
@@ -65,7 +73,7 @@ class Line:
         self.memory = Memory()
         self.far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.far.setblocking(False)
-        self.ring = ReceiveRing(self.memory, SLOTS)  # type: ignore[arg-type]
+        self.ring = ReceiveRing(self.memory, BLOCKS, BLOCK_BYTES)  # type: ignore[arg-type]
         self.transmitter = Transmitter(near, SLOTS)
         chain = Chain(lambda link, error: pytest.fail(f"{link}: {error}"))
         chain.links.append(Link("guard", Guard()))

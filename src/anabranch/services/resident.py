@@ -230,7 +230,7 @@ class Resident:
             address=str(self.tenant.address) if self.tenant.address else None,
             address6=str(self.tenant.address6) if self.tenant.address6 else None,
             file_size=disk * 1024**2,
-            ring_slots=self._attachment.ring_slots,
+            ring_blocks=self._attachment.ring_blocks,
             router_mac=self._attachment.router_mac,
             own_mac=self._attachment.own_mac,
             transcoder=self._transcoding is not None,

@@ -21,11 +21,11 @@ from anabranch.services.errors import ArchiveError, ServicesError
 from anabranch.services.frames import ETHERNET_BYTES
 from anabranch.services.manifest import FILE_NAME, Filter, parse_manifest
 from anabranch.services.module import Context, Module, Status
+from anabranch.services.rings.receive import ETHERNET_AT, LONGEST_PACKET, SLOT_BYTES
 from anabranch.services.sandbox.loader import load
 from anabranch.services.slots import REPLY, Slots
 
-SLOT_BYTES, IP_AT = 2048, 80
-LONGEST = SLOT_BYTES - IP_AT
+IP_AT = ETHERNET_AT + ETHERNET_BYTES
 _BATCH = 256
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _ETHERNET, _RAW_IP, _COOKED = 1, {12, 101, 228, 229}, 113
@@ -134,7 +134,7 @@ class TestKit:
         self.module.stop()
 
     def _claims(self, packet: bytes) -> bool:
-        if len(packet) > LONGEST:
+        if len(packet) > LONGEST_PACKET:
             return False
         if not self._filters:
             return True

@@ -39,7 +39,8 @@ from anabranch.services.rings.transmit import open_transmit_socket
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RING_SLOTS = 1024
+RING_BLOCKS = 6
+"""Of a sandbox: 978 packets, 1.5 MiB."""
 _NEIGHBOUR = ip_address("169.254.1.1")
 _NEIGHBOUR_6 = IPv6Interface("fd56:2b7e:91c4:ffff:616e:6162:7261:6e63/128")
 """The router, as every sandbox sees it: one address for all, on each link."""
@@ -76,7 +77,7 @@ class LinuxPlane:
         node: names the tenants' namespaces; unique on the machine, at most 20 characters.
         namespace: of the router; None: this machine itself.
         devices: of the router, by which packets come in that can be claimed; None: all there are.
-        ring_slots: packets that wait for a sandbox at most, 2 KiB each; a multiple of 128.
+        ring_blocks: room for packets that wait for a sandbox: 163 in 256 KiB.
     """
 
     def __init__(
@@ -84,12 +85,12 @@ class LinuxPlane:
         node: str,
         namespace: str | None = None,
         devices: tuple[str, ...] | None = None,
-        ring_slots: int = RING_SLOTS,
+        ring_blocks: int = RING_BLOCKS,
     ) -> None:
         self._prefix = namespaces_of(node)
         self._namespace = namespace
         self._devices = devices
-        self._ring_slots = ring_slots
+        self._ring_blocks = ring_blocks
         self._attached: dict[int, Attachment] = {}
         self._places: dict[int, Place] = {}  # by the numbers of their tenants
         self._ahead: Place | None = None
@@ -232,7 +233,7 @@ class LinuxPlane:
             tenant,
             netns=place.netns,
             rings=place.rings,
-            ring_slots=self._ring_slots,
+            ring_blocks=self._ring_blocks,
             router_mac=place.macs[0],
             own_mac=place.macs[1],
         )
@@ -262,8 +263,8 @@ class LinuxPlane:
             Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
 
     def _open_sockets(self, namespace: str) -> tuple[socket.socket, socket.socket]:
-        slots = self._ring_slots
-        ring = made_inside(namespace, lambda: open_ring_socket("packets", slots))
+        blocks = self._ring_blocks
+        ring = made_inside(namespace, lambda: open_ring_socket("packets", blocks))
         try:
             return ring, made_inside(namespace, lambda: open_transmit_socket("packets"))
         except BaseException:

@@ -41,7 +41,7 @@ class Attachment:
     Attributes:
         netns: descriptor of the network namespace in which its process runs.
         rings: the ring socket and the transmit socket.
-        ring_slots: of the ring socket.
+        ring_blocks: of the ring socket, 256 KiB each.
         router_mac, own_mac: of the ends of the packet link, hexadecimal; empty: packets keep the
             addresses that they came with.
     """
@@ -49,7 +49,7 @@ class Attachment:
     tenant: Tenant
     netns: int
     rings: tuple[socket.socket, socket.socket]
-    ring_slots: int
+    ring_blocks: int
     router_mac: str
     own_mac: str
     claims: list[Claim] = field(default_factory=list)

@@ -18,7 +18,7 @@ import structlog
 from anabranch.host.network import NetworkError, entered, run_tool
 from anabranch.services.claim import Claim, ClaimError
 from anabranch.services.planes import registration, rules
-from anabranch.services.planes.linux import RING_SLOTS, LinuxPlane, mac_of
+from anabranch.services.planes.linux import RING_BLOCKS, LinuxPlane, mac_of
 from anabranch.services.planes.plane import Attachment, PlaneError, Tenant
 
 _TENANTS = re.compile(f"({rules.PACKETS}|{rules.SERVER})[1-9][0-9]*")
@@ -29,7 +29,7 @@ class SwitchPlane(LinuxPlane):
     """The packets that a switch leads to this machine.
 
     Args:
-        node, namespace, ring_slots: see :class:`LinuxPlane`.
+        node, namespace, ring_blocks: see :class:`LinuxPlane`.
         port: the device that is cabled to the switch; it has an IPv4 address.
         place: where that is, for the controller.
         controllers: HTTP APIs of the switch's controllers, or ``unix:PATH``.
@@ -45,9 +45,9 @@ class SwitchPlane(LinuxPlane):
         controllers: Sequence[str],
         token: str,
         namespace: str | None = None,
-        ring_slots: int = RING_SLOTS,
+        ring_blocks: int = RING_BLOCKS,
     ) -> None:
-        super().__init__(node, namespace, (port,), ring_slots)
+        super().__init__(node, namespace, (port,), ring_blocks)
         self._port = port
         self._place = place
         self._mac = ""

@@ -12,17 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from anabranch.services.frames import ETHERNET_BYTES
+
 ETHERNET_AT = 66
 """Where the Ethernet header begins in a slot; the IP header then begins at 80, aligned."""
-SLOT_BYTES = 2048
+SLOT_BYTES = 1600
+"""Room for a packet of 1,500 bytes, and an odd number of cache lines: the heads of a batch are
+spread over the whole cache, where those of slots of 2,048 bytes share two of its sets."""
 LONGEST_FRAME = SLOT_BYTES - ETHERNET_AT
+LONGEST_PACKET = LONGEST_FRAME - ETHERNET_BYTES
+BLOCK_BYTES = 256 * 1024
+"""The kernel takes its memory in pieces of this size; no slot lies in two of them."""
 _SLOT_WORDS = SLOT_BYTES // 4
 _SOL_PACKET = 263
 _RX_RING, _STATISTICS, _VERSION, _IGNORE_OUTGOING = 5, 6, 10, 23
 _TPACKET_V2 = 1
 _TO_KERNEL, _TO_USER = 0, 1
 _ETH_P_ALL = 3
-_BLOCK_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,16 @@ class RingCounts:
     lost: int
 
 
-def open_ring_socket(device: str, slots: int) -> socket.socket:
+def slots_of(blocks: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """Return how many packets have room in a ring."""
+    return blocks * (block_bytes // SLOT_BYTES)
+
+
+def open_ring_socket(device: str, blocks: int) -> socket.socket:
     """Return a socket with a receive ring on ``device`` of this thread's network namespace.
 
-    ``slots`` is a multiple of 128. The ring exists from here on; a process that is handed the
-    socket maps it with :class:`ReceiveRing`.
+    The ring exists from here on; a process that is handed the socket maps it with
+    :class:`ReceiveRing`.
 
     Raises:
         OSError: there is no such device, or no right to open it (CAP_NET_RAW).
@@ -46,8 +57,7 @@ def open_ring_socket(device: str, slots: int) -> socket.socket:
     try:
         opened.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
         opened.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-        blocks = slots * SLOT_BYTES // _BLOCK_BYTES
-        request = struct.pack("4I", _BLOCK_BYTES, blocks, SLOT_BYTES, slots)
+        request = struct.pack("4I", BLOCK_BYTES, blocks, SLOT_BYTES, slots_of(blocks))
         opened.setsockopt(_SOL_PACKET, _RX_RING, request)
         opened.bind((device, _ETH_P_ALL))
         opened.setblocking(False)
@@ -58,64 +68,83 @@ def open_ring_socket(device: str, slots: int) -> socket.socket:
 
 
 class ReceiveRing:
-    """The packets of a ring socket, as arrays."""
+    """The packets of a ring socket, as arrays.
 
-    def __init__(self, opened: socket.socket, slots: int) -> None:
+    Those that wait, as :meth:`take` counts them, stay where they are until :meth:`release`.
+    """
+
+    def __init__(self, opened: socket.socket, blocks: int, block_bytes: int = BLOCK_BYTES) -> None:
         self.socket = opened
-        self._memory = mmap.mmap(opened.fileno(), slots * SLOT_BYTES, mmap.MAP_SHARED)
-        self._slots = np.frombuffer(self._memory, np.uint8).reshape(slots, SLOT_BYTES)
-        words = self._slots.view(np.uint32)
+        self._memory = mmap.mmap(opened.fileno(), blocks * block_bytes, mmap.MAP_SHARED)
         self._words = memoryview(self._memory).cast("I")  # for single packets: no arrays
-        self._status = words[:, 0]
-        self._length, self._captured = words[:, 1], words[:, 2]
-        self._head = 0
+        whole = np.frombuffer(self._memory, np.uint8)
+        self.address: int = whole.ctypes.data
+        """Where the memory begins in this process."""
+        self._slots = slots_of(1, block_bytes)
+        used = self._slots * SLOT_BYTES
+        self._blocks = [
+            block[:used].reshape(self._slots, SLOT_BYTES)
+            for block in whole.reshape(blocks, block_bytes)
+        ]
+        words = [block.view(np.uint32) for block in self._blocks]
+        self._status = [block[:, 0] for block in words]
+        self._length, self._captured = ([block[:, n] for block in words] for n in (1, 2))
+        self._block_bytes = block_bytes
+        self._block = self._slot = 0  # of the first packet that waits, or is awaited
+        self._word = 0  # where it is in the memory
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
     @property
-    def memory(self) -> NDArray[np.uint8]:
-        """All slots, (slots, SLOT_BYTES)."""
-        return self._slots
-
-    @property
     def view(self) -> memoryview:
-        """The same memory, all in a row."""
+        """All of its memory, in a row."""
         return self._words.cast("B")
 
-    def take(self, most: int) -> tuple[int, int]:
-        """Return the first slot and the number of packets that wait, at most ``most``.
+    @property
+    def at(self) -> int:
+        """Where in that memory the slot of the first packet that waits begins."""
+        return self._word * 4
 
-        The packets stay where they are until :meth:`release`; they never wrap around the end.
-        """
-        head, words = self._head, self._words
-        if not words[head * _SLOT_WORDS] & _TO_USER:
-            return head, 0
-        if head + 1 == len(self._slots) or not words[(head + 1) * _SLOT_WORDS] & _TO_USER:
-            return head, 1
-        waiting = self._status[head : head + most] & _TO_USER
+    def take(self, most: int) -> int:
+        """Return how many packets wait at least, at most ``most``: all of them in one block."""
+        words, at = self._words, self._word
+        if not words[at] & _TO_USER:
+            return 0
+        first = self._slot
+        if first + 1 == self._slots or not words[at + _SLOT_WORDS] & _TO_USER:
+            return 1
+        waiting = self._status[self._block][first : first + most] & _TO_USER
         first_gap = int(waiting.argmin())
-        return head, first_gap if not waiting[first_gap] else len(waiting)
+        return first_gap if not waiting[first_gap] else len(waiting)
 
-    def lengths(self, first: int, count: int) -> NDArray[np.uint32]:
+    def packets(self, count: int) -> NDArray[np.uint8]:
+        """Return the slots of the first ``count`` packets that wait, (count, SLOT_BYTES)."""
+        return self._blocks[self._block][self._slot : self._slot + count]
+
+    def lengths(self, count: int) -> NDArray[np.uint32]:
         """Return the bytes of each frame; one longer than its slot is reported as 0."""
         if count == 1:
-            at = first * _SLOT_WORDS
+            at = self._word
             whole = self._words[at + 1] <= self._words[at + 2]
             return np.array([self._words[at + 2] if whole else 0], np.uint32)
-        span = slice(first, first + count)
-        length: NDArray[np.uint32] = self._captured[span].copy()
-        length[self._length[span] > self._captured[span]] = 0
+        span = slice(self._slot, self._slot + count)
+        captured = self._captured[self._block][span]
+        length: NDArray[np.uint32] = captured.copy()
+        length[self._length[self._block][span] > captured] = 0
         return length
 
     def release(self, count: int) -> None:
-        """Give the first ``count`` waiting slots back to the kernel."""
-        head = self._head
+        """Give the first ``count`` slots that wait back to the kernel."""
         if count == 1:
-            self._words[head * _SLOT_WORDS] = _TO_KERNEL
+            self._words[self._word] = _TO_KERNEL
         else:
-            self._status[head : head + count] = _TO_KERNEL
-        self._head = (head + count) % len(self._slots)
+            self._status[self._block][self._slot : self._slot + count] = _TO_KERNEL
+        self._slot += count
+        if self._slot == self._slots:
+            self._slot = 0
+            self._block = (self._block + 1) % len(self._blocks)
+        self._word = (self._block * self._block_bytes + self._slot * SLOT_BYTES) // 4
 
     def counts(self) -> RingCounts:
         """Return, and reset, the kernel's counters."""

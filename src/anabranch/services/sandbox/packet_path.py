@@ -30,14 +30,11 @@ class PacketPath:
         self._transmitter = transmitter
         self._chain = chain
         self._addressing = addressing
-        memory, self._view = ring.memory, ring.view
-        self._starts = memory.ctypes.data + ETHERNET_AT + np.arange(
-            len(memory), dtype=np.uint64
-        ) * np.uint64(SLOT_BYTES)  # fmt: skip
+        self._view = ring.view
+        starts = np.arange(max(BATCH, _MOST_EMITTED), dtype=np.uint64) * np.uint64(SLOT_BYTES)
+        self._starts = starts[:BATCH] + np.uint64(ring.address + ETHERNET_AT)
         self._emitted = np.zeros((_MOST_EMITTED, SLOT_BYTES), np.uint8)
-        self._emitted_at = self._emitted.ctypes.data + np.arange(
-            _MOST_EMITTED, dtype=np.uint64
-        ) * np.uint64(SLOT_BYTES)  # fmt: skip
+        self._emitted_at = starts[:_MOST_EMITTED] + np.uint64(self._emitted.ctypes.data)
         self.received = self.sent = self.dropped = self.lost = self.unknown = 0
 
     def fileno(self) -> int:
@@ -45,20 +42,21 @@ class PacketPath:
 
     def turn(self) -> int:
         """Pass on what waits, at most :data:`BATCH` packets; return how many there were."""
-        first, count = self._ring.take(BATCH)
+        count = self._ring.take(BATCH)
         if not count:
             return 0
-        span = slice(first, first + count)
-        slots = Slots(self._ring.memory[span], _IP_AT, self._ring.lengths(first, count))
+        packets = self._ring.packets(count)
+        slots = Slots(packets, _IP_AT, self._ring.lengths(count))
         self._chain.run(slots)
         if count == 1 and not slots.touched and not slots.emitted:
-            self._pass_on(first, int(slots.sizes[0]))
+            self._pass_on(int(slots.sizes[0]))
             return 1
         rows, sizes = slots.leaving()
-        frames = self._ring.memory[span, ETHERNET_AT:]
+        frames = packets[:, ETHERNET_AT:]
         if len(rows):
             self._addressing.set(frames, rows, slots)
-            self.sent += self._transmitter.send(self._starts[span][rows], sizes)
+            starts = self._starts[rows] + np.uint64(self._ring.at)
+            self.sent += self._transmitter.send(starts, sizes)
         if slots.emitted:
             self._emit(slots, frames)
         self._ring.release(count)
@@ -66,9 +64,9 @@ class PacketPath:
         self.dropped += count - len(rows)
         return count
 
-    def _pass_on(self, slot: int, size: int) -> None:
+    def _pass_on(self, size: int) -> None:
         """Send on a packet that came alone and is as it came: what most of a quiet path are."""
-        at = slot * SLOT_BYTES + ETHERNET_AT
+        at = self._ring.at + ETHERNET_AT
         fixed = self._addressing.fixed
         self._view[at : at + len(fixed)] = fixed
         self.sent += self._transmitter.send_one(self._view[at : at + size])

@@ -88,7 +88,7 @@ class Runner:
             transmitter = Transmitter(rings[1], BATCH)
             addresses = bytes.fromhex(spec.router_mac + spec.own_mac)
             addressing = FixedAddresses(addresses) if addresses else KeptAddresses()
-            ring = ReceiveRing(rings[0], spec.ring_slots)
+            ring = ReceiveRing(rings[0], spec.ring_blocks)
             self._path = PacketPath(ring, transmitter, self._chain, addressing)
         self._timers = Timers()
         self._loaded: deque[Callable[[], None]] = deque()

@@ -25,7 +25,7 @@ class SandboxSpec:
         address, address6: its own, or None.
         address_space: bytes (RLIMIT_AS).
         file_size: bytes of its largest file (RLIMIT_FSIZE).
-        ring_slots: of the ring socket; 0: it has none, and no transmit socket.
+        ring_blocks: of the ring socket, 256 KiB each; 0: it has none, and no transmit socket.
         router_mac, own_mac: of the two ends of its packet link, hexadecimal; empty: what goes out
             keeps the addresses that it came with.
         transcoder: whether it has a socket to the transcoder, after those of the ring.
@@ -40,7 +40,7 @@ class SandboxSpec:
     address6: str | None = None
     address_space: int = 4 << 30
     file_size: int = 0
-    ring_slots: int = 0
+    ring_blocks: int = 0
     router_mac: str = ""
     own_mac: str = ""
     transcoder: bool = False

@@ -13,6 +13,7 @@ import numpy as np
 from anabranch.services.batch import Batch
 from anabranch.services.frames import IPV4_BYTES, Bytes
 from anabranch.services.module import Context, Module, Status
+from anabranch.services.rings.receive import LONGEST_PACKET
 from anabranch.services.wasm.guest import Guest, HostFunction, Signature, WasmError
 
 ABI = 1
@@ -20,8 +21,7 @@ NAMESPACE = "anabranch"
 FORWARD, DROP, REWRITE, REPLY = range(4)
 MOST_PACKETS = 256
 """In one call of ``process``."""
-_ROOM = 1968
-_BLOCK = MOST_PACKETS * (_ROOM + 1) + 15
+_BLOCK = MOST_PACKETS * (LONGEST_PACKET + 1) + 15
 _ALIGNED = 16
 _BATCH_S, _CALL_S, _CONFIGURE_S = 0.25, 1.0, 10.0
 _MOST_EMITTED, _MOST_LINES, _MAX_LINE, _MAX_STATUS = 256, 20, 2000, 4096
@@ -81,8 +81,10 @@ class WasmModule(Module):
                 raise ValueError(self._complaint or "its configure refuses, and does not say why")
         if self._guest.has("room"):
             self._least = self._call("room")
-            if not 0 <= self._least <= _ROOM:
-                raise WasmError(f"it wants {self._least} bytes a packet: there are {_ROOM}")
+            if not 0 <= self._least <= LONGEST_PACKET:
+                raise WasmError(
+                    f"it wants {self._least} bytes a packet: there are {LONGEST_PACKET}"
+                )
         if self._period is not None:
             if not self._guest.has("tick"):
                 raise WasmError("it asks to be called every so often, and exports no tick")
@@ -227,7 +229,7 @@ class WasmModule(Module):
         """Return whether the packet will be sent; in calls of ``process`` alone."""
         if not self._processing or len(self._emitted) >= _MOST_EMITTED:
             return 0
-        if not IPV4_BYTES <= length <= _ROOM:
+        if not IPV4_BYTES <= length <= LONGEST_PACKET:
             return 0
         packet = self._guest.read(at, length)
         if packet[0] >> 4 not in {4, 6}:

@@ -13,9 +13,9 @@ from anabranch.app.bench.modules.traffic import send
 from anabranch.app.bench.modules.world import World
 from anabranch.host.network import made_inside
 from anabranch.services.frames import checksum
-from anabranch.services.rings.receive import ETHERNET_AT, ReceiveRing, open_ring_socket
+from anabranch.services.rings.receive import ETHERNET_AT, ReceiveRing, open_ring_socket, slots_of
 
-_SLOTS = 8192
+_BLOCKS = 64
 _RATE, _SECONDS = 10_000, 4.0
 _LONGEST = 512
 _KEPT = (b"Via", b"From", b"Call-ID", b"CSeq")
@@ -39,20 +39,20 @@ class Checked:
 
 async def checked_answers(world: World, frames: Frames) -> Checked:
     """Send keep-alives for a while and check what comes back."""
-    opened = made_inside(world.sender, lambda: open_ring_socket("s0", _SLOTS))
-    ring = ReceiveRing(opened, _SLOTS)
+    opened = made_inside(world.sender, lambda: open_ring_socket("s0", _BLOCKS))
+    ring = ReceiveRing(opened, _BLOCKS)
     taken: list[bytes] = []
     sending = asyncio.create_task(send(world, frames, _SECONDS, rate=_RATE))
     quiet = 0
     while not sending.done() or quiet < 20:
-        first, count = ring.take(_SLOTS)
+        count = ring.take(slots_of(1))
         quiet = 0 if count else quiet + 1
         if not count:
             await asyncio.sleep(0.002)
             continue
         begin = ETHERNET_AT + 14
-        rows = ring.memory[first : first + count, begin : begin + _LONGEST].copy()
-        lengths = ring.lengths(first, count).tolist()
+        rows = ring.packets(count)[:, begin : begin + _LONGEST].copy()
+        lengths = ring.lengths(count).tolist()
         ring.release(count)
         taken += [row[: n - 14].tobytes() for row, n in zip(rows, lengths, strict=True)]
     sent, unseen = (await sending).packets, ring.counts().lost
