@@ -206,12 +206,22 @@ async def watched(site: SiteProcess, one: Viewer) -> str:
     return found
 
 
-async def test_publishers_stay_connected(held: SiteProcess) -> None:
+@pytest.fixture
+def published(held: SiteProcess) -> Iterator[dict[str, Any]]:
+    """Channels to publish to, and what their publishers are told, by name."""
     names = ("rtmp1", "srt1", "whip1", "layers1")
-    made: dict[str, Any] = {
+    yield {
         name: add(held, name, "--from", name.rstrip("1").replace("layers", "whip"))
         for name in names
     }
+    for name in names:
+        held.command("channel", "remove", name)
+
+
+async def test_publishers_stay_connected(
+    held: SiteProcess, published: dict[str, dict[str, Any]]
+) -> None:
+    names, made = tuple(published), published
     server, key = (made["rtmp1"]["publish"][f"OBS {what}"] for what in ("server", "stream key"))
     flv, ts = ["-c:a", "aac", "-f", "flv"], ["-c:a", "aac", "-f", "mpegts"]
     with ExitStack() as stack:
@@ -230,6 +240,7 @@ async def test_publishers_stay_connected(held: SiteProcess) -> None:
             assert all(fed.values())
             before = pids(held)
             await asyncio.to_thread(succeed, held)
+            await asyncio.to_thread(wait_until, lambda: all_live(held, names), limit_s=15)
             assert pids(held) == before
             assert {name: feeding(held, name) for name in names} == fed
             await asyncio.sleep(2.0)
@@ -250,8 +261,6 @@ async def test_publishers_stay_connected(held: SiteProcess) -> None:
         await asyncio.to_thread(
             wait_until, lambda: not any(feeding(held, name) for name in names), limit_s=30
         )
-    for name in names:
-        held.command("channel", "remove", name)
 
 
 def all_live(site: SiteProcess, names: tuple[str, ...]) -> bool:

@@ -70,6 +70,8 @@ class SiteProcess:
     def start(self, prefix: Sequence[str] = ()) -> float:
         """Start it and return the seconds until its channels are on the air.
 
+        Those that wait for a publisher are not waited for.
+
         Raises:
             UnavailableError: it ended, or was not on the air in a minute; with its last words.
         """
@@ -83,19 +85,23 @@ class SiteProcess:
                 stderr=log,
                 start_new_session=True,
             )
+        answer: object = None
         while time.monotonic() - began < _LIMIT:
             if self.process.poll() is not None:
                 break
             try:
                 channels = self._get("/api/channels").json()["channels"]
-                if all(channel["state"] == "live" for channel in channels):
+                if all(map(_as_live_as_can_be, channels)):
                     return time.monotonic() - began
-            except httpx.TransportError:
-                pass
+                answer = [(each["name"], each["state"], each["detail"]) for each in channels]
+            except httpx.TransportError as error:
+                answer = error
             time.sleep(0.05)
         words = self.log.read_text(errors="replace").strip().splitlines()
         self.stop()
-        raise UnavailableError(f"the site did not come up: {' | '.join(words[-3:])}")
+        raise UnavailableError(
+            f"the site did not come up: {' | '.join(words[-3:])}; its last answer: {answer!r}"
+        )
 
     def _get(self, path: str) -> httpx.Response:
         # Its certificate, if it has one, was generated for it just now.
@@ -164,6 +170,10 @@ def running_site(**settings: str) -> Iterator[SiteProcess]:
         yield site
     finally:
         site.remove()
+
+
+def _as_live_as_can_be(channel: dict[str, Any]) -> bool:
+    return bool(channel["state"] == "live" or channel["detail"] == "waiting for a publisher")
 
 
 def _free_port() -> int:
