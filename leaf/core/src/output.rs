@@ -33,6 +33,8 @@ pub struct Outgoing<'a> {
     pub original: Option<u16>,
     /// What it says of how long the receiver may hold it back.
     pub playout: Option<Playout>,
+    /// So many bytes longer it is to be than it would be by itself.
+    pub padding: usize,
     /// The payload, in the ring.
     pub payload: &'a [u8],
     /// When the packet came, if it is sent at its turn.
@@ -45,6 +47,26 @@ pub trait Sink {
     fn send(&mut self, packet: Outgoing<'_>);
 }
 
+/// How a packet is sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// At its turn.
+    pub live: bool,
+    /// See [`Outgoing::playout`].
+    pub playout: Option<Playout>,
+    /// See [`Outgoing::padding`].
+    pub padding: usize,
+}
+
+impl Manner {
+    /// At its turn, as it is.
+    pub const LIVE: Self = Self {
+        live: true,
+        playout: None,
+        padding: 0,
+    };
+}
+
 /// How much went out on an RTP stream, as sender reports count it: both wrap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
@@ -55,14 +77,13 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Send a packet at the place that it was given, and count it. `live`: it goes at its turn.
+    /// Send a packet at the place that it was given, and count it.
     pub fn send(
         &mut self,
         output: Output,
         packet: &Packet<'_>,
         placed: Placed,
-        live: bool,
-        playout: Option<Playout>,
+        manner: Manner,
         sink: &mut impl Sink,
     ) {
         self.packets = self.packets.wrapping_add(1);
@@ -73,9 +94,10 @@ impl Sent {
             timestamp: placed.timestamp as u32,
             marker: packet.marker,
             original: None,
-            playout,
+            playout: manner.playout,
+            padding: manner.padding,
             payload: packet.payload,
-            arrived: live.then_some(packet.arrived),
+            arrived: manner.live.then_some(packet.arrived),
         });
     }
 }

@@ -5,11 +5,43 @@ use serde::{Deserialize, Serialize};
 use crate::Micros;
 use crate::cursor::{Cursor, Segment, Start, StreamId};
 use crate::hurry::Hurry;
-use crate::output::{Outgoing, Output, Sent, Sink};
+use crate::output::{Manner, Outgoing, Output, Sent, Sink};
 use crate::pace::Pace;
 use crate::retransmit::Retransmissions;
 use crate::ring::{Packet, Ring};
 use crate::streams::Streams;
+
+/// A key frame of so many packets goes as one message; with fewer what is added would be much.
+const EVEN: u64 = 8;
+
+/// A key frame whose packets are of one length, but for the first, which are the parameter sets, and
+/// the last. With these as long as the others all of them are one message of UDP GSO, and what follows,
+/// if it is shorter, belongs to it, too. A message costs as much as encrypting six packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Even {
+    first: u64,
+    last: u64,
+    length: usize,
+    /// Something shorter follows.
+    followed: bool,
+}
+
+impl Even {
+    /// The same with something shorter that follows, or without.
+    pub fn followed(self, followed: bool) -> Self {
+        Self { followed, ..self }
+    }
+
+    /// Bytes to add to one of its packets.
+    fn padding(&self, packet: &Packet<'_>) -> usize {
+        let is_short = packet.index == self.first || (self.followed && packet.index == self.last);
+        if is_short {
+            self.length.saturating_sub(packet.payload.len())
+        } else {
+            0
+        }
+    }
+}
 
 /// Where a picture is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,8 +173,46 @@ impl Picture {
         })
     }
 
+    /// The key frame that is sent next and can go as one message.
+    ///
+    /// Not to a viewer who is sent the very same packet again: what is added is not kept, and SRTP
+    /// allows no two packets of one number.
+    pub fn even(&self, streams: &Streams) -> Option<Even> {
+        let id = self.stream.filter(|_| self.mode == Mode::Live)?;
+        let ring = &streams.get(id)?.ring;
+        let (first, end) = (self.cursor.next(), ring.end());
+        let key = ring.key().filter(|key| key.index == first)?;
+        if end < first + EVEN || !self.cursor.follows(id, ring) || self.next_rtx.is_none() {
+            return None;
+        }
+        let last = ring.get(end - 1)?;
+        let length = ring.get(first + 1)?.payload.len();
+        let mut between = (first + 1..end - 1).map(|index| ring.get(index));
+        (last.marker
+            && last.timestamp == key.timestamp
+            && last.payload.len() <= length
+            && between.all(|it| it.is_some_and(|packet| packet.payload.len() == length)))
+        .then_some(Even {
+            first,
+            last: last.index,
+            length,
+            followed: false,
+        })
+    }
+
     /// Send what may go now: everything when live, as much as the pace allows when catching up.
     pub fn flush(&mut self, streams: &Streams, now: Micros, sink: &mut impl Sink) {
+        self.flush_as(None, streams, now, sink);
+    }
+
+    /// As [`Picture::flush`], with a key frame in one message.
+    pub fn flush_as(
+        &mut self,
+        even: Option<Even>,
+        streams: &Streams,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
         let Some(found) = self.stream.and_then(|id| streams.get(id)) else {
             return;
         };
@@ -170,8 +240,12 @@ impl Picture {
                 self.pace.spend(bytes);
             }
             if let Some(placed) = self.cursor.advance(&packet) {
-                self.sent
-                    .send(Output::Video, &packet, placed, live, playout, sink);
+                let manner = Manner {
+                    live,
+                    playout,
+                    padding: even.map_or(0, |it| it.padding(&packet)),
+                };
+                self.sent.send(Output::Video, &packet, placed, manner, sink);
             }
         }
         if !live {
@@ -190,7 +264,7 @@ impl Picture {
     ) {
         if let Some(placed) = self.cursor.late(stream, ring, packet) {
             self.sent
-                .send(Output::Video, packet, placed, true, None, sink);
+                .send(Output::Video, packet, placed, Manner::LIVE, sink);
         }
     }
 
@@ -226,6 +300,7 @@ impl Picture {
             marker: packet.marker,
             original,
             playout: None,
+            padding: 0,
             payload: packet.payload,
             arrived: None,
         });

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::{Cursor, Start, StreamId};
-use crate::output::{Output, Sent, Sink};
+use crate::output::{Manner, Output, Sent, Sink};
 use crate::ring::{Packet, Ring};
 use crate::streams::Streams;
 
@@ -42,6 +42,12 @@ impl Sound {
     /// Whether it has begun: what came for it can be sent at any time.
     pub fn is_going_on(&self) -> bool {
         self.stream.is_some() && !self.begins
+    }
+
+    /// Whether something came that was not sent yet.
+    pub fn waits(&self, streams: &Streams) -> bool {
+        let found = self.stream.and_then(|id| streams.get(id));
+        self.is_going_on() && found.is_some_and(|found| found.ring.end() > self.cursor.next())
     }
 
     /// Go on at the head, wherever it was.
@@ -84,7 +90,7 @@ impl Sound {
             packet.marker = std::mem::take(&mut self.begins);
             if let Some(placed) = self.cursor.advance(&packet) {
                 self.sent
-                    .send(Output::Audio, &packet, placed, true, None, sink);
+                    .send(Output::Audio, &packet, placed, Manner::LIVE, sink);
             }
         }
         self.cursor.skip_to(ring.end());
@@ -100,7 +106,7 @@ impl Sound {
     ) {
         if let Some(placed) = self.cursor.late(stream, ring, packet) {
             self.sent
-                .send(Output::Audio, packet, placed, true, None, sink);
+                .send(Output::Audio, packet, placed, Manner::LIVE, sink);
         }
     }
 }

@@ -214,9 +214,14 @@ impl Viewer {
                 self.begin(stream, streams, now, sink);
             }
         } else if picture.stream == Some(stream) {
-            // One visit for both: a viewer's memory is fetched once, and a short packet of sound takes
-            // the parameter sets of a key frame along in one message.
-            if let Some(sound) = self.sound.as_mut().filter(|it| it.is_going_on()) {
+            // One visit for both: a viewer's memory is fetched once. Sound comes last where it belongs
+            // to a key frame's message, else first: it takes the parameter sets along.
+            let mut sound = self.sound.as_mut().filter(|it| it.is_going_on());
+            if let Some(even) = picture.even(streams) {
+                let even = even.followed(sound.as_ref().is_some_and(|it| it.waits(streams)));
+                picture.flush_as(Some(even), streams, now, sink);
+            }
+            if let Some(sound) = &mut sound {
                 sound.flush(streams, sink);
             }
             if picture.mode == Mode::Waiting || !picture.is_in_place(streams) {

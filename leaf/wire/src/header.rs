@@ -146,6 +146,25 @@ impl HeaderTemplate {
         self.end.next_multiple_of(4)
     }
 
+    /// Makes a written header at the start of `out` longer by `bytes`, a multiple of 4, and gives its
+    /// new length: zeros at the end of the extensions, which receivers pass over (RFC 8285 section 4.1.1).
+    ///
+    /// # Panics
+    ///
+    /// If `out` is shorter than that.
+    pub fn pad(&self, bytes: usize, out: &mut [u8]) -> usize {
+        debug_assert!(bytes.is_multiple_of(4), "extensions are counted in words");
+        let (len, padded) = (self.len(), self.len() + bytes);
+        if bytes > 0 {
+            out[len..padded].fill(0);
+            out[0] |= 1 << 4;
+            out[FIXED_LEN..FIXED_LEN + 2].copy_from_slice(&EXTENSION_PROFILE);
+            let words = (padded - FIXED_LEN - 4) / 4;
+            out[FIXED_LEN + 2..FIXED_LEN + 4].copy_from_slice(&(words as u16).to_be_bytes());
+        }
+        padded
+    }
+
     /// Writes the header of one packet to the start of `out` and gives its length, [`Self::len`].
     ///
     /// `abs_send_time` is the 24-bit value of [`crate::ntp::abs_send_time`]; a template without
@@ -188,6 +207,32 @@ mod tests {
         assert_eq!(len, template.len());
         assert!(out[len..].iter().all(|&byte| byte == 0xaa));
         out[..len].to_vec()
+    }
+
+    #[test]
+    fn padding_is_of_the_extensions() {
+        let plain = HeaderTemplate::new(96, 1).unwrap();
+        let timed = plain.with_abs_send_time(3).unwrap();
+        for (template, words) in [
+            (plain, 0),
+            (plain, 1),
+            (plain, 290),
+            (timed, 1),
+            (timed, 290),
+        ] {
+            let mut out = [0xaa; 1400];
+            template.write(7, 8, true, 9, &mut out);
+            let len = template.pad(4 * words, &mut out);
+            assert_eq!(len, template.len() + 4 * words);
+            out[len] = 0x65;
+            let packet = RtpPacket::parse(&out[..=len]).unwrap();
+            assert_eq!((packet.sequence, packet.payload), (7, &[0x65][..]));
+            assert_eq!(out[0] & 0x10 != 0, words > 0 || template.len() > 12);
+            if template.len() > 12 {
+                assert_eq!(out[16..20], [0x32, 0, 0, 9]);
+                assert!(out[20..len].iter().all(|byte| *byte == 0));
+            }
+        }
     }
 
     #[test]

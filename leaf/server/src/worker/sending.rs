@@ -13,6 +13,8 @@ use crate::net::batch::Batch;
 
 /// The longest header of a template.
 const MAX_HEADER: usize = 44;
+/// The header's first byte says that the payload ends with padding.
+const HAS_PADDING: u8 = 1 << 5;
 /// The longest delay that is told apart.
 const MAX_DELAY: u64 = 10_000_000;
 
@@ -127,6 +129,22 @@ impl Sink for Sending<'_> {
             );
             let header = &header[..length];
             let protected = match packet.original {
+                None if packet.padding > 0 => {
+                    let mut longer = [0; MAX_HEADER + MAX_PAYLOAD];
+                    longer[..length].copy_from_slice(header);
+                    // Whole words are padding of the header's extensions, the rest is the payload's
+                    // (RFC 3550 section 5.1), which could not be more than 255.
+                    let rest = packet.padding % 4;
+                    let length = template.pad(packet.padding - rest, &mut longer);
+                    let mut payload = [0; MAX_PAYLOAD + 3];
+                    let whole = packet.payload.len() + rest;
+                    payload[..packet.payload.len()].copy_from_slice(packet.payload);
+                    if rest > 0 {
+                        longer[0] |= HAS_PADDING;
+                        payload[whole - 1] = rest as u8;
+                    }
+                    outbound.protect_rtp(packet.sequence, &longer[..length], &payload[..whole], out)
+                }
                 None => outbound.protect_rtp(packet.sequence, header, packet.payload, out),
                 Some(original) => {
                     // RFC 4588 section 4: the original sequence number precedes the payload.

@@ -58,12 +58,21 @@ impl Source {
     }
 }
 
-/// A picture of so many packets, the last one shorter; `mark` tells it from others.
+/// A picture of so many packets, the last one shorter, a key frame's parameter sets before it; `mark`
+/// tells it from others.
 fn picture(key: bool, packets: usize, mark: u8) -> Vec<Vec<u8>> {
-    let unit = if key { 0x65 } else { 0x41 };
-    let lengths = (0..packets).map(|at| if at + 1 == packets { 458 } else { 1186 });
-    let payload = |length: usize| [vec![unit, mark], vec![7; length - 2]].concat();
-    lengths.map(payload).collect()
+    let length = |at: usize| match at {
+        0 if key => 39,
+        at if at + 1 == packets => 458,
+        _ => 1186,
+    };
+    let unit = |at: usize| match at {
+        0 if key => 0x67,
+        _ if key => 0x65,
+        _ => 0x41,
+    };
+    let payload = |at: usize| [vec![unit(at), mark], vec![7; length(at) - 2]].concat();
+    (0..packets).map(payload).collect()
 }
 
 /// A worker with one channel, and the parts of the process that it needs.
@@ -252,9 +261,11 @@ fn everybody_gets_every_packet_once_and_in_order() {
     }
     let sent = sent.concat();
     let mut receiver = Receiver::single();
+    let mut whole = 0;
     for (key, socket) in (0..).zip(&sockets) {
         let mut inbound = Inbound::new(PROFILE, &secrets(key).outbound).unwrap();
         let mut got: BTreeMap<u32, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
+        let mut of_key_frames = vec![];
         let mut plain = vec![];
         while receiver
             .receive(socket, |_, bytes| {
@@ -263,6 +274,9 @@ fn everybody_gets_every_packet_once_and_in_order() {
                 }
                 let index = inbound.unprotect_rtp(bytes, &mut plain).unwrap();
                 let packet = RtpPacket::parse(&plain).unwrap();
+                if packet.ssrc == 1 && packet.payload[0] != 0x41 && packet.payload[1] > 0 {
+                    of_key_frames.push(bytes.len());
+                }
                 let place = (index, packet.payload.to_vec());
                 got.entry(packet.ssrc).or_default().push(place);
             })
@@ -275,7 +289,13 @@ fn everybody_gets_every_packet_once_and_in_order() {
             assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
         }
         assert!(got.is_empty());
+        // The end is as it came if the sound was sent in a round of its own.
+        for frame in of_key_frames.chunks(25) {
+            assert!(frame.len() == 25 && frame[..24].iter().all(|length| *length == frame[1]));
+            whole += usize::from(frame[24] == frame[1]);
+        }
     }
+    assert!(whole > 0, "sound goes along in a key frame's message");
 }
 
 #[test]
