@@ -115,12 +115,7 @@ async def test_from_the_signed_message_to_a_node_that_dies(
 
     # it comes back in a stage of its own: every flow passes both, in turn
     lab.start(1, stage="before")
-    # Signalling finds it within seconds, not at once; why, is not known: see steering.md.
-    wait_until(
-        lambda: lab.install() == [second, first],
-        "stages come in the order of their names",
-        limit_s=10,
-    )
+    assert lab.install() == [second, first], "stages come in the order of their names"
     before = lab.counted()
     assert lab.send(10) == 10 * FLOWS
     after = settled(lab, sum(before.values()) + 20 * FLOWS)

@@ -50,7 +50,9 @@ from anabranch.services.signalling.gist.wire import (
 )
 
 _COOKIE_BYTES = 16
-_END_FOR = 5.0  # seconds
+_END_FOR = 1.0
+"""Seconds for which what a destination's ICMP said holds for other sessions: Linux sends one such
+message a second. A node that comes meanwhile is found by those that begin later."""
 _MAX_ENDS = 10_000
 
 
