@@ -122,7 +122,6 @@ def test_a_viewer_misses_nothing_while_there_is_no_controller_at_all(
     wait_until(
         lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
         "no controller is back at work",
-        limit_s=15,
     )
     watch(redundant.url, "test2").wait_for_picture()
     goes_on(page)
@@ -179,7 +178,6 @@ def test_a_new_controller_touches_no_rule_that_stays(redundant: SiteProcess, pag
     wait_until(
         lambda: redundant.api("GET", "/api/site").json()["controller"] is not None,
         "no controller is back at work",
-        limit_s=15,
     )
     time.sleep(2.0)  # it has told the switches what it wants
     passed = time.monotonic() - began
