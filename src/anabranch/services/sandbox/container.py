@@ -64,8 +64,11 @@ class Sandbox:
         either: set[asyncio.Future[Any]] = {self._up, self.ended}
         await asyncio.wait(either, timeout=ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
         if not self._up.done():
+            why = f"exit code {self.ended.result()}" if self.ended.done() else f"{ANSWER_S:.0f} s"
             self.kill()
-            raise SandboxError(f"the sandbox of {self.user} could not be shut in: see its log")
+            raise SandboxError(
+                f"the sandbox of {self.user} could not be shut in ({why}): see its log"
+            )
 
     async def ask(self, do: str, *, patience: float = ANSWER_S, **what: Any) -> dict[str, Any]:
         """Ask for something and return the answer; one who does not answer in time is killed.

@@ -5,6 +5,7 @@ in this one, between two batches.
 """
 
 import asyncio
+import ctypes
 import http.client
 import http.server
 import ipaddress
@@ -24,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anabranch.services.blocks.transcoder import Transcoder
 from anabranch.services.chain import Chain, Link
 from anabranch.services.module import Context, Module
@@ -41,6 +44,7 @@ LOADED_BEFORE = (asyncio, http.client, http.server, ipaddress, socketserver, xml
 _LOOK_UP_S = 0.002  # how long packets may keep us from what the node asks
 _SWITCH_S = 0.0005  # how long the thread that loads code may keep packets waiting
 _MAX_TRACES = 20
+_libc = ctypes.CDLL(None)
 
 Message = dict[str, Any]
 
@@ -51,6 +55,7 @@ def warm_up() -> None:
     socket.getaddrinfo("127.0.0.1", 80)
     warm_up_loader()
     sys.setswitchinterval(_SWITCH_S)
+    np.setbufsize(2048)  # of 8,192 elements each operand's takes 64 KiB in every sandbox
     sys.dont_write_bytecode = True
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
 
@@ -165,6 +170,7 @@ class Runner:
             ready = partial(self._install, message, module, timers)
         except Exception as error:
             ready = partial(self._refuse, message, error)
+        _libc.malloc_trim(0)  # what compiling took
         self._loaded.append(ready)
         os.eventfd_write(self._wake, 1)
 

@@ -9,7 +9,9 @@ it.
     python -m anabranch.services.sandbox.zygote DESCRIPTOR DIRECTORY
 """
 
+import ctypes
 import gc
+import mmap
 import os
 import select
 import signal
@@ -27,6 +29,7 @@ from anabranch.services.sandbox.spec import MAX_MESSAGE, SandboxSpec, decode, en
 
 _MAX_DESCRIPTORS = 8
 _FAILED_TO_CONFINE = 71  # EX_OSERR of sysexits.h
+_LARGE_PIECES = tuple(int(65536 * 0.8**n) for n in range(19))
 
 
 def main() -> None:
@@ -63,6 +66,25 @@ def _warm_up() -> None:
     runner.warm_up()
     gc.collect()
     gc.freeze()  # the collector of a child leaves these pages shared
+    _fill_heap()
+
+
+def _fill_heap() -> None:
+    """Take, for good, the pieces of the heap that are free between others.
+
+    A sandbox would spread its arrays over all of them and have each page copied; so it has them at
+    the heap's end, where it uses the same pages again.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes = (ctypes.c_void_p,)
+    libc.sbrk.argtypes, libc.sbrk.restype = (ctypes.c_ssize_t,), ctypes.c_void_p
+    libc.malloc_trim(0)  # nothing is free now where it ends
+    end = libc.sbrk(0) - mmap.PAGESIZE
+    for size in (*_LARGE_PIECES, *range(1024, 0, -16)):
+        while (piece := libc.malloc(size)) < end:
+            pass
+        libc.free(piece)
 
 
 @dataclass(slots=True)
