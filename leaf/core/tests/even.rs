@@ -1,13 +1,13 @@
 //! A key frame that is made one message of packets of equal length.
 
-use leaf_core::ladder::Rung;
-use leaf_core::output::{Outgoing, Output, Sink};
-use leaf_core::ring::{Arrival, Kind};
-use leaf_core::streams::Streams;
-use leaf_core::viewer::{Agreed, Target, Viewer};
+mod common;
 
-const PICTURE: u64 = 1;
-const SOUND: u64 = 2;
+use common::{PICTURE, SOUND, picture_and_sound};
+use leaf_core::output::{Outgoing, Output, Sink};
+use leaf_core::ring::Arrival;
+use leaf_core::streams::Streams;
+use leaf_core::viewer::Viewer;
+
 const FULL: usize = 1_100;
 
 /// Lengths, those with padding, of what was sent on each RTP stream.
@@ -35,26 +35,10 @@ struct Watch {
 impl Watch {
     /// A viewer that is at the head, of whom nothing was noted yet.
     fn new(retransmissions: bool) -> Self {
-        let mut streams = Streams::default();
-        streams.add(PICTURE, Kind::Video, 1, 90_000, 1000, 1 << 20);
-        streams.add(SOUND, Kind::Audio, 1, 48_000, 64, 1 << 16);
-        let agreed = Agreed {
-            video: Some(retransmissions),
-            audio: true,
-            seeds: [1, 2, 3],
-        };
-        let target = Target {
-            ladder: vec![Rung {
-                stream: PICTURE,
-                kbps: 1000,
-            }],
-            start: 0,
-            pinned: true,
-            sound: Some(SOUND),
-        };
+        let (streams, viewer) = picture_and_sound(retransmissions);
         let mut watch = Self {
             streams,
-            viewer: Viewer::new(agreed, target, 0),
+            viewer,
             wire: Wire::default(),
             now: 1_000_000,
             sequence: 0,

@@ -1,13 +1,11 @@
 //! The sound that goes with a picture.
 
-use leaf_core::ladder::Rung;
-use leaf_core::output::{Outgoing, Output, Sink};
-use leaf_core::ring::{Arrival, Kind};
-use leaf_core::streams::Streams;
-use leaf_core::viewer::{Agreed, Target, Viewer};
+mod common;
 
-const PICTURE: u64 = 1;
-const SOUND: u64 = 2;
+use common::{PICTURE, SOUND, picture_and_sound};
+use leaf_core::output::{Outgoing, Output, Sink};
+use leaf_core::ring::Arrival;
+use leaf_core::streams::Streams;
 
 #[derive(Default)]
 struct Wire(Vec<(Output, u64)>);
@@ -33,24 +31,7 @@ fn insert(streams: &mut Streams, stream: u64, number: u16, now: u64) {
 
 #[test]
 fn it_goes_with_the_picture_once_it_has_begun() {
-    let mut streams = Streams::default();
-    streams.add(PICTURE, Kind::Video, 1, 90_000, 1000, 1 << 20);
-    streams.add(SOUND, Kind::Audio, 1, 48_000, 64, 1 << 16);
-    let agreed = Agreed {
-        video: Some(true),
-        audio: true,
-        seeds: [1, 2, 3],
-    };
-    let target = Target {
-        ladder: vec![Rung {
-            stream: PICTURE,
-            kbps: 1000,
-        }],
-        start: 0,
-        pinned: true,
-        sound: Some(SOUND),
-    };
-    let mut viewer = Viewer::new(agreed, target, 0);
+    let (mut streams, mut viewer) = picture_and_sound(true);
     let mut wire = Wire::default();
     let mut now = 1_000_000;
     for number in 0..3 {

@@ -104,6 +104,27 @@ impl Source {
     }
 }
 
+/// The streams of [`picture_and_sound`].
+pub const PICTURE: StreamId = 1;
+pub const SOUND: StreamId = 2;
+
+/// A picture, its sound, and a viewer of both.
+pub fn picture_and_sound(retransmissions: bool) -> (Streams, Viewer) {
+    let mut streams = Streams::default();
+    streams.add(PICTURE, Kind::Video, 1, 90_000, 1000, 1 << 20);
+    streams.add(SOUND, Kind::Audio, 1, 48_000, 64, 1 << 16);
+    let agreed = Agreed {
+        video: Some(retransmissions),
+        audio: true,
+        seeds: [1, 2, 3],
+    };
+    let target = Target {
+        sound: Some(SOUND),
+        ..target(&[PICTURE], 0)
+    };
+    (streams, Viewer::new(agreed, target, 0))
+}
+
 pub struct Watch {
     pub streams: Streams,
     pub sources: Vec<Source>,
