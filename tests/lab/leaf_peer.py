@@ -338,7 +338,7 @@ class World:
             video={"payload_type": 102, "rtx_payload_type": 103},
             audio={"payload_type": 111},
         )
-        wait_until(lambda: self.load.told("viewer.up", viewer=name), limit_s=10.0)
+        wait_until(lambda: self.load.told("viewer.up", viewer=name))
 
     def peer(self, name: str) -> Peer:
         return Peer(self, name)

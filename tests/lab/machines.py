@@ -83,7 +83,7 @@ class Machines:
 
     @contextmanager
     def overheard(self) -> Iterator[list[bytes]]:
-        """Give every frame between the NAT and the root's machine, both ways."""
+        """Give every frame between the NAT and the root's machine, both ways, once it has ended."""
         tap = socket_in(self.internet, packet_socket(self.wan))
         tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 * 1024 * 1024)
         tap.settimeout(0.1)
@@ -93,6 +93,10 @@ class Machines:
         def listen() -> None:
             while not ended.is_set():
                 with suppress(TimeoutError):
+                    heard.append(tap.recv(65535))
+            tap.setblocking(False)  # what waits was sent before the end
+            with suppress(BlockingIOError):
+                while True:
                     heard.append(tap.recv(65535))
 
         listener = threading.Thread(target=listen)

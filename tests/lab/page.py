@@ -48,10 +48,10 @@ class Page:
         self._thread = thread
         self._page = page
 
-    def wait_for_picture(self, limit_s: float = 15.0) -> None:
+    def wait_for_picture(self, limit_s: float = 30.0) -> None:
         self._thread.do(lambda: wait_for_picture(self._page, limit_s))
 
-    def wait_for_text(self, pattern: str, limit_s: float = 5.0) -> None:
+    def wait_for_text(self, pattern: str, limit_s: float = 30.0) -> None:
         self._thread.do(
             lambda: self._page.wait_for_selector(f"text=/{pattern}/i", timeout=limit_s * 1000)
         )
@@ -114,7 +114,7 @@ class Page:
         )
         return found
 
-    def wait_for_colour(self, wanted: tuple[int, int, int], limit_s: float = 15.0) -> None:
+    def wait_for_colour(self, wanted: tuple[int, int, int], limit_s: float = 30.0) -> None:
         """Wait until the picture's average is near ``wanted``."""
         began = time.monotonic()
         seen: list[int] = []

@@ -65,7 +65,7 @@ class Browsing:
     def evaluate(self, script: str) -> Any:
         return self.do(lambda page: page.evaluate(script))
 
-    def wait(self, script: str, limit_s: float = 20.0) -> None:
+    def wait(self, script: str, limit_s: float = 30.0) -> None:
         """Wait until an expression is true in the page."""
 
         def so() -> bool:

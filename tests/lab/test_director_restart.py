@@ -117,7 +117,7 @@ def test_viewers_play_on(held: SiteProcess, watch: Watching) -> None:
     with closing(Datagrams()) as receiver:
         to = {"channel": "test2", "to": f"udp://127.0.0.1:{receiver.port}"}
         url = held.api("POST", "/api/seats", json=to).raise_for_status().json()["url"]
-        wait_until(lambda: len(receiver.times) > 50, limit_s=15)
+        wait_until(lambda: len(receiver.times) > 50)
         receiver.times.clear()
         time.sleep(1.5)  # seats are written behind
         before, there = pids(held), seats(held)
@@ -240,7 +240,7 @@ async def test_publishers_stay_connected(
             assert all(fed.values())
             before = pids(held)
             await asyncio.to_thread(succeed, held)
-            await asyncio.to_thread(wait_until, lambda: all_live(held, names), limit_s=15)
+            await asyncio.to_thread(wait_until, lambda: all_live(held, names))
             assert pids(held) == before
             assert {name: feeding(held, name) for name in names} == fed
             await asyncio.sleep(2.0)

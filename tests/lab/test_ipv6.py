@@ -190,7 +190,7 @@ def test_a_plain_seat_by_ipv6_changes_its_channel_beside_one_by_ipv4(
         assert ssrc(four.recv(2000)) == ssrc(packet)
         both_site.api("DELETE", seats[1]).raise_for_status()
     # Nobody listens any more, and its machine says so.
-    wait_until(lambda: both_site.api("GET", seats[0]).status_code == 404, limit_s=15.0)
+    wait_until(lambda: both_site.api("GET", seats[0]).status_code == 404)
 
 
 def wait_for(receiver: socket.socket, wanted: Callable[[bytes], bool]) -> bytes:
@@ -222,7 +222,7 @@ def test_a_receiver_by_ipv6_names_itself_and_nobody_else(
         assert ask(f"udp://[{ACCESS_6[1]}]:5604") == 422
     wait_until(
         lambda: all(each["kind"] != "plain" for each in both_site.api("GET", "/api/seats").json()),
-        limit_s=15.0,
+        limit_s=60,
     )
 
 

@@ -153,7 +153,7 @@ async def test_a_killed_janus_comes_back_and_its_viewers_are_told(leaf: JanusLea
         leaf._child.kill()
         await until(lambda: states == ["up", "gone"])
         assert leaf.inlets() == frozenset()
-        await until(lambda: leaf.ready, limit_s=5.0)
+        await until(lambda: leaf.ready)
     async with viewer() as again:
         await again.watch(ask)
         await until(lambda: states[-1] == "up")

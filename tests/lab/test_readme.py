@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def until_live(site: SiteProcess, name: str, limit_s: float = 20.0) -> None:
+def until_live(site: SiteProcess, name: str, limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while site.api("GET", f"/api/channels/{name}").json()["state"] != "live":
         assert time.monotonic() < end, site.api("GET", f"/api/channels/{name}").json()

@@ -108,7 +108,7 @@ async def test_from_the_signed_message_to_a_node_that_dies(
     seen = lab.counted()[second]  # with the keep-alives: they are jane's packets, too
     asked = lab.questions()
     lab.kill(1)
-    wait_until(lambda: first not in lab.reached(), "nobody noticed", limit_s=10)
+    wait_until(lambda: first not in lab.reached(), "nobody noticed")
     assert lab.send(5) == 5 * FLOWS
     assert settled(lab, seen + 5 * FLOWS) == {second: seen + 5 * FLOWS}
     assert lab.questions() == asked, "entries are replaced, not asked for anew"
@@ -128,7 +128,7 @@ async def test_from_the_signed_message_to_a_node_that_dies(
     lab.end_controller()
     assert lab.send(3) == 3 * FLOWS
     lab.start_controller()
-    wait_until(lambda: lab.reached() == {first: True, second: True}, limit_s=10)
+    wait_until(lambda: lab.reached() == {first: True, second: True})
     before = lab.counted()
     assert lab.send(3) == 3 * FLOWS
     assert lab.questions() == FLOWS, "it has led them anew"

@@ -58,7 +58,7 @@ def events(site: SiteProcess, kind: str) -> list[dict[str, Any]]:
     return [it["data"] for it in found if it["kind"] == kind and it["subject"] == NAME]
 
 
-async def waiting(condition: Callable[[], bool], limit_s: float = 10.0) -> None:
+async def waiting(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Wait in a thread, so that the publisher goes on sending."""
     await asyncio.to_thread(partial(wait_until, condition, limit_s=limit_s))
 

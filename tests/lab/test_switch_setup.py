@@ -92,7 +92,7 @@ async def connected(controller: Controller, lab: TwoBridgeLab) -> None:
         states = controller.switches()
         return all(name in states and states[name].connected for name in lab.switches)
 
-    await until(all_there, limit_s=10)
+    await until(all_there)
 
 
 def mac_of(lab: TwoBridgeLab, name: str) -> bytes:
@@ -334,7 +334,7 @@ async def test_bfd_finds_a_black_hole_and_its_end(start: Start) -> None:
         return None if state is None else state.forwarding
 
     await lab.switches["b"].watch(changed)
-    await until(lambda: forwarding() is True, limit_s=10)
+    await until(lambda: forwarding() is True)
     await asyncio.sleep(2)  # a session just up keeps its slow intervals for a second
     wire = ("nsenter", f"--net=/run/netns/{lab.namespace('wire')}", "nft")
     hole = "table netdev hole { chain c { type filter hook egress device tob priority 0;"
@@ -347,7 +347,7 @@ async def test_bfd_finds_a_black_hole_and_its_end(start: Start) -> None:
     assert state.link_up  # which is why it is called silent
     assert not state.usable
     run(*wire, "delete table netdev hole")
-    await until(lambda: forwarding() is True, limit_s=10)
+    await until(lambda: forwarding() is True)
 
 
 async def test_bfd_watches_a_plain_link_as_well(start: Start) -> None:
@@ -362,7 +362,7 @@ async def test_bfd_watches_a_plain_link_as_well(start: Start) -> None:
 
         await switch.watch(changed)
         await switch.apply([Bridge("br1", (Device(name="wire0", ofport=1, bfd=Bfd()),))])
-    await until(lambda: list(forwarding.values()) == [True, True], limit_s=10)
+    await until(lambda: list(forwarding.values()) == [True, True])
     netns = f"--net=/run/netns/{lab.namespace('a')}"
     hole = "table netdev hole { chain c { type filter hook egress device wire0 priority 0; drop; };"
     run("nsenter", netns, "nft", f"{hole} }}")

@@ -54,7 +54,7 @@ async def channel(directory, source=None, **targets):
         await encoder.start()
         if source is not None:
             await ingest.start()
-            await until(lambda: encoder.state.video == "live", "live picture", limit_s=12)
+            await until(lambda: encoder.state.video == "live", "live picture")
         yield encoder
     finally:
         await ingest.stop()

@@ -77,7 +77,7 @@ async def tunnel(directory: Path) -> AsyncIterator[Tunnel]:
         assert not list(Path("/var/run/wireguard").glob(f"*{world.tag}.sock"))
 
 
-def echo(here: str, address: IPv4Address, there: str, word: bytes, limit: float = 10.0) -> bool:
+def echo(here: str, address: IPv4Address, there: str, word: bytes, limit: float = 30.0) -> bool:
     """Send a datagram from a namespace to an address of another until it arrives."""
 
     def listen() -> socket.socket:
@@ -121,7 +121,7 @@ async def test_a_tunnel_from_behind_a_nat_carries_frames_unreadably(tmp_path: Pa
                 run("ip", "-n", where, "addr", "add", f"10.1.1.{digit}/24", "dev", "to5")
             full = secrets.token_bytes(1472)
             assert await off(echo, made.far, IPv4Address("10.1.1.1"), made.near, full)
-        assert len(heard) > 5
+        assert sum(len(frame) for frame in heard) > 2 * len(word) + len(full)
         assert not any(word[:32] in frame or full[:32] in frame for frame in heard)
         (status,) = (await made.hub.status()).values()
         assert status.endpoint is not None

@@ -47,7 +47,7 @@ class Viewer:
         answer = await ask(self.connection.localDescription.sdp)
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
-    async def frames(self, count: int, limit: float = 10.0) -> None:
+    async def frames(self, count: int, limit: float = 30.0) -> None:
         """Wait for ``count`` more video frames."""
         goal = self.video_frames + count
         async with asyncio.timeout(limit):

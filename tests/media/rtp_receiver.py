@@ -55,6 +55,7 @@ class Picture:
     data: bytes
     idr: bool
     arrived: float
+    complete: bool = False
 
 
 @dataclass
@@ -112,17 +113,18 @@ class RtpReceiver(asyncio.DatagramProtocol):
             last = pictures[-1]
             last.data += data
             last.idr |= idr
+            last.complete |= packet.marker
             last.arrived = packet.arrived
         return pictures
 
     def decode(self) -> list[Decoded]:
-        """Decode every picture from the first key frame on."""
+        """Decode every complete picture from the first key frame on: the last may be on its way."""
         codec = av.CodecContext.create("h264", "r")
         codec.thread_count = 1
         result, begun = [], False
         for picture in self.pictures():
             begun = begun or picture.idr
-            if not begun:
+            if not (begun and picture.complete):
                 continue
             packet = av.Packet(picture.data)
             packet.pts = picture.timestamp
