@@ -1,7 +1,7 @@
 """Machines that are namespaces, one of them behind a NAT.
 
 root's machine ---- internet (routes, masquerades) ---- home
- 198.18.113.1          198.18.113.254 | 192.168.44.1       192.168.44.2
+  198.18.n.1            198.18.n.254 | 192.168.44.1       192.168.44.2
 
 ``internet`` masquerades what comes from ``home``, and knows no way back but by its answers: nobody
 can dial ``home``. The root's machine is the namespace that the tests run in.
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from tests.lab.inside import socket_in
 from tests.lab.two_bridges import packet_socket, run
 
-ROOT_ADDRESS = "198.18.113.1"
+from anabranch.app.bench.claims import Claim
+
 HOME_ADDRESS = "192.168.44.2"
 _SO_RCVBUFFORCE = 33
 
@@ -28,6 +29,16 @@ class Machines:
     """Names carry ``tag``, so that several tests can have machines at once."""
 
     tag: str = field(default_factory=lambda: secrets.token_hex(2))
+    claim: Claim = field(default_factory=lambda: Claim("machines", 200))
+
+    @property
+    def root_address(self) -> str:
+        return f"198.18.{self.claim.number}.1"
+
+    @property
+    def nat_address(self) -> str:
+        """What those at home seem to have."""
+        return f"198.18.{self.claim.number}.254"
 
     @property
     def internet(self) -> str:
@@ -55,10 +66,10 @@ class Machines:
             "netns", self.internet)  # fmt: skip
         run("ip", "link", "add", "lan0", "netns", self.internet, "type", "veth", "peer", "name",
             "eth0", "netns", self.home)  # fmt: skip
-        run("ip", "addr", "add", f"{ROOT_ADDRESS}/24", "dev", self.uplink)
+        run("ip", "addr", "add", f"{self.root_address}/24", "dev", self.uplink)
         run("ip", "link", "set", self.uplink, "up")
         for name, device, address in (
-            (self.internet, self.wan, "198.18.113.254/24"),
+            (self.internet, self.wan, f"{self.nat_address}/24"),
             (self.internet, "lan0", "192.168.44.1/24"),
             (self.home, "eth0", f"{HOME_ADDRESS}/24"),
         ):
@@ -80,6 +91,7 @@ class Machines:
             subprocess.run(["ip", "netns", "delete", name], check=False)
         with suppress(AssertionError):  # it goes with its peer
             run("ip", "link", "delete", self.uplink)
+        self.claim.release()
 
     @contextmanager
     def overheard(self) -> Iterator[list[bytes]]:

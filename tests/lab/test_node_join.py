@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.lab.machines import HOME_ADDRESS, ROOT_ADDRESS, Machines, machines
+from tests.lab.machines import HOME_ADDRESS, Machines, machines
 from tests.tree.nats_server import nats_server
 from tests.waiting import wait_until
 
@@ -51,7 +51,7 @@ class NodeProcess:
 
     def start(self, token: str | None, *ways: str) -> None:
         """Start it; ``ways`` to the root, in place of TCP."""
-        tcp = f"{ROOT_ADDRESS}:{self.site.settings['REMOTE_PORT']}"
+        tcp = f"{self.world.root_address}:{self.site.settings['REMOTE_PORT']}"
         arguments = [
             *("node", "join", *(ways or (tcp,))),
             *("--name", self.name, "--media", "24000-24099"),
@@ -110,7 +110,7 @@ def is_serving(site: SiteProcess) -> bool:
 
 def watch_at_home(world: Machines, site: SiteProcess, frames: int = 25) -> str:
     """Have a viewer at home watch; return what it saw."""
-    url = f"http://{ROOT_ADDRESS}:{site.port}/whep/test1"
+    url = f"http://{world.root_address}:{site.port}/whep/test1"
     done = subprocess.run(
         [
             *("nsenter", f"--net=/run/netns/{world.home}", "--"),
@@ -131,30 +131,36 @@ def _removed(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def worlds(**settings: str) -> Iterator[tuple[Machines, SiteProcess, NodeProcess]]:
+def worlds(
+    bus_port: int | None = None, **settings: str
+) -> Iterator[tuple[Machines, SiteProcess, NodeProcess]]:
+    """Give the machines, a site on the root's and a node at home that has not joined yet.
+
+    Args:
+        bus_port: where a bus is expected at the root's address.
+    """
     directory = Path(tempfile.mkdtemp(prefix="abn", dir="/tmp"))
     port = 30000 + secrets.randbelow(2000)
     third = secrets.randbelow(200) + 20
-    with (
-        machines() as world,
-        _removed(directory),
-        running_site(
-            REMOTE__LISTEN=f"{ROOT_ADDRESS}:{port}",
+    with machines() as world, _removed(directory):
+        if bus_port is not None:
+            settings["REMOTE__BUS"] = f"tls://{world.root_address}:{bus_port}"
+        with running_site(
+            REMOTE__LISTEN=f"{world.root_address}:{port}",
             ADDRESSES__TUNNELS=f"10.96.{third}.0/24",
             **settings,
-        ) as site,
-    ):
-        site.settings["REMOTE_PORT"] = str(port)
-        node = NodeProcess(world, site, directory)
-        try:
-            yield world, site, node
-        except BaseException:
-            sys.stderr.write(f"--- the node said:\n{node.words()[-6000:]}\n")
-            sys.stderr.write(f"--- the site said:\n{site.log.read_text()[-8000:]}\n")
-            raise
-        finally:
-            if node.process is not None:
-                node.stop()
+        ) as site:
+            site.settings["REMOTE_PORT"] = str(port)
+            node = NodeProcess(world, site, directory)
+            try:
+                yield world, site, node
+            except BaseException:
+                sys.stderr.write(f"--- the node said:\n{node.words()[-6000:]}\n")
+                sys.stderr.write(f"--- the site said:\n{site.log.read_text()[-8000:]}\n")
+                raise
+            finally:
+                if node.process is not None:
+                    node.stop()
 
 
 def only_leaf_is_away(site: SiteProcess) -> None:
@@ -275,7 +281,7 @@ def test_a_forged_token_is_refused_and_leaves_nothing() -> None:
 def test_a_machine_that_has_nothing_but_http(scheme: str) -> None:
     """What media needs is WireGuard's UDP; the tree, joining included, goes by the pages' port."""
     with worlds(TLS__ENABLED=str(scheme == "https").lower()) as (world, site, node):
-        url = f"{scheme}://{ROOT_ADDRESS}:{site.port}"
+        url = f"{scheme}://{world.root_address}:{site.port}"
         token = invite(site)
         with world.overheard() as heard:
             node.start(token, url)
@@ -296,10 +302,9 @@ def test_a_machine_that_has_nothing_but_http(scheme: str) -> None:
 def test_a_machine_that_comes_by_the_bus() -> None:
     """It joins over TCP, as it needs a certificate for the bus; then there is the bus alone."""
     bus_port = 32000 + secrets.randbelow(700)
-    bus = f"tls://{ROOT_ADDRESS}:{bus_port}"
     with (
-        worlds(REMOTE__BUS=bus) as (world, site, node),
-        nats_server(node.directory, ROOT_ADDRESS) as server,
+        worlds(bus_port) as (world, site, node),
+        nats_server(node.directory, world.root_address) as server,
     ):
         server.port = bus_port
         server.configuration = Path(site.command("node", "bus-config").stdout.strip())
@@ -311,7 +316,13 @@ def test_a_machine_that_comes_by_the_bus() -> None:
         wait_until(lambda: node_state(site) == "invited")
 
         server.reload()  # the server is told of the guest
-        by_bus = (f"{ROOT_ADDRESS}:1", "--bus", bus, "--site", site.name)
+        by_bus = (
+            f"{world.root_address}:1",
+            "--bus",
+            site.settings["REMOTE__BUS"],
+            "--site",
+            site.name,
+        )
         node.start(None, *by_bus)
         wait_until(lambda: node_state(site) == "up")
         only_leaf_is_away(site)
@@ -344,7 +355,7 @@ def test_a_viewer_plays_on_after_the_network_was_away() -> None:
         node.start(invite(site))
         wait_until(lambda: is_serving(site))
         only_leaf_is_away(site)
-        url = f"http://{ROOT_ADDRESS}:{site.port}/whep/test1"
+        url = f"http://{world.root_address}:{site.port}/whep/test1"
         command = [
             *("nsenter", f"--net=/run/netns/{world.home}", "--"),
             *(sys.executable, "-m", "tests.lab.viewer", url, "500"),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
@@ -288,8 +289,8 @@ def world() -> Iterator[Machines]:
 def test_a_receiver_on_another_machine_sees_this_ones_address(
     films: dict[str, Path], world: Machines
 ) -> None:
-    there = "198.18.113.254"
-    with running_site(TEST_CHANNELS="0", PUBLIC_ADDRESS="198.18.113.1") as site:
+    here, there = world.root_address, world.nat_address
+    with running_site(TEST_CHANNELS="0", PUBLIC_ADDRESS=here) as site:
         add_channels(site, films)
         with playing(ffmpeg("udp://0.0.0.0:5600"), netns=world.internet) as seen:
             take(site, "red", f"udp://{there}:5600")
@@ -297,9 +298,9 @@ def test_a_receiver_on_another_machine_sees_this_ones_address(
         wait_until(lambda: plain(site) == [], "a vanished player")
         with closing(listening(5602, world.internet)) as receiver:
             take(site, "red", f"udp://{there}:5602")
-            assert receiver.recvfrom(2000)[1][0] == "198.18.113.1"
+            assert receiver.recvfrom(2000)[1][0] == here
         # Nobody has this address.
-        take(site, "red", "udp://198.18.113.77:5604")
+        take(site, "red", f"udp://{IPv4Address(here) + 76}:5604")
         wait_until(lambda: plain(site) == [], "a machine that is not there", limit_s=20.0)
 
 

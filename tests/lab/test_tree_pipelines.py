@@ -68,7 +68,7 @@ class Node:
 
     def __init__(self, address: str, run_id: str, netns: str | None = None, **options) -> None:
         self.changes: list[PipeDefInfo] = []
-        overlay = Overlay(address, range(47000, 47100), (ip_network("127.0.0.0/8"),), netns=netns)
+        overlay = Overlay(address, range(19000, 19100), (ip_network("127.0.0.0/8"),), netns=netns)
         self.handler = PipelineHandler(overlay, run_id, self.changes.append, **options)
 
     async def obey(self, command):
@@ -297,7 +297,7 @@ async def test_what_does_not_fit_together_fails_with_the_reason_and_can_be_stopp
 async def test_a_taken_port_fails_until_it_is_free():
     async with running("127.0.0.1") as node:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-            taken.bind(("127.0.0.1", 47000))
+            taken.bind(("127.0.0.1", 19000))
             await node.obey(PipeDef("relay", TWO_OUTLETS))
             info = await node.obey(PlayPipeline("relay"))
             assert info.state is PipelineState.FAILED

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.inside import socket_in
-from tests.lab.machines import ROOT_ADDRESS, Machines, machines
+from tests.lab.machines import Machines, machines
 from tests.lab.two_bridges import run
 
 from anabranch.core.errors import ConflictError
@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.skipif(os.geteuid() != 0, reason="nee
 
 off = asyncio.to_thread
 HUB, SPOKE = IPv4Interface("10.96.7.1/24"), IPv4Interface("10.96.7.2/24")
-NAT_ADDRESS = "198.18.113.254"
 PORT = 41230
 
 
@@ -42,7 +41,10 @@ class Tunnel:
         self.hub = Interface(f"wgh{world.tag}", self.near, HUB, keys[0], self.run_id, port=PORT)
         self.spoke_key = keys[1]
         self.to_hub = Peer(
-            public_key(keys[0]), (IPv4Network("10.96.7.0/24"),), (ROOT_ADDRESS, PORT), KEEPALIVE_S
+            public_key(keys[0]),
+            (IPv4Network("10.96.7.0/24"),),
+            (world.root_address, PORT),
+            KEEPALIVE_S,
         )
         self.to_spoke = Peer(public_key(keys[1]), (IPv4Network("10.96.7.2/32"),))
 
@@ -57,7 +59,7 @@ async def tunnel(directory: Path) -> AsyncIterator[Tunnel]:
         agent = await asyncio.create_subprocess_exec(
             *("nsenter", f"--net=/run/netns/{world.home}", "--", sys.executable),
             "-m", "tests.lab.spoke", f"wgs{world.tag}", made.far, str(SPOKE), made.run_id,
-            str(directory / "spoke"), made.to_hub.public_key, ROOT_ADDRESS, str(PORT),
+            str(directory / "spoke"), made.to_hub.public_key, world.root_address, str(PORT),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -125,7 +127,7 @@ async def test_a_tunnel_from_behind_a_nat_carries_frames_unreadably(tmp_path: Pa
         assert not any(word[:32] in frame or full[:32] in frame for frame in heard)
         (status,) = (await made.hub.status()).values()
         assert status.endpoint is not None
-        assert status.endpoint[0] == NAT_ADDRESS
+        assert status.endpoint[0] == made.world.nat_address
         assert status.heard_at is not None
 
 

@@ -71,11 +71,11 @@ class Neighbour:
 
     @property
     def here(self) -> str:
-        return f"198.18.{self.number >> 6 & 0xFF}.{(self.number & 0x3F) * 4 + 1}"
+        return f"198.19.{self.number >> 6 & 0xFF}.{(self.number & 0x3F) * 4 + 1}"
 
     @property
     def there(self) -> str:
-        return f"198.18.{self.number >> 6 & 0xFF}.{(self.number & 0x3F) * 4 + 2}"
+        return f"198.19.{self.number >> 6 & 0xFF}.{(self.number & 0x3F) * 4 + 2}"
 
     def build(self) -> None:
         device = f"abn{self.tag}"

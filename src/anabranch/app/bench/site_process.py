@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,11 @@ from typing import Any
 
 import httpx
 
+from anabranch.app.bench.claims import Claim
 from anabranch.core.errors import UnavailableError
 
 _LIMIT = 60.0
+_SITES = 32
 
 
 class SiteProcess:
@@ -29,9 +30,11 @@ class SiteProcess:
         self.name = f"t{secrets.token_hex(2)}"
         # Short: Unix socket paths end at 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="ab", dir="/tmp"))
-        self.port = _free_port()
-        third = secrets.randbelow(200) + 20
-        base = 22000 + secrets.randbelow(40) * 100
+        # Of no other site at the same time, and below the ports that the kernel gives away.
+        self._claim = Claim("site", _SITES)
+        third = 20 + 6 * self._claim.number
+        base = 20000 + 300 * self._claim.number
+        self.port = base + 299
         defaults = {
             "SITE": self.name,
             "LISTEN": f"[::]:{self.port}",
@@ -41,12 +44,12 @@ class SiteProcess:
             "ADDRESSES__OVERLAY": f"10.98.{third}.0/24",
             "ADDRESSES__ACCESS": f"10.97.{third}.0/24",
             "PORTS__MEDIA": f"{base}-{base + 99}",
-            "PORTS__INLETS": f"{base + 4000}-{base + 4099}",
-            "PORTS__SRT": f"{base + 8000}-{base + 8019}",
-            "PORTS__RTP": f"{base + 8020}-{base + 8039}",
-            "PORTS__RTMP": str(_free_port()),
-            "PORTS__WHIP": str(base + 8040),
-            "PORTS__HANDOVER": f"{base + 8042}-{base + 8079}",
+            "PORTS__INLETS": f"{base + 100}-{base + 199}",
+            "PORTS__SRT": f"{base + 200}-{base + 219}",
+            "PORTS__RTP": f"{base + 220}-{base + 239}",
+            "PORTS__HANDOVER": f"{base + 240}-{base + 279}",
+            "PORTS__WHIP": str(base + 297),
+            "PORTS__RTMP": str(base + 298),
             "LOG__FORMAT": "json",
         }
         values = defaults | {name.upper(): value for name, value in settings.items()}
@@ -159,6 +162,7 @@ class SiteProcess:
         self.stop()
         self.command("down")
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._claim.release()
 
 
 @contextmanager
@@ -174,9 +178,3 @@ def running_site(**settings: str) -> Iterator[SiteProcess]:
 
 def _as_live_as_can_be(channel: dict[str, Any]) -> bool:
     return bool(channel["state"] == "live" or channel["detail"] == "waiting for a publisher")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
