@@ -1,17 +1,22 @@
 """The leaf server of our own with foreign viewers: in a namespace, and without one."""
 
 import asyncio
+import os
+import secrets
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
+from tests.lab.computer import Computer
 from tests.lab.leaf_place import leaf_place
+from tests.lab.test_site_feed import RED
 from tests.lab.viewer import Viewer, viewer
+from tests.lab.whip_publisher import publisher
 from tests.waiting import until
 
-from anabranch.app.bench.site_process import running_site
+from anabranch.app.bench.site_process import SiteProcess, running_site
 from anabranch.media.encoder import Encoder, EncoderConfig
 from anabranch.media.leaf import (
     Feed,
@@ -217,15 +222,44 @@ async def test_a_server_left_alone_stays(world: World) -> None:
 
 async def test_a_foreign_viewer_plays_from_a_site_without_switches() -> None:
     with running_site(carriage="direct") as site:
-        async with viewer() as one, httpx.AsyncClient(base_url=site.url) as client:
-
-            async def ask(offer: str) -> str:
-                headers = {"Content-Type": "application/sdp"}
-                answer = await client.post("/whep/test1", content=offer, headers=headers)
-                assert answer.status_code == 201, answer.text
-                return answer.text
-
-            await one.watch(ask)
+        async with viewer() as one:
+            await one.watch(lambda offer: ask(site, offer))
             await one.frames(30)
             assert one.size == (640, 360)
             await until(lambda: one.audio_frames > 20)
+
+
+async def ask(site: SiteProcess, offer: str) -> str:
+    headers = {"Content-Type": "application/sdp"}
+    answer = await asyncio.to_thread(site.post, "/whep/test1", content=offer, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return answer.text
+
+
+async def test_an_address_that_is_gone_keeps_neither_leaf_nor_gate_away() -> None:
+    neighbour = Computer("198.51.100.1", "198.51.100.2", 24)
+    try:
+        with running_site(carriage="direct") as site:
+            key = f"stage{secrets.token_hex(8)}"
+            stage = {"name": "stage", "source": "whip", "key": key}
+            site.api("POST", "/api/channels", json=stage).raise_for_status()
+            children = site.api("GET", "/api/site").json()["children"]
+            servers = [name for name in children if name.startswith("leaf:")]
+            assert len(servers) == 2
+            neighbour.remove()
+            for name in servers:
+                os.kill(children[name]["pid"], signal.SIGKILL)
+
+            def are_back() -> bool:
+                now = site.api("GET", "/api/site").json()["children"]
+                pids = {name: now[name]["pid"] for name in servers}
+                return all(pid not in (None, children[name]["pid"]) for name, pid in pids.items())
+
+            await until(are_back)
+            async with viewer() as one:
+                await one.watch(lambda offer: ask(site, offer))
+                await one.frames(30)
+            async with publisher(RED) as camera:
+                assert await camera.publish(f"{site.url}/whip/stage", key) == 201
+    finally:
+        neighbour.remove()

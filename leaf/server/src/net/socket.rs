@@ -26,6 +26,8 @@ enum Sharing {
 /// of one sender always reach the same one. Port 0 is a port that the system chooses for the first
 /// address and that the others take, too.
 ///
+/// An address that this machine does not have just now is bound all the same.
+///
 /// # Errors
 /// What the system says; [`io::ErrorKind::AddrInUse`] also if another process has an address with
 /// `SO_REUSEPORT`, which would otherwise get a part of the packets.
@@ -89,6 +91,15 @@ fn bind(address: SocketAddr, sharing: Option<Sharing>) -> io::Result<UdpSocket> 
         socket.set_only_v6(true)?;
     }
     enlarge_buffers(&socket)?;
+    if sharing.is_some() {
+        // Addresses come and go with their links. A server that begins anew without one of them
+        // serves the others, and this one once it is back.
+        if address.is_ipv6() {
+            socket.set_freebind_v6(true)?;
+        } else {
+            socket.set_freebind_v4(true)?;
+        }
+    }
     if sharing == Some(Sharing::Joined) {
         socket.set_reuse_port(true)?;
     }
@@ -142,6 +153,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_address_that_is_away_keeps_no_other_from_serving() {
+        let away = [
+            "192.0.2.7:0".parse().unwrap(),
+            "[2001:db8::7]:0".parse().unwrap(),
+        ];
+        let here = "127.0.0.1:0".parse().unwrap();
+        let sockets = bind_shared(&[away[0], away[1], here], 2).unwrap();
+        let to = sockets[0][2].local_addr().unwrap();
+        assert_eq!(sockets[1][0].local_addr().unwrap().port(), to.port());
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"packet", to).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let got = sockets
+            .iter()
+            .filter_map(|of_worker| received(&of_worker[2]));
+        assert_eq!(got.collect::<Vec<_>>(), [6]);
     }
 
     #[test]
