@@ -332,12 +332,18 @@ def test_a_source_without_key_frames_and_then_with_one_far_too_long_ago(world: W
         one.send(one.protected(pli(one.leaf["video_ssrc"])))
         for _ in range(50):
             picture(SLICE)
-        assert len(world.control.times("key_frame.wanted")) > len(wanted)
+        wait_until(lambda: len(world.control.times("key_frame.wanted")) > len(wanted))
         one.drain()
         for payload in (IDR, *[SLICE] * 40):
             picture(payload)
-        time.sleep(0.2)
-        assert one.drain() >= 41
+        got = 0
+
+        def all_here() -> bool:
+            nonlocal got
+            got += one.drain()
+            return got >= 41
+
+        wait_until(all_here)
     assert world.stream(8)["ring_bytes"] < 2 * 2**20
 
 
