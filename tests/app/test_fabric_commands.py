@@ -23,6 +23,7 @@ from anabranch.app import cli, terminal
 from anabranch.app.fabric_commands import callbacks, paths, showing
 from anabranch.app.serving import serve
 from anabranch.console import fabric_api, problems
+from anabranch.console.people.node_keys import key_of
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.frames import arp_request
 from anabranch.fabric.host_services import Settings
@@ -211,6 +212,8 @@ def test_service_nodes(live: Live) -> None:
         ["n1", "s2:1", "b", "up", "0", "1"],
     ]
     assert reads("service-nodes")[1]["filters"][0]["ports"] == [5060]
+    assert says("service-node-key", "n1") == [[key_of(TOKEN, "n1")]]
+    fails(run("service-node-key", "n 1"), "name")
 
 
 def test_paths(live: Live) -> None:
@@ -390,6 +393,7 @@ ASKING = [
     ["links"],
     ["hosts", "--json"],
     ["service-nodes"],
+    ["service-node-key", "s1-a"],
     ["flows", "s1"],
     ["groups", "s1"],
     ["meters", "s1"],

@@ -18,6 +18,7 @@ from tests.waiting import until
 from anabranch.app.serving import listen_unix, serve
 from anabranch.console import fabric_api, problems
 from anabranch.console.fabric_services import ServiceNodeIn
+from anabranch.console.people.node_keys import key_of
 from anabranch.core.tasks import end_task
 from anabranch.fabric.fabric import Fabric
 from anabranch.fabric.steering import Filter
@@ -80,11 +81,13 @@ class Node:
         return document(self.place, MAC, ADDRESS, self.claims, seconds=self.seconds)
 
 
-async def ask(api: Path, method: str, path: str, **more: Any) -> httpx.Response:
+async def ask(
+    api: Path, method: str, path: str, *, token: str = TOKEN, **more: Any
+) -> httpx.Response:
     transport = httpx.AsyncHTTPTransport(uds=str(api))
     async with httpx.AsyncClient(transport=transport, base_url="http://fabric") as client:
         return await client.request(
-            method, f"/api/fabric{path}", headers={"Authorization": f"Bearer {TOKEN}"}, **more
+            method, f"/api/fabric{path}", headers={"Authorization": f"Bearer {token}"}, **more
         )
 
 
@@ -110,6 +113,20 @@ async def test_a_node_keeps_itself_registered_and_takes_itself_away(
     assert (await ask(api, "DELETE", "/service-nodes/n1")).status_code == 404
 
 
+async def test_a_nodes_own_key_is_all_it_needs(fabric: Fabric, api: Path) -> None:
+    told = await ask(api, "GET", "/service-nodes/n1/key")
+    assert told.headers["cache-control"] == "no-store"
+    key = told.json()["key"]
+    node = Node(api, token=key)
+    await node.registration.open()
+    assert [each.name for each, *_ in fabric.service_nodes()] == ["n1"]
+    for method, path in (("GET", ""), ("GET", "/n1/key"), ("PUT", "/n2"), ("DELETE", "/n2")):
+        answer = await ask(api, method, f"/service-nodes{path}", token=key, json=node.document())
+        assert answer.status_code == 401
+    await node.registration.close()
+    assert fabric.service_nodes() == []
+
+
 async def test_a_controller_that_knows_nothing_any_more_is_told_again(
     fabric: Fabric, api: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,10 +148,11 @@ async def test_what_cannot_be_is_said_clearly(api: Path, tmp_path: Path) -> None
     with pytest.raises(ClaimError):
         await first.registration.tell()
     await first.registration.close()
-    stranger = Node(api, token="guess")
-    with pytest.raises(PlaneError, match="token"):
-        await stranger.registration.open()
-    await stranger.registration.close()
+    for token in ("guess", key_of(TOKEN, "n2"), key_of("guess", "n1")):
+        stranger = Node(api, token=token)
+        with pytest.raises(PlaneError, match="token"):
+            await stranger.registration.open()
+        await stranger.registration.close()
     nobody = Node(tmp_path / "nobody.sock")
     with pytest.raises(PlaneError, match="no controller answers"):
         await nobody.registration.open()

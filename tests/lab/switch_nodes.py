@@ -204,6 +204,9 @@ class SwitchNodes:
     def start(self, number: int, stage: str = "") -> None:
         """Start a node by the command line, and wait until packets can be led to it."""
         name = self.node(number)
+        key = self.directory / f"{name}.key"
+        if not key.exists():
+            key.write_text(self.ask(f"/service-nodes/{name}/key")["key"])
         text = self.directory / f"{name}.log"
         log = text.open("a")
         lives = text.read_text().count(_UP)  # it may have been there before
@@ -213,7 +216,7 @@ class SwitchNodes:
              "serve", "--users", str(self.directory / f"users{number}.yaml"), "--name", name,
              "--state", str(self.directory / name), "--port", "svc0", "--at", f"s1:{10 + number}",
              "--controller", f"unix:{self.directory}/api.sock",
-             "--token", str(self.directory / "token"), "--stage", stage),
+             "--token", str(key), "--stage", stage),
             stdout=log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         log.close()

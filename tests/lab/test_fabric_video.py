@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx
 import pytest
 from tests.lab.page import Page, Watching
 from tests.waiting import wait_until
@@ -157,6 +158,20 @@ def test_what_several_operators_do_at_once_is_all_done(redundant: SiteProcess) -
         assert own_paths(redundant) == set(names)
         assert set(operators.map(remove, names)) == {204}
     assert own_paths(redundant) == set()
+
+
+def test_a_service_nodes_key_is_passed_on_by_the_director(redundant: SiteProcess) -> None:
+    key = redundant.api("GET", "/api/fabric/service-nodes/n1/key").json()["key"]
+    node = {"at": "leaf1:77", "mac": "02:00:00:00:01:01", "address": "10.0.0.101", "seconds": 60}
+
+    def say(method: str, name: str) -> int:
+        path = f"{redundant.url}/api/fabric/service-nodes/{name}"
+        shown = {"Authorization": f"Bearer {key}"}
+        return httpx.request(method, path, json=node, headers=shown, timeout=20.0).status_code
+
+    assert (say("PUT", "n1"), say("PUT", "n2")) == (200, 401)
+    assert redundant.api("GET", "/api/fabric/service-nodes").json()[0]["name"] == "n1"
+    assert (say("DELETE", "n2"), say("GET", "n1"), say("DELETE", "n1")) == (401, 401, 204)
 
 
 def test_a_new_controller_touches_no_rule_that_stays(redundant: SiteProcess, page: Page) -> None:

@@ -68,7 +68,7 @@ def serve(
         typer.Option(help="A controller's API, http://ADDRESS:PORT or unix:PATH; once for each."),
     ] = None,
     token: Annotated[
-        Path | None, typer.Option(help="File with its token; else ANABRANCH_TOKEN has it.")
+        Path | None, typer.Option(help="File with this node's key; else ANABRANCH_TOKEN has it.")
     ] = None,
     stage: Annotated[
         str, typer.Option(help="Nodes of one stage share flows; stages are passed in turn.")

@@ -94,7 +94,9 @@ def make_app(
     app.include_router(_operator(people))
     app.include_router(seats_api.make_router(site))
     app.include_router(
-        fabric_api.make_router(operators_of(people), wishes=wishes, elsewhere=elsewhere)
+        fabric_api.make_router(
+            token, admits=operators_of(people), wishes=wishes, elsewhere=elsewhere
+        )
     )
     app.include_router(ingress_api.make_router())
     app.include_router(nodes_api.make_router())

@@ -17,6 +17,7 @@ from anabranch.console.fabric_services import make_services
 from anabranch.console.fabric_view import FabricView, Limit, Offset, TheFabric, fabric_of, page
 from anabranch.console.models import EventOut
 from anabranch.console.operator_token import is_operator, operators_only
+from anabranch.console.service_keys import make_keys, node_or_operator
 from anabranch.core.errors import NotFoundError, UnavailableError
 from anabranch.core.events import Event
 from anabranch.fabric.notices import kind_wanted
@@ -42,24 +43,32 @@ Admits = Callable[[WebSocket, str | None], bool]
 
 
 def make_router(
-    who: str | Admits, *, wishes: Wishes | None = None, elsewhere: APIRouter | None = None
+    token: str,
+    *,
+    admits: Admits | None = None,
+    wishes: Wishes | None = None,
+    elsewhere: APIRouter | None = None,
 ) -> APIRouter:
     """Make the routes.
 
     Args:
-        who: the operator's secret: only whoever sends it may use them. Or what says who may have
-            the socket, where all else is guarded already.
+        token: the operator's: only whoever sends it may use them, or, what is a service node's,
+            that node's key.
+        admits: says who may have the socket, where all else is guarded already.
         wishes: keeps what operators ask for; None: it ends with the fabric.
         elsewhere: answers for network and paths where these are known in another process.
     """
     router = APIRouter(prefix="/api/fabric")
-    only = [Depends(operators_only(who))] if isinstance(who, str) else []
+    operators = [Depends(operators_only(token))] if admits is None else []
+    nodes = [Depends(node_or_operator(token))] if admits is None else []
     kept = wishes or Wishes()
-    here = (_network(kept), make_paths(kept), make_services())
+    here = (_network(kept), make_paths(kept))
     known = here if elsewhere is None else (elsewhere,)
-    for part in (_callbacks(), _events(), *known):
-        router.include_router(part, dependencies=only, tags=["fabric"])
-    router.include_router(_socket(_has_token(who) if isinstance(who, str) else who))
+    for part in (_callbacks(), _events(), make_keys(token), *known):
+        router.include_router(part, dependencies=operators, tags=["fabric"])
+    if elsewhere is None:
+        router.include_router(make_services(operators, nodes), tags=["fabric"])
+    router.include_router(_socket(admits or _has_token(token)))
     return router
 
 

@@ -1,20 +1,19 @@
 """``/api/fabric/service-nodes``: nodes at the switches that run modules on packets."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from anabranch.console.fabric_json import port_of
 from anabranch.console.fabric_models import In, PortText
 from anabranch.console.fabric_view import TheFabric
+from anabranch.console.service_keys import Name
 from anabranch.core.errors import NotFoundError
 from anabranch.fabric.steering import Filter, ServiceNode
 from anabranch.fabric.steering.model import MAX_FILTERS, MAX_PORTS
-
-Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$", examples=["s1-a"])]
-
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -58,17 +57,22 @@ class ServiceNodeOut(BaseModel):
     filters: list[FilterIO]
 
 
-def make_services() -> APIRouter:
-    """Return the routes; see docs/protocols/steering.md."""
+def make_services(operators: Sequence[Any] = (), own: Sequence[Any] = ()) -> APIRouter:
+    """Return the routes; see docs/protocols/steering.md.
+
+    Args:
+        operators: dependencies that let operators pass; none: these are guarded already.
+        own: dependencies that let pass the node that is named, too.
+    """
     router = APIRouter(prefix="/service-nodes")
 
-    @router.get("")
+    @router.get("", dependencies=operators)
     async def nodes(fabric: TheFabric) -> list[ServiceNodeOut]:
         """List the nodes in the order in which a packet passes them, switch by switch."""
         found = sorted(fabric.service_nodes(), key=lambda each: (each[0].at.switch, each[0].rank))
         return [_out(*each) for each in found]
 
-    @router.put("/{name}")
+    @router.put("/{name}", dependencies=own)
     async def register(name: Name, given: ServiceNodeIn, fabric: TheFabric) -> RegisteredOut:
         """Register a node, or say again that it is there; answered when its switch goes by it."""
         node = ServiceNode(
@@ -84,7 +88,7 @@ def make_services() -> APIRouter:
         )
         return RegisteredOut(reached=await fabric.register(node, given.seconds))
 
-    @router.delete("/{name}", status_code=204)
+    @router.delete("/{name}", status_code=204, dependencies=own)
     async def withdraw(name: Name, fabric: TheFabric) -> None:
         """Take a node away; its flows go to others, or their plain way."""
         if not await fabric.withdraw(name):

@@ -11,6 +11,7 @@ from tests.console.people.conftest import Scene
 
 from anabranch.console.api import make_app
 from anabranch.console.people.guard import Gate, UnruledError, keys_of
+from anabranch.console.people.node_keys import key_of
 from anabranch.console.people.people import People
 from anabranch.console.people.rules import RULES
 from anabranch.site.site import Site
@@ -65,7 +66,7 @@ async def test_an_application_with_a_route_without_a_rule_cannot_be_made(
 
 async def test_parameters_that_rules_name_are_in_their_paths() -> None:
     for key, rule in RULES.items():
-        for named in filter(None, (rule.sees, rule.manages)):
+        for named in filter(None, (rule.sees, rule.manages, rule.node)):
             assert f"{{{named}}}" in key
 
 
@@ -113,6 +114,18 @@ async def test_every_route_with_every_role(scene: Scene, leaf: MemoryLeaf, key: 
             assert answer.status_code != 401 or key.startswith("POST /whip"), who
             assert not named or not told
             assert answer.status_code not in {403, 500}, (who, answer.text)
+
+
+async def test_a_service_nodes_key_is_good_for_its_own_registration(scene: Scene) -> None:
+    async with scene.client() as client:
+        for key, rule in RULES.items():
+            if rule.least is None or key in ELSEWHERE:
+                continue
+            method, path = request_of(key, "hidden")
+            for node, good in (("nothing", rule.node is not None), ("another", False)):
+                shown = {"Authorization": f"Bearer {key_of(TOKEN, node)}"}
+                answer = await client.request(method, path, headers=shown)
+                assert (answer.status_code != 401) == good, (key, answer.text)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,15 @@ def service_nodes(as_json: JsonFlag = False) -> None:
     show(answer, rows, ("Node", "At", "Stage", "State", "Flows", "Filters"), as_json)
 
 
+@app.command("service-node-key")
+@command
+def service_node_key(
+    name: Annotated[str, typer.Argument(help="The node's --name.")],
+) -> None:
+    """Print what a service node needs as its --token; it is good for that name alone."""
+    out.print(ask("GET", f"/service-nodes/{quoted(name)}/key")["key"], soft_wrap=True)
+
+
 @app.command("flows")
 @command
 def flows(switch: Switch, as_json: JsonFlag = False) -> None:

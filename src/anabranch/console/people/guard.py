@@ -100,6 +100,16 @@ class Gate:
                 return line.rule, found.groupdict()
         return None
 
+    def is_node(
+        self, rule: Rule, parameters: dict[str, str], shown: credentials.Credentials
+    ) -> bool:
+        """Say whether a service node asks, with its key, for what is its own."""
+        return (
+            rule.node is not None
+            and shown.bearer is not None
+            and self.people.is_service_node(shown.bearer, parameters[rule.node])
+        )
+
     def refusal(self, rule: Rule, parameters: dict[str, str], caller: Caller) -> Response | None:
         """Return the answer to somebody who may not; None: it may."""
         if rule.least is not None and not caller.reaches(rule.least):
@@ -193,7 +203,8 @@ class Guard:
         )
         caller = self._gate.people.caller(shown)
         found = self._gate.find(method, scope["path"])
-        refused = None if found is None else self._gate.refusal(*found, caller)
+        free = found is None or self._gate.is_node(*found, shown)
+        refused = None if found is None or free else self._gate.refusal(*found, caller)
         if refused is not None:
             await refused(scope, receive, send)
             return

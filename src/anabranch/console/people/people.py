@@ -17,6 +17,7 @@ from sqlalchemy import delete, or_, select, update
 from anabranch.channels.audience import Audience
 from anabranch.console.people.caller import Caller
 from anabranch.console.people.credentials import SESSION, TOKEN, Credentials
+from anabranch.console.people.node_keys import is_key
 from anabranch.console.people.passwords import Hasher, check_password
 from anabranch.console.people.records import (
     SESSION_IDLE_S,
@@ -140,6 +141,10 @@ class People:
         """Say whether this is the operator's token, in constant time."""
         given = sent.encode("utf-8", "surrogatepass")
         return bool(self._operator) and secrets.compare_digest(given, self._operator)
+
+    def is_service_node(self, sent: str, name: str) -> bool:
+        """Say whether this is the key of the service node of this name."""
+        return is_key(sent, self._operator.decode(), name)
 
     def caller(self, shown: Credentials) -> Caller:
         """Return who shows these credentials; whoever shows nothing that counts is nobody."""

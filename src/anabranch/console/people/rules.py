@@ -18,11 +18,13 @@ class Rule:
         least: the least role; None: nobody need be signed in.
         sees: the path's parameter that names a channel which the caller must see.
         manages: the path's parameter that names a channel which the caller must manage.
+        node: the path's parameter that names a service node, whose own key is enough.
     """
 
     least: Role | None = None
     sees: str | None = None
     manages: str | None = None
+    node: str | None = None
 
 
 ANYBODY = Rule()
@@ -35,6 +37,7 @@ OPERATOR = Rule(Role.OPERATOR)
 ADMIN = Rule(Role.ADMIN)
 SEES = Rule(sees="name")
 MANAGES = Rule(Role.PRODUCER, manages="name")
+NODE = Rule(Role.OPERATOR, node="name")
 
 RULES: dict[str, Rule] = {
     # pages, and what they are made of
@@ -170,8 +173,9 @@ RULES: dict[str, Rule] = {
     "GET /api/fabric/hosts": OPERATOR,
     "GET /api/fabric/counters": OPERATOR,
     "GET /api/fabric/service-nodes": OPERATOR,
-    "PUT /api/fabric/service-nodes/{name}": OPERATOR,
-    "DELETE /api/fabric/service-nodes/{name}": OPERATOR,
+    "PUT /api/fabric/service-nodes/{name}": NODE,
+    "DELETE /api/fabric/service-nodes/{name}": NODE,
+    "GET /api/fabric/service-nodes/{name}/key": OPERATOR,
     "GET /api/fabric/paths": OPERATOR,
     "POST /api/fabric/paths": OPERATOR,
     "GET /api/fabric/paths/{name}": OPERATOR,

@@ -97,7 +97,7 @@ class Registration:
 
     Args:
         urls: of their HTTP APIs, or ``unix:PATH`` of a socket.
-        token: the operator's.
+        token: the node's key, or the operator's token.
         current: returns the document as it is now.
     """
 
