@@ -76,9 +76,7 @@ async def no_task_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Fail a test that leaves a task of its own behind."""
     yield
     await asyncio.sleep(0)
-    left = [
-        task.get_name()
-        for task in asyncio.all_tasks()
-        if task is not asyncio.current_task() and not task.done()
-    ]
+    if ending := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(ending, timeout=1.0)
+    left = [str(task.get_coro()) for task in ending if not task.done()]
     assert not left, f"tasks left: {left}"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from playwright.sync_api import Error
 from tests.lab.inside import inside
 
 from anabranch.app.bench.browser import chromium, wait_for_picture
@@ -14,6 +15,22 @@ T = TypeVar("T")
 _SEEN_ADDRESSES = "--disable-features=WebRtcHideLocalIpsWithMdns"
 """Where there is no IPv4 Chromium does not find names (mDNS) for its candidates, and has none."""
 _FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+def go(page: Any, url: str) -> None:
+    """Open a page, again if the machine's devices or addresses have changed meanwhile.
+
+    Chromium then gives up what it loads. Tests beside this one make and remove devices.
+    """
+    for _ in range(10):
+        try:
+            page.goto(url)
+        except Error as error:
+            if "ERR_NETWORK_CHANGED" not in error.message:
+                raise
+        else:
+            return
+    raise AssertionError(f"the network keeps changing: {url}")
 
 
 class BrowserThread:
@@ -146,7 +163,7 @@ class Watching:
         )
         self._contexts.append(context)
         page = context.new_page()
-        page.goto(url)
+        go(page, url)
         return Page(self._thread, page)
 
     def close(self) -> None:

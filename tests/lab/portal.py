@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.lab.page import BrowserThread
+from tests.lab.page import BrowserThread, go
 from tests.waiting import wait_until
 
 from anabranch.app.bench.site_process import SiteProcess, running_site
@@ -60,7 +60,7 @@ class Browsing:
         return self._thread.do(lambda: work(self.page))
 
     def go(self, path: str) -> None:
-        self.do(lambda page: page.goto(self.url + path))
+        self.do(lambda page: go(page, self.url + path))
 
     def evaluate(self, script: str) -> Any:
         return self.do(lambda page: page.evaluate(script))

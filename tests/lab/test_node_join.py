@@ -105,7 +105,9 @@ def node_state(site: SiteProcess, name: str = NODE) -> str:
 
 def is_serving(site: SiteProcess) -> bool:
     nodes = site.api("GET", "/api/nodes").json()
-    return any(node["name"] == NODE and node["connected"] for node in nodes)
+    # Its switch is there before its leaf takes viewers.
+    (state,) = [(n["connected"], n["state"]) for n in nodes if n["name"] == NODE] or [(False, "")]
+    return state == (True, "up")
 
 
 def watch_at_home(world: Machines, site: SiteProcess, frames: int = 25) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.lab.page import BrowserThread
+from tests.lab.page import BrowserThread, go
 from tests.lab.portal import CHANNELS, PASSWORD, Browsing, Open, browsers, portal
 from tests.waiting import wait_until
 
@@ -196,7 +196,7 @@ def test_a_private_channel_opens_by_its_link_until_it_is_taken_back(
     assert "no channel" in stranger.text("#notice")
 
     guest = browse()
-    guest.do(lambda page: page.goto(link))
+    guest.do(lambda page: go(page, link))
     guest.wait_for_picture()
     assert guest.text("#title") == MARKUP
     guest.wait("document.querySelectorAll('#channels a').length > 1")
